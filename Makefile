@@ -1,0 +1,49 @@
+# Every target sets up what it needs; nothing is done twice.
+PYTHON ?= python3
+PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
+
+export FSDET_CACHE ?= $(CURDIR)/.cache
+
+.PHONY: sweep test test-fast ui check stage1 stage2 lock clean
+
+sweep: .venv/installed  ## the main job: sweep stage 2 on the embedded data
+	.venv/bin/python -m sweeps.run stage2_clip_dfl.yaml
+
+test: .venv/installed-dev  ## all tests
+	.venv/bin/python -m pytest
+
+test-fast: .venv/installed-dev  ## all but the slow tests
+	.venv/bin/python -m pytest -m "not slow"
+
+ui: .venv/installed  ## browse what was logged, on 127.0.0.1 only
+	.venv/bin/python -m sweeps.ui
+
+check: .venv/installed-dev  ## lint, types, import rules
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+stage1: .venv/installed  ## train the shipped stage-1 checkpoint anew
+	.venv/bin/python -m fsdet.train --config fsdet/checkpoints/stage1_openmoji.yaml
+	.venv/bin/python -m fsdet.export checkpoints/stage1 fsdet/checkpoints/stage1_openmoji.pt
+
+stage2: .venv/installed  ## a long stage 2 from the shipped checkpoint
+	.venv/bin/python -m fsdet.train --config search_spaces/stage2_long.yaml
+
+lock: .venv/installed-dev  ## pin all versions anew
+	$(PIP_INSTALL) uv
+	.venv/bin/uv pip compile --quiet --no-header --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv .cache build *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "installing the pinned dependencies into .venv (some minutes, 7 GB)"
+	grep -vE '$(DEV_ONLY)' requirements.lock > .venv/requirements.txt
+	$(PIP_INSTALL) -r .venv/requirements.txt
+	$(PIP_INSTALL) --no-deps -e .
+	touch $@

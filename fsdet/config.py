@@ -1,0 +1,204 @@
+"""`TrainConfig`: every setting of the trainer, and the one vocabulary for all of them.
+
+The field names are the command-line flags, the keys of a YAML file, the parameters of a search space and
+the names a tracker shows. The groups (`DataConfig`, `ModelConfig`, …) exist so that a function can say in its
+signature which settings it may know. Only pydantic and the standard library are imported here, so that a
+search space can be checked without loading torch.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MODULES = ("backbone", "support_encoder", "scs_fusion", "detection_head")
+"""The parts of the detector, in the order data flows through them."""
+
+MULTIPLIERS = {
+    "backbone": "backbone_lr_mult",
+    "support_encoder": "support_encoder_lr_mult",
+    "scs_fusion": "fusion_lr_mult",
+    "detection_head": "head_lr_mult",
+}
+"""Module name -> the setting that multiplies its learning rate."""
+
+
+class Group(BaseModel):
+    """Base of all groups: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class DataConfig(Group):
+    """Where images come from and how they are dealt out as batches or episodes."""
+
+    dataset: Literal["openmoji", "yolo"] = "openmoji"
+    """Source of images: `openmoji` (embedded, nothing to download) or `yolo` (an Ultralytics data.yaml)."""
+    data_root: Path | None = None
+    """Folder of the dataset, or its data.yaml; not used by `openmoji`."""
+    cache_dir: Path | None = None
+    """Folder of decoded images shared by all runs; default $FSDET_CACHE, else ~/.cache/fsdet."""
+    image_size: int = Field(128, ge=64, le=2048, multiple_of=32)
+    """Side of a query image in pixels; a multiple of 32."""
+    support_size: int = Field(48, ge=32, le=1024)
+    """Side of a support crop in pixels."""
+    train_scenes: int = Field(4096, ge=16)
+    """Number of training images composed for the embedded data."""
+    n_way: int = Field(2, ge=2, le=64)
+    """Classes in an episode; at least two, so that supports can be swapped."""
+    n_query: int = Field(4, ge=1)
+    """Query images per class in an episode."""
+    n_shot: int = Field(3, ge=1, le=32)
+    """Support crops per class."""
+    n_episodes: int = Field(100, ge=1)
+    """Episodes an epoch (stage 2); batches an epoch (stage 1)."""
+    batch_size: int = Field(4, ge=1)
+    """Episodes (stage 2) or images (stage 1) in one forward pass."""
+    eval_episodes: int = Field(40, ge=1)
+    """Fixed episodes of each evaluation, the same for every run with the same data settings."""
+    num_workers: int = Field(0, ge=0)
+    """Processes that build the decoded cache; 0 builds it in the main process."""
+
+
+class ModelConfig(Group):
+    """The detector's parts."""
+
+    yolo_weights: Path | None = None
+    """Ultralytics YOLOv8n `.pt` file whose backbone is loaded before training; None starts from random weights."""
+    support_encoder: str = "small_conv"
+    """`small_conv` (embedded) or any timm model name, e.g. vit_small_patch14_dinov2.lvd142m."""
+    support_pretrained: bool = True
+    """Load timm's pretrained weights; `small_conv` has none."""
+    embed_dim: int = Field(64, ge=16, multiple_of=16)
+    """Channels of the fused features, of the prototypes and of the classification embedding."""
+    reg_max: int = Field(16, ge=4, le=64)
+    """Bins of the box-distance distribution (DFL) per side."""
+
+
+class LossConfig(Group):
+    """The loss terms and their weights."""
+
+    bbox_loss: Literal["wiou_v1", "wiou_v2", "wiou_v3", "ciou"] = "wiou_v3"
+    """Box regression loss."""
+    bbox_weight: float = Field(7.5, ge=0)
+    """Weight of the box loss."""
+    cls_weight: float = Field(0.5, ge=0)
+    """Weight of the classification loss (BCE over all anchor points)."""
+    dfl_weight: float = Field(0.5, ge=0)
+    """Weight of the distribution focal loss, the mean over the four sides, in nats."""
+    supcon_weight: float = Field(1.0, ge=0)
+    """Weight of the supervised contrastive loss (stage 2)."""
+    supcon_temperature: float = Field(0.1, gt=0)
+    """Temperature of the supervised contrastive loss."""
+    base_weight: float = Field(1.0, ge=0)
+    """Weight of the base-class cross-entropy that shapes the embeddings (stage 1 only)."""
+
+
+class OptimConfig(Group):
+    """AdamW, its learning-rate schedule and the multiplier of each module."""
+
+    lr: float = Field(1e-4, gt=0)
+    """Learning rate before multipliers, at the top of the schedule."""
+    weight_decay: float = Field(0.05, ge=0)
+    """AdamW's decoupled weight decay."""
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    """Part of all steps over which the learning rate rises linearly."""
+    final_lr_fraction: float = Field(0.01, ge=0, le=1)
+    """The cosine ends at this part of the learning rate; 1 keeps it constant."""
+    gradient_accumulation: int = Field(4, ge=1)
+    """Forward passes per optimiser step."""
+    backbone_lr_mult: float = Field(0.5, ge=0)
+    """Learning-rate multiplier of `backbone`; 0 freezes it."""
+    support_encoder_lr_mult: float = Field(0.1, ge=0)
+    """Learning-rate multiplier of `support_encoder`; 0 freezes it."""
+    fusion_lr_mult: float = Field(2.0, ge=0)
+    """Learning-rate multiplier of `scs_fusion`; 0 freezes it."""
+    head_lr_mult: float = Field(2.0, ge=0)
+    """Learning-rate multiplier of `detection_head`; 0 freezes it."""
+
+    @property
+    def lr_mults(self) -> dict[str, float]:
+        """Module name -> learning-rate multiplier."""
+        return {module: getattr(self, field) for module, field in MULTIPLIERS.items()}
+
+
+class GradientConfig(Group):
+    """Clipping, and the rules by which a run is called exploded (see `fsdet.engine.stability`)."""
+
+    gradient_clip_norm: float = Field(10.0, ge=0)
+    """Clip the global gradient norm to this value; 0 = off."""
+    explosion_norm: float = Field(1e4, gt=0)
+    """Absolute ceiling of the gradient norm before clipping."""
+    explosion_ratio: float = Field(10.0, gt=1)
+    """A norm above this many times the reference counts towards an explosion."""
+    explosion_patience: int = Field(3, ge=1)
+    """Steps in a row that a rule must hold before the run is called exploded."""
+    explosion_warmup: int = Field(20, ge=1)
+    """Steps before a running median may serve as reference."""
+    explosion_reference: float | None = Field(None, gt=0)
+    """Healthy gradient norm to compare with; None takes the checkpoint's, else the running median."""
+    explosion_loss_ratio: float = Field(3.0, gt=1)
+    """A loss whose running median exceeds its best running median by this factor has diverged."""
+    stop_on_explosion: bool = True
+    """End the run at an explosion; False only records it."""
+
+
+class RunConfig(Group):
+    """One run: stage, length, seed, device and files."""
+
+    stage: Literal[1, 2] = 2
+    """1 base training, 2 episodic meta-learning."""
+    epochs: int = Field(100, ge=1)
+    """Number of epochs."""
+    eval_interval: int = Field(1, ge=1)
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    save_interval: int = Field(10, ge=1)
+    """Epochs between checkpoints; the last epoch is always saved."""
+    checkpoint_dir: Path = Path("checkpoints")
+    """Folder for checkpoints and logs of this run."""
+    resume: Path | None = None
+    """Checkpoint to go on from; one of an earlier stage starts this stage at epoch 0 with a fresh optimiser."""
+    seed: int = Field(0, ge=0)
+    """Seed of weights, episodes and scenes order; the evaluation episodes do not depend on it."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of torch; None leaves torch's choice. Part of the result on CPU: sums depend on it."""
+    mixed_precision: Literal["off", "bf16", "fp16"] = "off"
+    """Autocast type on CUDA; norms are always those of unscaled gradients."""
+    debug: bool = False
+    """Log every step instead of every tenth, and stop on the operation that first makes a NaN."""
+
+
+class TrainConfig(DataConfig, ModelConfig, LossConfig, OptimConfig, GradientConfig, RunConfig):
+    """Everything a training run depends on."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if self.dataset == "openmoji" and self.image_size > 512:
+            raise ValueError(
+                f"image_size must be at most 512 for the embedded data, but got {self.image_size}"
+            )
+        if not any(self.lr_mults.values()):
+            raise ValueError("at least one of the four *_lr_mult must be above 0")
+        return self
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Forward passes an epoch."""
+        return math.ceil(self.n_episodes / (self.batch_size if self.stage > 1 else 1))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch; a last incomplete accumulation still steps."""
+        return math.ceil(self.batches_per_epoch / self.gradient_accumulation)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.epochs * self.steps_per_epoch

@@ -1,0 +1,83 @@
+"""`TrainConfig` from and to YAML, with errors that name file, key, rule and cure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from fsdet.config import TrainConfig
+from fsdet.errors import ConfigError, nearest
+from fsdet.files import write_text_atomic
+
+
+def build_config(values: Mapping[str, Any], source: str = "the settings") -> TrainConfig:
+    """Check `values` and build the config.
+
+    Args:
+        values: settings by name.
+        source: file or place that the values come from, for the message.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value out of range.
+    """
+    try:
+        return TrainConfig(**values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, source)) from None
+
+
+def describe(error: ValidationError, source: str) -> str:
+    """All of pydantic's complaints, one a line: source, key, rule, value and, for unknown keys, the nearest."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            close = nearest(key, TrainConfig.model_fields)
+            cure = close or "; `python -m fsdet.train --help` lists all settings"
+            lines.append(f"{source}: unknown key '{key}'{cure}")
+        elif problem["type"] == "value_error" and not key:
+            lines.append(f"{source}: {problem['ctx']['error']}")
+        else:
+            rule = problem["msg"][0].lower() + problem["msg"][1:]
+            lines.append(f"{source}: {key}: {rule}, but got {problem['input']!r}")
+    return "\n".join(lines)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds something other than a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; check the path of --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a UTF-8 text file ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold `key: value` lines, but holds a {type(content).__name__}")
+    return content
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The config in a YAML file, with `overrides` on top.
+
+    Raises:
+        ConfigError: see `read_yaml` and `build_config`.
+    """
+    return build_config({**read_yaml(path), **(overrides or {})}, str(path))
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write every setting as YAML, atomically, in the order of the groups."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_text_atomic(path, text)

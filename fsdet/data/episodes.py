@@ -1,0 +1,175 @@
+"""Deals an `ImageSet` out as episodes (stage 2, evaluation) or as plain batches (stage 1).
+
+Every draw is a function of (seed, index) alone: a resumed run needs to remember nothing but its step,
+and evaluation episodes are the same for every run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fsdet.config import DataConfig
+from fsdet.data.image_set import Array, ImageSet
+from fsdet.data.transforms import mirror
+from fsdet.structures import Batch, Targets
+
+EMPTY_QUERIES = 0.1
+"""Part of the query images that show none of the episode's classes."""
+BASE_CROPS = 48
+"""Support crops of random base classes in a batch of stage 1."""
+EVAL_SEED = 20_000
+"""Seed of all evaluation episodes, kept apart from those of training."""
+
+
+class EpisodeSource:
+    """Episodes of one image set.
+
+    Args:
+        image_set: where images and supports come from.
+        config: `n_way`, `n_query` and `n_shot`.
+        seed: of all episodes of this source.
+        augment: mirror images at random and let some queries be empty (training).
+    """
+
+    def __init__(self, image_set: ImageSet, config: DataConfig, seed: int, augment: bool) -> None:
+        self.image_set = image_set
+        self.n_way, self.n_query, self.n_shot = config.n_way, config.n_query, config.n_shot
+        self.seed = seed
+        self.augment = augment
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Episodes `first` to `first + count` as one batch."""
+        return _concatenate([self.episode(index) for index in range(first, first + count)])
+
+    def episode(self, index: int) -> Batch:
+        """One episode; the same index gives the same episode."""
+        rng = np.random.default_rng((self.seed, index))
+        classes = rng.choice(self.image_set.usable_classes, self.n_way, replace=False)
+        images = np.concatenate([self._queries(rng, label, classes) for label in classes])
+        supports = np.stack([self._supports(rng, label, images) for label in classes])
+        return _episode_batch(
+            self.image_set, images, classes, supports, rng if self.augment else None
+        )
+
+    def _queries(self, rng: np.random.Generator, label: int, classes: Array) -> Array:
+        shown = self.image_set.images_of_class[label]
+        chosen = rng.choice(shown, self.n_query, replace=len(shown) < self.n_query)
+        for position in np.flatnonzero(rng.random(self.n_query) < EMPTY_QUERIES):
+            chosen[position] = self._image_without(rng, classes, otherwise=int(chosen[position]))
+        return chosen
+
+    def _image_without(self, rng: np.random.Generator, classes: Array, otherwise: int) -> int:
+        for image in rng.integers(0, len(self.image_set.images), 20):
+            _, labels = self.image_set.objects(int(image))
+            if not np.isin(labels, classes).any():
+                return int(image)
+        return otherwise
+
+    def _supports(self, rng: np.random.Generator, label: int, queries: Array) -> Array:
+        """(n_shot, s, s, 3): crops of the class that were not cut from a query image."""
+        origin = self.image_set.support_images[label]
+        free = np.flatnonzero(~np.isin(origin, queries))
+        pool = free if len(free) else np.arange(len(origin))
+        chosen = rng.choice(pool, self.n_shot, replace=len(pool) < self.n_shot)
+        return np.asarray(self.image_set.supports[label][chosen])
+
+
+class BaseSource:
+    """Plain batches for stage 1: images with all their objects, and crops of random classes.
+
+    The order is a fresh permutation of all images every time they run out.
+    """
+
+    def __init__(self, image_set: ImageSet, config: DataConfig, seed: int) -> None:
+        self.image_set = image_set
+        self.n_crops = min(BASE_CROPS, image_set.n_classes)
+        self.seed = seed
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Images `first` to `first + count` of the endless shuffled sequence as one batch."""
+        rng = np.random.default_rng((self.seed, first, 1))
+        images = np.array([self._image(position) for position in range(first, first + count)])
+        classes = rng.choice(self.image_set.n_classes, self.n_crops, replace=False)
+        variants = rng.integers(0, self.image_set.supports.shape[1], self.n_crops)
+        supports = self.image_set.supports[classes, variants][:, None]
+        return _episode_batch(self.image_set, images, None, supports, rng, classes)
+
+    def _image(self, position: int) -> int:
+        lap, place = divmod(position, len(self.image_set.images))
+        if getattr(self, "_lap", None) != lap:
+            self._lap = lap
+            self._order = np.random.default_rng((self.seed, lap)).permutation(
+                len(self.image_set.images)
+            )
+        return int(self._order[place])
+
+
+def _episode_batch(
+    image_set: ImageSet,
+    images: Array,
+    ways: Array | None,
+    supports: Array,
+    rng: np.random.Generator | None,
+    classes: Array | None = None,
+) -> Batch:
+    """Tensors of one episode; `ways` keeps only objects of these classes and numbers them by way."""
+    pixels, boxes, labels = [], [], []
+    for image in images:
+        picture = np.asarray(image_set.images[image])
+        corners, names = image_set.objects(int(image))
+        if ways is not None:
+            way = np.argmax(names[:, None] == ways, axis=1)
+            kept = ways[way] == names
+            corners, names = corners[kept], way[kept]
+        if rng is not None and rng.random() < 0.5:
+            picture, corners = mirror(picture, corners)
+        pixels.append(picture)
+        boxes.append(corners)
+        labels.append(names)
+    shown = ways if ways is not None else classes
+    assert shown is not None
+    return Batch(
+        images=_channels_first(np.stack(pixels)),
+        targets=_padded(boxes, labels),
+        supports=_channels_first(supports)[None],
+        classes=torch.from_numpy(np.ascontiguousarray(shown))[None],
+    )
+
+
+def _channels_first(pixels: Array) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3)))
+
+
+def _padded(boxes: list[Array], labels: list[Array]) -> Targets:
+    most = max(1, *(len(names) for names in labels))
+    targets = Targets(
+        boxes=torch.zeros(len(labels), most, 4),
+        labels=torch.zeros(len(labels), most, dtype=torch.int64),
+        mask=torch.zeros(len(labels), most, dtype=torch.bool),
+    )
+    for row, (corners, names) in enumerate(zip(boxes, labels, strict=True)):
+        targets.boxes[row, : len(names)] = torch.from_numpy(np.ascontiguousarray(corners))
+        targets.labels[row, : len(names)] = torch.from_numpy(np.ascontiguousarray(names))
+        targets.mask[row, : len(names)] = True
+    return targets
+
+
+def _concatenate(episodes: list[Batch]) -> Batch:
+    """Several episodes as one batch, padded to the same number of objects."""
+    most = max(episode.targets.mask.shape[1] for episode in episodes)
+
+    def widened(tensor: torch.Tensor) -> torch.Tensor:
+        extra = tensor.new_zeros(len(tensor), most - tensor.shape[1], *tensor.shape[2:])
+        return torch.cat([tensor, extra], dim=1)
+
+    return Batch(
+        images=torch.cat([e.images for e in episodes]),
+        targets=Targets(
+            boxes=torch.cat([widened(e.targets.boxes) for e in episodes]),
+            labels=torch.cat([widened(e.targets.labels) for e in episodes]),
+            mask=torch.cat([widened(e.targets.mask) for e in episodes]),
+        ),
+        supports=torch.cat([e.supports for e in episodes]),
+        classes=torch.cat([e.classes for e in episodes]),
+    )

@@ -1,0 +1,72 @@
+"""Checkpoints: everything a run needs to go on, written atomically, read with `weights_only`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fsdet.config import TrainConfig
+from fsdet.errors import CheckpointError
+from fsdet.files import atomic_path
+
+FORMAT = 1
+ARCHITECTURE = ("support_encoder", "embed_dim", "reg_max")
+"""Settings that must be the same for weights to fit."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
+    """Write `state` with the config it belongs to.
+
+    Args:
+        path: the file; replaced in one move.
+        state: tensors, numbers, strings, lists and dicts of these, nothing else.
+        config: stored as plain values.
+    """
+    with atomic_path(path) as part:
+        torch.save({"format": FORMAT, "config": config.model_dump(mode="json"), **state}, part)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, or not one of ours.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: resume: no such checkpoint; check the path") from None
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: resume: not a checkpoint that can be read ({reason}); name a file that "
+            "`python -m fsdet.train` wrote"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: resume: not a checkpoint of this trainer; backbone weights of the Ultralytics "
+            "package go to --yolo_weights"
+        )
+    return state
+
+
+def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -> None:
+    """Refuse weights that do not fit `config`.
+
+    Raises:
+        CheckpointError: names the setting, both values and the cure.
+    """
+    stored = state["config"]
+    for key in ARCHITECTURE:
+        if stored[key] != getattr(config, key):
+            raise CheckpointError(
+                f"{path}: resume: this checkpoint has {key} {stored[key]!r}, but the run asks for "
+                f"{getattr(config, key)!r}; set {key}: {stored[key]} or name another checkpoint"
+            )
+    if stored["stage"] > config.stage:
+        raise CheckpointError(
+            f"{path}: resume: this checkpoint is of stage {stored['stage']}, but the run is stage "
+            f"{config.stage}; a stage starts from a checkpoint of the same or an earlier one"
+        )

@@ -1,0 +1,92 @@
+"""Gradient norms, clipping and update ratios, computed on the device without waiting for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class GradientMonitor:
+    """Global L2 norms of the gradients, total and per module, and clipping by the total.
+
+    Args:
+        parameters: module name -> its trainable parameters, all on one device.
+    """
+
+    def __init__(self, parameters: Mapping[str, Sequence[nn.Parameter]]) -> None:
+        self._parameters = [p for tensors in parameters.values() for p in tensors]
+        self._sizes = [len(tensors) for tensors in parameters.values()]
+        self._zero = torch.zeros((), device=self._parameters[0].device)
+
+    def measure(self) -> Tensor:
+        """Norms of the gradients as they are now; a parameter without gradient counts as zero.
+
+        Returns:
+            (1 + modules,) float32 on the device: the total, then each module.
+        """
+        grads = self._grads()
+        norms = iter(torch._foreach_norm(grads, 2, torch.float32) if grads else ())
+        each = [self._zero if p.grad is None else next(norms) for p in self._parameters]
+        squares = torch.stack(each) ** 2
+        modules = torch.stack([part.sum() for part in squares.split_with_sizes(self._sizes)])
+        return torch.cat([modules.sum()[None], modules]).sqrt()
+
+    def clip_(self, total_norm: Tensor, max_norm: float) -> None:
+        """Scale all gradients in place so that their global norm is at most `max_norm`; 0 = off.
+
+        Does what `torch.nn.utils.clip_grad_norm_` does, with a norm that is known already.
+
+        Args:
+            total_norm: scalar, the first value of `measure`.
+            max_norm: upper limit.
+        """
+        grads = self._grads()
+        if max_norm > 0 and grads:
+            torch._foreach_mul_(grads, (max_norm / (total_norm + 1e-6)).clamp(max=1.0))
+
+    def _grads(self) -> list[Tensor]:
+        return [p.grad for p in self._parameters if p.grad is not None]
+
+
+class UpdateRatio:
+    """How far one step moves the weights: the norm of the change over the norm, per module.
+
+    Args:
+        parameters: module name -> its trainable parameters, all on one device.
+    """
+
+    def __init__(self, parameters: Mapping[str, Sequence[nn.Parameter]]) -> None:
+        self._modules = [list(tensors) for tensors in parameters.values()]
+        self._device = next(p.device for tensors in self._modules for p in tensors)
+        self._before: list[list[Tensor]] = []
+
+    def before(self) -> None:
+        """Remember the weights."""
+        self._before = [[p.detach().clone() for p in tensors] for tensors in self._modules]
+
+    def after(self) -> Tensor:
+        """(modules,) ratios since `before`; 0 for a module without trainable weights.
+
+        Raises:
+            RuntimeError: `before` was not called since the last `after`.
+        """
+        if not self._before:
+            raise RuntimeError("UpdateRatio.after needs a call of before() ahead of the step")
+        ratios = [
+            self._ratio(tensors, old)
+            for tensors, old in zip(self._modules, self._before, strict=True)
+        ]
+        self._before = []
+        return torch.stack(ratios)
+
+    def _ratio(self, tensors: list[nn.Parameter], old: list[Tensor]) -> Tensor:
+        if not tensors:
+            return torch.zeros((), device=self._device)
+        now = [p.detach() for p in tensors]
+        moved = torch._foreach_sub(now, old)
+        change = torch.stack(torch._foreach_norm(moved)).norm()
+        size = torch.stack(torch._foreach_norm(old)).norm()
+        ratio: Tensor = change / size.clamp(min=1e-12)
+        return ratio

@@ -1,0 +1,102 @@
+"""What a run writes beside its checkpoints: a debug log for people and greps, and a JSONL with every step."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from fsdet.config import MODULES
+
+DEBUG_LOG = "training_debug.log"
+STEPS_FILE = "steps.jsonl"
+
+logger = logging.getLogger("fsdet.run")
+
+
+@contextmanager
+def debug_log(folder: Path) -> Iterator[None]:
+    """Let all messages of `fsdet` go to `training_debug.log` in `folder`, as `[time] LEVEL - message`."""
+    handler = logging.FileHandler(folder / DEBUG_LOG, encoding="utf-8")
+    handler.setFormatter(
+        logging.Formatter("[%(asctime)s] %(levelname)s - %(message)s", "%Y-%m-%d %H:%M:%S")
+    )
+    package = logging.getLogger("fsdet")
+    before = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before)
+        handler.close()
+
+
+def log_step(values: dict[str, float], level: int) -> None:
+    """Two lines: the gradient norm before clipping, and every loss term raw, weighted and as a share."""
+    clipped = "clipped" if values["grad/clipped"] else "not clipped"
+    modules = ", ".join(f"{name} {values[f'grad/norm/{name}']:.4g}" for name in MODULES)
+    step = int(values["step"])
+    logger.log(level, "step %d: Gradient norm %.6g (%s): %s", step, values["grad/norm"], clipped, modules)
+    terms = [key.removeprefix("train/weighted/") for key in values if key.startswith("train/weighted/")]
+    parts = ", ".join(
+        f"{term} {values[f'train/loss/{term}']:.4g} -> {values[f'train/weighted/{term}']:.4g} "
+        f"({100 * values[f'train/share/{term}']:.0f} %)"
+        for term in terms
+    )
+    logger.log(level, "step %d: Loss breakdown: total %.4g = %s", step, values["train/loss/total"], parts)
+
+
+def log_metrics(epoch: int, metrics: dict[str, float]) -> None:
+    """One line with the result of an evaluation."""
+    parts = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    logger.info("epoch %d: %s", epoch, parts)
+
+
+class StepHistory:
+    """Per-step values: kept until the next report, and appended to `steps.jsonl` as they come.
+
+    A resumed run drops the lines of steps that it will do again.
+    """
+
+    def __init__(self, folder: Path, steps_done: int) -> None:
+        self._rows: list[dict[str, float]] = []
+        path = folder / STEPS_FILE
+        kept = _lines_up_to(path, steps_done) if path.exists() and steps_done else []
+        self._file: TextIO = path.open("w", encoding="utf-8")
+        self._file.writelines(kept)
+
+    def append(self, values: dict[str, float]) -> None:
+        """Add one step. A value that is not finite stands as a string in the file: JSON has none."""
+        self._rows.append(values)
+        line = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
+        self._file.write(json.dumps(line) + "\n")
+
+    def take(self) -> dict[str, np.ndarray]:
+        """The steps since the last call, one float64 array per metric."""
+        self._file.flush()
+        rows, self._rows = self._rows, []
+        keys = rows[0] if rows else {}
+        return {key: np.array([row[key] for row in rows], np.float64) for key in keys}
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._file.close()
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            break  # the last line of a killed run may be cut off
+    return kept

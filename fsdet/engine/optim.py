@@ -1,0 +1,55 @@
+"""AdamW with one parameter group per module, and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from fsdet.config import OptimConfig
+
+
+def build_optimizer(parameters: dict[str, list[nn.Parameter]], config: OptimConfig) -> AdamW:
+    """AdamW whose groups carry the module's name and `lr * multiplier` (Loshchilov & Hutter 2019)."""
+    groups = [
+        {"params": tensors, "lr": config.lr * config.lr_mults[name], "name": name}
+        for name, tensors in parameters.items()
+        if tensors
+    ]
+    return AdamW(groups, weight_decay=config.weight_decay, fused=True)
+
+
+def build_scheduler(
+    optimizer: AdamW, config: OptimConfig, total_steps: int, last_epoch: int = -1
+) -> LambdaLR:
+    """Linear warm-up, then cosine; every group keeps its multiplier throughout.
+
+    Args:
+        optimizer: its learning rates are set.
+        config: shape of the schedule.
+        total_steps: where the cosine ends.
+        last_epoch: steps done - 1, for a run that goes on.
+    """
+    warmup = round(config.warmup_fraction * total_steps)
+    return LambdaLR(
+        optimizer,
+        lambda step: lr_factor(step, warmup, total_steps, config.final_lr_fraction),
+        last_epoch,
+    )
+
+
+def lr_factor(step: int, warmup: int, total_steps: int, final: float) -> float:
+    """Part of the full learning rate at 0-based `step`.
+
+    Args:
+        step: optimiser steps done.
+        warmup: steps of the linear rise; the first step already has 1 / warmup.
+        total_steps: the cosine ends here.
+        final: value at the end.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,67 @@
+"""The seam between the trainer and whoever runs it: what a run tells (`Report`) and what it leaves (`Result`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+Phase = Literal["running", "final", "exploded"]
+
+
+@dataclass(frozen=True)
+class Explosion:
+    """Why a run was called exploded (the rules stand in `fsdet.engine.stability`)."""
+
+    reason: str
+    """Name of the rule: non_finite, norm_ceiling, norm_ratio, loss_divergence, loss_collapse or silent_death."""
+    step: int
+    """Optimiser step, counted from 1, at which the rule had held for its patience."""
+    module: str
+    """Module whose gradient norm grew most against its own running median."""
+    detail: str
+    """The rule with its values, in words."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """State of a run at an evaluation, at its end, or at an explosion."""
+
+    phase: Phase
+    step: int
+    """Optimiser steps done."""
+    epoch: int
+    """Epochs done."""
+    metrics: dict[str, float]
+    """Evaluation metrics (`val/nAP50`, …); empty when the run exploded before this report's evaluation."""
+    history: dict[str, np.ndarray]
+    """Per-step values since the last report, one float64 array per metric, all as long as `history["step"]`.
+
+    A value that is not finite stays as it was (inf or nan): it is for logs, never for a scheduler.
+    """
+    save_checkpoint: Callable[[Path], None]
+    """Writes the full state of the run, atomically, to the given file."""
+    explosion: Explosion | None = None
+    peak_norm: float = 0.0
+    """Largest finite gradient norm seen so far in the whole run."""
+    violation: float = 0.0
+    """log10(peak norm / explosion limit): above 0 only if the peak passed the limit; always finite."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves."""
+
+    metrics: dict[str, float]
+    """The metrics of the last evaluation."""
+    steps: int
+    explosion: Explosion | None
+    checkpoint: Path | None
+    """Last checkpoint of the run; None if it ended before one was due."""
+    run_dir: Path
+    """Folder with `config.yaml`, `training_debug.log`, `steps.jsonl` and the checkpoints."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """Name -> file, of everything worth keeping beside the checkpoint."""

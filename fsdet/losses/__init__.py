@@ -1,0 +1,1 @@
+"""The loss terms, one file each, and the criterion that weighs them."""

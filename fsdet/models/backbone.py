@@ -1,0 +1,140 @@
+"""The YOLOv8n backbone with outputs P2-P5, and the loading of its weights from Ultralytics files.
+
+Layers and their numbers are those of Ultralytics' `yolov8.yaml` (layers 0-9), so that the weights of any
+YOLOv8n checkpoint fit by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.modules import SPPF, C2f, Conv
+
+from fsdet.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+STRIDES = (4, 8, 16, 32)
+"""Strides of P2, P3, P4 and P5."""
+CHANNELS = (32, 64, 128, 256)
+"""Channels of P2, P3, P4 and P5 at width "n"."""
+_TAPS = (2, 4, 6, 9)
+_TRUSTED = ("ultralytics.nn.", "torch.nn.modules.", "torch.", "collections.OrderedDict")
+"""Prefixes of the class names that a weights file may hold."""
+
+
+class Backbone(nn.Module):
+    """YOLOv8n layers 0-9: (B, 3, S, S) in 0 … 1 -> P2, P3, P4, P5, each (B, C, S / stride, S / stride)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [
+                Conv(3, 16, 3, 2),
+                Conv(16, 32, 3, 2),
+                C2f(32, 32, 1, True),
+                Conv(32, 64, 3, 2),
+                C2f(64, 64, 2, True),
+                Conv(64, 128, 3, 2),
+                C2f(128, 128, 2, True),
+                Conv(128, 256, 3, 2),
+                C2f(256, 256, 1, True),
+                SPPF(256, 256, 5),
+            ]
+        )
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps, module.momentum = 1e-3, 0.03  # as Ultralytics trains it
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = []
+        x = images
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in _TAPS:
+                features.append(x)
+        return features
+
+
+def load_yolo_weights(backbone: Backbone, path: Path) -> int:
+    """Copy layers 0-9 of an Ultralytics YOLOv8n checkpoint into `backbone`.
+
+    Args:
+        backbone: changed in place.
+        path: a `.pt` file: a checkpoint of the Ultralytics package, a DetectionModel or a state dict.
+
+    Returns:
+        Number of tensors copied.
+
+    Raises:
+        CheckpointError: missing, not a checkpoint, holds classes we do not trust, or another architecture.
+    """
+    found = _backbone_tensors(_state_dict(_load(path), path))
+    own = backbone.state_dict()
+    wrong = [name for name in own if name not in found or found[name].shape != own[name].shape]
+    if wrong:
+        name = wrong[0]
+        got = tuple(found[name].shape) if name in found else "nothing"
+        raise CheckpointError(
+            f"{path}: yolo_weights must hold a YOLOv8n backbone, but {len(wrong)} of {len(own)} tensors do not "
+            f"fit (layers.{name.removeprefix('layers.')}: need {tuple(own[name].shape)}, got {got}); "
+            "use a YOLOv8 file of size n, such as yolov8n.pt"
+        )
+    backbone.load_state_dict({name: found[name].float() for name in own})
+    log.info("yolo_weights: %d backbone tensors from %s", len(own), path)
+    return len(own)
+
+
+def _load(path: Path) -> Any:
+    """Unpickle with `weights_only`, allowing network classes and nothing else."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+        foreign = [name for name in names if not name.startswith(_TRUSTED)]
+        if foreign:
+            raise CheckpointError(
+                f"{path}: yolo_weights may hold network classes only, but holds {foreign[0]}; "
+                "save its state_dict() with torch.save and name that file"
+            )
+        with torch.serialization.safe_globals([_resolve(name) for name in names]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: yolo_weights: no such file; check the path") from None
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: yolo_weights is not a PyTorch checkpoint that can be read ({reason})"
+        ) from None
+
+
+def _resolve(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict) and ("model" in content or "ema" in content):
+        content = content.get("ema") or content["model"]
+    if isinstance(content, nn.Module):
+        return dict(content.state_dict())
+    if isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values()):
+        return content
+    raise CheckpointError(f"{path}: yolo_weights holds neither a model nor a state dict")
+
+
+def _backbone_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of layers 0-9 under our names; theirs begin with `model.` once or twice."""
+    renamed = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        while parts and parts[0] == "model":
+            parts.pop(0)
+        if parts and parts[0].isdigit() and int(parts[0]) < 10:
+            renamed[".".join(["layers", *parts])] = tensor
+    return renamed

@@ -1,0 +1,85 @@
+"""`scs_fusion`: conditions every scale of the query features on the supports of every class, by cross-attention.
+
+A top-down pathway (Lin et al. 2017, Feature Pyramid Networks) first brings all scales to one width.
+Then, scale by scale, each location attends to the prototypes of *all* classes of the episode and to a
+learned "none of them" token (Vaswani et al. 2017). The module is told neither which class an image was
+drawn for nor how the classes are ordered: permuting them leaves its output as it is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from ultralytics.nn.modules import Conv
+
+HEADS = 4
+
+
+class FusionBlock(nn.Module):
+    """Cross-attention of one scale: (B, D, H, W) and tokens (B, n, D) -> (B, D, H, W)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+        # starts close to the identity, so that what stage 1 learned still holds
+        self.gain = nn.Parameter(torch.full((dim,), 0.1))
+
+    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+        batch, dim, height, width = features.shape
+        locations = features.flatten(2).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(
+            _split_heads(self.query(self.norm(locations))),
+            *(_split_heads(half) for half in self.key_value(tokens).chunk(2, dim=-1)),
+        )
+        merged = attended.transpose(1, 2).reshape(batch, height * width, dim)
+        return features + (self.gain * self.out(merged)).transpose(1, 2).view_as(features)
+
+
+class SCSFusion(nn.Module):
+    """Backbone features of four scales -> fused features of one width.
+
+    Args:
+        channels: channels of the backbone's scales.
+        dim: width of the fused features and of the prototypes.
+    """
+
+    def __init__(self, channels: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList([Conv(c, dim, 1) for c in channels])
+        self.smooth = nn.ModuleList([Conv(dim, dim, 3) for _ in channels])
+        self.blocks = nn.ModuleList([FusionBlock(dim) for _ in channels])
+        self.token_norm = nn.LayerNorm(dim)
+        self.none_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+
+    def forward(self, features: list[Tensor], prototypes: Tensor | None) -> list[Tensor]:
+        """Fuse.
+
+        Args:
+            features: P2 … P5, each (B, C, H, W).
+            prototypes: (B, n_way, D), the same for all images of an episode; None skips the attention
+                (stage 1 has no episodes).
+        """
+        pyramid = self._top_down(features)
+        if prototypes is None:
+            return pyramid
+        none = self.none_token.expand(len(prototypes), -1, -1)
+        tokens = torch.cat([self.token_norm(prototypes), none], dim=1)
+        return [block(x, tokens) for block, x in zip(self.blocks, pyramid, strict=True)]
+
+    def _top_down(self, features: list[Tensor]) -> list[Tensor]:
+        merged = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
+        for level in range(len(merged) - 1, 0, -1):
+            merged[level - 1] = merged[level - 1] + F.interpolate(
+                merged[level], size=merged[level - 1].shape[-2:]
+            )
+        return [smooth(x) for smooth, x in zip(self.smooth, merged, strict=True)]
+
+
+def _split_heads(tokens: Tensor) -> Tensor:
+    """(B, n, D) -> (B, HEADS, n, D / HEADS)."""
+    batch, count, dim = tokens.shape
+    return tokens.view(batch, count, HEADS, dim // HEADS).transpose(1, 2)

@@ -1,0 +1,122 @@
+"""`detection_head`: boxes as distance distributions, classes as similarity to prototypes, over a background.
+
+The score of way c at an anchor point is `objectness + scale * cos(embedding, prototype c) + bias`: the first
+term says that there is an object at all (background pulls every class down), the second which one it is.
+One set of weights serves all scales (as in FCOS, Tian et al. 2019); distances are in units of the stride.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from ultralytics.nn.modules import DWConv
+
+from fsdet.losses.dfl import decode_ltrb, ltrb_to_boxes
+
+PRIOR = 0.01
+"""Part of the anchor points that the untrained head takes for objects (Lin et al. 2017, RetinaNet)."""
+SIMILARITY_SCALE, SIMILARITY_BIAS = 10.0, -5.0
+"""Start values of the similarity: low enough that background dominates the first gradients no more than later."""
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """Raw predictions at all A anchor points of all scales."""
+
+    box_logits: Tensor
+    """(B, A, 4, reg_max): distance distributions to left, top, right, bottom."""
+    objectness: Tensor
+    """(B, A) logits."""
+    embeddings: Tensor
+    """(B, A, D), not normalised."""
+    points: Tensor
+    """(A, 2) anchor points xy in pixels."""
+    strides: Tensor
+    """(A, 1) in pixels."""
+
+    def boxes(self) -> Tensor:
+        """(B, A, 4) xyxy in pixels: the expectation of every distribution."""
+        boxes: Tensor = ltrb_to_boxes(self.points, decode_ltrb(self.box_logits), self.strides)
+        return boxes
+
+
+class DetectionHead(nn.Module):
+    """Fused features of all scales -> `HeadOutput`.
+
+    Args:
+        dim: channels of the features and of the embedding.
+        reg_max: bins per side.
+        strides: stride of each scale in pixels.
+    """
+
+    def __init__(self, dim: int, reg_max: int, strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.reg_max, self.strides = reg_max, strides
+        self.box_branch = _branch(dim)
+        self.box_out = nn.Conv2d(dim, 4 * reg_max, 1)
+        self.class_branch = _branch(dim)
+        self.object_out = nn.Conv2d(dim, 1, 1)
+        self.embed_out = nn.Conv2d(dim, dim, 1)
+        self.prototype_out = nn.Linear(dim, dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(SIMILARITY_SCALE)))
+        self.bias = nn.Parameter(torch.tensor(SIMILARITY_BIAS))
+        nn.init.constant_(self.object_out.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        nn.init.zeros_(self.box_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: list[Tensor]) -> HeadOutput:
+        box_logits, objectness, embeddings = [], [], []
+        for x in features:
+            boxes = self.box_out(self.box_branch(x)).flatten(2).transpose(1, 2)
+            box_logits.append(boxes.unflatten(2, (4, self.reg_max)))
+            classes = self.class_branch(x)
+            objectness.append(self.object_out(classes).flatten(1))
+            embeddings.append(self.embed_out(classes).flatten(2).transpose(1, 2))
+        points, strides = anchor_points(features, self.strides)
+        return HeadOutput(
+            torch.cat(box_logits, 1),
+            torch.cat(objectness, 1),
+            torch.cat(embeddings, 1),
+            points,
+            strides,
+        )
+
+    def class_logits(self, output: HeadOutput, prototypes: Tensor) -> Tensor:
+        """(B, A, n_way) logits of every class of the episode.
+
+        Args:
+            output: of `forward`.
+            prototypes: (B, n_way, D).
+        """
+        where = F.normalize(output.embeddings, dim=-1)
+        what = F.normalize(self.prototype_out(prototypes), dim=-1)
+        similarity = self.log_scale.exp() * (where @ what.transpose(1, 2)) + self.bias
+        return output.objectness[..., None] + similarity
+
+
+def anchor_points(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Centres (A, 2) of all cells in pixels, xy, and their strides (A, 1), scale by scale, row by row."""
+    points, sizes = [], []
+    for x, stride in zip(features, strides, strict=True):
+        height, width = x.shape[-2:]
+        rows = (torch.arange(height, device=x.device) + 0.5) * stride
+        columns = (torch.arange(width, device=x.device) + 0.5) * stride
+        grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+        points.append(grid.view(-1, 2))
+        sizes.append(torch.full((height * width, 1), float(stride), device=x.device))
+    return torch.cat(points), torch.cat(sizes)
+
+
+def _branch(dim: int) -> nn.Sequential:
+    """Two depthwise-separable convolutions."""
+    return nn.Sequential(*[_Separable(dim) for _ in range(2)])
+
+
+class _Separable(nn.Sequential):
+    def __init__(self, dim: int) -> None:
+        super().__init__(
+            DWConv(dim, dim, 3), nn.Conv2d(dim, dim, 1, bias=False), nn.GroupNorm(8, dim), nn.SiLU()
+        )

@@ -1,0 +1,19 @@
+"""One progress bar on the terminal's error stream; nothing where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+T = TypeVar("T")
+
+
+def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Go through `items` with a bar named `label`."""
+    console = Console(stderr=True)
+    yield from track(
+        items, label, total=total, console=console, transient=True, disable=not console.is_terminal
+    )

@@ -1,0 +1,136 @@
+"""`python -m fsdet.train …`: one training run. Parse, check, train, close.
+
+The flags are the fields of `fsdet.config.TrainConfig`; `--config FILE` reads them from YAML, and flags
+given beside it win.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fsdet.config import TrainConfig
+from fsdet.config_file import load_config, save_config
+from fsdet.engine.report import Report, Result
+from fsdet.errors import ConfigError, FsdetError
+
+EXIT_MISTAKE, EXIT_EXPLODED, EXIT_INTERRUPTED = 2, 3, 130
+
+
+def train(
+    config: TrainConfig,
+    on_report: Callable[[Report], None] | None = None,
+    resume: Path | None = None,
+) -> Result:
+    """Run one training from start to end.
+
+    Args:
+        config: everything the run depends on; files go to `config.checkpoint_dir`.
+        on_report: called at every evaluation, at the end and at an explosion; it stops the run by raising.
+        resume: checkpoint of this very run to go on from; `config.resume` names the one to start from.
+
+    Returns:
+        the last metrics and where the files are. An explosion is a result, not an exception.
+
+    Raises:
+        FsdetError: a mistake in the config or in a file it names; nothing was started.
+    """
+    import torch
+
+    from fsdet.engine.logs import debug_log
+    from fsdet.engine.trainer import run_training
+
+    check(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    save_config(config, config.checkpoint_dir / "config.yaml")
+    with debug_log(config.checkpoint_dir), torch.autograd.set_detect_anomaly(config.debug):
+        return run_training(config, on_report, resume)
+
+
+def check(config: TrainConfig) -> None:
+    """Look at every file and name in `config` without starting anything.
+
+    Raises:
+        FsdetError: the first one that cannot be used.
+    """
+    from fsdet.data.yolo import read_description
+    from fsdet.engine.checkpoint import check_architecture, load_checkpoint
+    from fsdet.models.backbone import Backbone, load_yolo_weights
+    from fsdet.models.support_encoder import check_support_encoder
+
+    check_support_encoder(config.support_encoder)
+    if config.dataset == "yolo":
+        read_description(config)
+    if config.yolo_weights is not None:
+        load_yolo_weights(Backbone(), config.yolo_weights)
+    if config.resume is not None:
+        check_architecture(load_checkpoint(config.resume), config, config.resume)
+    if config.device.startswith("cuda"):
+        check_cuda(config.device)
+
+
+def check_cuda(device: str) -> None:
+    """Refuse a CUDA device that this machine does not have.
+
+    Raises:
+        ConfigError: with what to set instead.
+    """
+    import torch
+
+    number = int(device.partition(":")[2] or 0)
+    if number >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device: '{device}' is not there ({torch.cuda.device_count()} CUDA devices found); "
+            "set device: auto or cpu"
+        )
+
+
+def parse(arguments: Sequence[str]) -> TrainConfig:
+    """Flags over `--config FILE` over defaults.
+
+    Raises:
+        ConfigError: the file or a value cannot be used.
+        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+    """
+    import tyro
+
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", type=Path)
+    known, rest = first.parse_known_args(arguments)
+    default = load_config(known.config) if known.config else TrainConfig()
+    return tyro.cli(
+        TrainConfig,
+        args=rest,
+        default=default,
+        prog="python -m fsdet.train",
+        description="Train the few-shot detector. --config FILE.yaml gives the settings not named here.",
+        use_underscores=True,
+    )
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        config = parse(sys.argv[1:])
+        result = train(config)
+    except FsdetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted; go on with --resume and the newest checkpoint", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if result.explosion is not None:
+        print(f"exploded at step {result.explosion.step}: {result.explosion.detail}", file=sys.stderr)
+        return EXIT_EXPLODED
+    print(f"done: {result.steps} steps, files in {result.run_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

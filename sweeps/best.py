@@ -1,0 +1,43 @@
+"""`python -m sweeps.best NAME`: show a sweep's best beside its baselines, write best.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from sweeps.errors import SweepError
+from sweeps.folder import find_folder
+from sweeps.study import read_trials
+from sweeps.summary import print_summary, write_best
+
+EXIT_NONE_COMPLETED, EXIT_MISTAKE = 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    parser = argparse.ArgumentParser(prog="python -m sweeps.best", description=__doc__)
+    parser.add_argument(
+        "name", help="name of the sweep; without its number, the latest of that name"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        folder = find_folder(options.name)
+        spec, trials = folder.load_spec(), read_trials(folder.study)
+    except SweepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    path = write_best(spec, folder, trials)
+    print_summary(Console(), spec, folder, trials)
+    if path is None:
+        return EXIT_NONE_COMPLETED
+    print(f"\nwritten: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

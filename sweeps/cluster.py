@@ -1,0 +1,103 @@
+"""Ray, started quietly on this machine and left as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from sweeps.machine import Machine
+from sweeps.spec import Resources
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # else Ray prints a box at verbosity 0 too
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files nobody reads
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an exploded trial reports no objective
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about CUDA_VISIBLE_DEVICES
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Environment of the driver while a sweep runs."""
+
+
+PACKAGES = str(Path(__file__).resolve().parent.parent)
+"""Folder of the packages: workers must find them from any working directory, installed or not."""
+
+
+@contextlib.contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, and set them back."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextlib.contextmanager
+def local_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterator[None]:
+    """Run Ray on this machine alone, with its workers set up for one trial each.
+
+    Workers inherit the environment that Ray is started in: a trial computes on its own cores, and
+    threads that wait do not spin on those of its neighbours.
+    """
+    threads = str(max(1, int(resources.cpus)))
+    workers = {
+        "OMP_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGES, os.environ.get("PYTHONPATH")])),
+    }
+    with environment(QUIET | workers), words_of_ray_to(ray_log):
+        ray.init(
+            address="local",
+            num_cpus=machine.cpus,
+            num_gpus=machine.gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=True,  # False would take the handlers away
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def words_of_ray_to(path: Path) -> Iterator[None]:
+    """Send what Ray logs and prints to `path`.
+
+    It prints from threads of its own and into the middle of a table. Who means to be seen keeps the
+    stream that was there before, as the sweep's console does.
+    """
+    logger = logging.getLogger("ray")
+    with path.open("a", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        before = logger.handlers, logger.propagate
+        logger.handlers, logger.propagate = [handler], False
+        try:
+            with contextlib.redirect_stdout(file):
+                yield
+        finally:
+            logger.handlers, logger.propagate = before
+
+
+def warm_up(modules: tuple[str, ...], resources: Resources, workers: int) -> None:
+    """Let `workers` processes import `modules` now, while the driver does something else."""
+
+    def load() -> None:
+        for module in modules:
+            importlib.import_module(module)
+
+    task = ray.remote(load).options(num_cpus=resources.cpus, max_retries=0)
+    for _ in range(workers):
+        task.remote()

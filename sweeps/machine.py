@@ -1,0 +1,47 @@
+"""What this machine has, and how many trials it carries at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.spec import Resources
+
+
+@dataclass(frozen=True)
+class Machine:
+    """CPU cores and GPUs that this process may use."""
+
+    cpus: int
+    gpus: int
+
+    def capacity(self, resources: Resources) -> int:
+        """Trials at once, at most `resources.max_concurrent`; 0 if not even one fits."""
+        carried = math.floor(self.cpus / resources.cpus + 1e-9)
+        if resources.gpus:
+            carried = min(carried, math.floor(self.gpus / resources.gpus + 1e-9))
+        return min(carried, resources.max_concurrent or carried)
+
+
+def this_machine(look_for_gpus: bool) -> Machine:
+    """Measure this machine. Looking for GPUs loads torch, which takes seconds."""
+    gpus = 0
+    if look_for_gpus:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return Machine(available_cpus(), gpus)
+
+
+def available_cpus() -> int:
+    """Cores this process may run on, by affinity and by the quota of its container."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return cores

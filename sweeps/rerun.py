@@ -1,0 +1,163 @@
+"""`python -m sweeps.rerun NAME`: run the best trial again as one job, and compare.
+
+NAME is a sweep, or the MLflow id of one trial's run. The same trainer runs the same settings in
+this process; on a CPU its metrics equal the trial's to the last digit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsdet.engine.report import Report, Result
+from fsdet.errors import FsdetError
+from sweeps.errors import SweepError
+from sweeps.folder import SweepFolder, find_folder, sweeps_root
+from sweeps.recorder import FILES
+from sweeps.spec import SweepSpec, TrackingSpec
+from sweeps.states import Outcome, State
+from sweeps.study import TrialRecord, best_of, read_trials
+from sweeps.tracking import Tracker, find_run, find_trial_run, tracking_uri
+from sweeps.trial import default_train, to_plain
+
+RUN = "rerun"
+"""Key of the run in the tracker."""
+EXIT_DIFFERS, EXIT_MISTAKE, EXIT_EXPLODED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+@dataclass(frozen=True)
+class Source:
+    """The trial to run again."""
+
+    folder: SweepFolder
+    spec: SweepSpec
+    trial: TrialRecord
+
+
+def find_source(name: str) -> Source:
+    """The best trial of the sweep `name`, or the trial whose MLflow run is `name`.
+
+    Raises:
+        SweepError: there is none.
+    """
+    try:
+        folder = find_folder(name)
+    except SweepError:
+        if len(name) != 32:  # an MLflow run id is 32 hex digits
+            raise
+        return _source_of_run(name)
+    spec = folder.load_spec()
+    best = best_of(read_trials(folder.study), spec.objective.mode)
+    if best is None:
+        raise SweepError(
+            f"{name}: no trial of this sweep completed; choose one by its MLflow run id"
+        )
+    return Source(folder, spec, best)
+
+
+def _source_of_run(run_id: str) -> Source:
+    tags = find_run(tracking_uri(TrackingSpec()), run_id)
+    if "sweep.trial" not in tags:
+        raise SweepError(f"{run_id}: is not the run of a trial; choose one named 'trial …'")
+    folder = SweepFolder(sweeps_root() / tags["sweep.name"])
+    number = int(tags["sweep.trial"])
+    trials = read_trials(folder.study)
+    return Source(folder, folder.load_spec(), next(t for t in trials if t.number == number))
+
+
+def new_run_dir(source: Source) -> Path:
+    """A new folder for one more run of the trial."""
+    number = 1
+    while True:
+        path = source.folder.path / "reruns" / f"{source.trial.number:04d}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def rerun(source: Source) -> Result:
+    """Train the trial's configuration in this process and log it, linked to the trial's run."""
+    record = source.folder.load_record()
+    uri = record.get("uri") or tracking_uri(source.spec.tracking)
+    run_dir = new_run_dir(source)
+    config = source.spec.config(source.trial.parameters, run_dir)
+    tracker = Tracker(uri, source.spec.tracking.experiment)
+    trial_run = find_trial_run(uri, record.get("run_id") or "", source.trial.number)
+    tags = {
+        "sweep.name": source.folder.name,
+        "rerun.of_trial": source.trial.number,
+        "rerun.of_run": trial_run,
+        "state": "running",
+    }
+    name = f"rerun of {source.folder.name} trial {source.trial.number}"
+    tracker.start(RUN, name, config.model_dump(mode="json"), tags)
+    outcome = Outcome(State.INTERRUPTED)
+
+    def on_report(report: Report) -> None:
+        tracker.log(RUN, to_plain(report))
+
+    try:
+        result = default_train()(config, on_report)
+        exploded = result.explosion
+        outcome = (
+            Outcome(State.COMPLETED)
+            if exploded is None
+            else Outcome(State.INFEASIBLE, f"step {exploded.step}: {exploded.detail}")
+        )
+    except Exception as error:
+        outcome = Outcome(State.FAILED, str(error))
+        raise
+    finally:
+        tracker.end(RUN, outcome, [run_dir / file for file in FILES])
+        tracker.close()
+    return result
+
+
+def compare(trial: TrialRecord, metrics: dict[str, float]) -> tuple[list[str], bool]:
+    """One line per metric, the trial's value beside the re-run's, and whether all are equal."""
+    names = sorted(set(trial.metrics) | set(metrics))
+    lines, equal = [], bool(names)
+    for name in names:
+        before, after = trial.metrics.get(name), metrics.get(name)
+        same = before == after
+        equal = equal and same
+        lines.append(f"  {name:<20} {before!s:>22} {after!s:>22}  {'equal' if same else 'differs'}")
+    return lines, equal
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    parser = argparse.ArgumentParser(prog="python -m sweeps.rerun", description=__doc__)
+    parser.add_argument("name", help="name of a sweep, or the MLflow run id of a trial")
+    options = parser.parse_args(arguments)
+    try:
+        source = find_source(options.name)
+        print(f"running trial {source.trial.label} of sweep {source.folder.name} again")
+        result = rerun(source)
+    except (SweepError, FsdetError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if result.explosion is not None:
+        print(f"exploded at step {result.explosion.step}: {result.explosion.detail}")
+        return 0 if source.trial.state is State.INFEASIBLE else EXIT_EXPLODED
+    lines, equal = compare(source.trial, result.metrics)
+    print(f"  {'metric':<20} {'trial':>22} {'re-run':>22}")
+    print("\n".join(lines))
+    print("equal to the last digit" if equal else "not equal to the last digit")
+    print(f"files in {result.run_dir}")
+    return 0 if equal or source.spec.resources.gpus else EXIT_DIFFERS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""One trial: a suggestion becomes a `TrainConfig`, is trained, and reports to Ray Tune.
+
+The only file that calls the trainer. A report holds what the driver needs for its three
+listeners: the scheduler (`objective`, `epoch`), the sampler (`phase`, `violation`, `best…`) and
+the tracker (`metrics`, `history`). Trials write nothing but the files in their own folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fsdet.config import TrainConfig
+from fsdet.engine.report import Report, Result
+from fsdet.errors import FsdetError
+from sweeps.spec import Objective, SweepSpec
+
+log = logging.getLogger(__name__)
+
+
+class Train(Protocol):
+    """The trainer's entry point; `fsdet.train.train` is the one."""
+
+    def __call__(
+        self,
+        config: TrainConfig,
+        on_report: Callable[[Report], None] | None = None,
+        resume: Path | None = None,
+    ) -> Result: ...
+
+
+def default_train() -> Train:
+    """The trainer. Imported late, since it loads torch."""
+    from fsdet.train import train
+
+    return train
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What all trials of a sweep share."""
+
+    spec: SweepSpec
+    folder: Path
+    """Absolute; trial N writes to the subfolder N of it."""
+
+    def run_dir(self, number: int) -> Path:
+        """Folder of trial `number`."""
+        return self.folder / f"{number:04d}"
+
+
+class NoObjectiveError(Exception):
+    """An evaluation did not measure the objective."""
+
+
+def run_trial(
+    plan: TrialPlan,
+    suggestion: dict[str, Any],
+    send: Callable[[dict[str, Any]], None],
+    train: Train | None = None,
+) -> None:
+    """Train one configuration to its end and send its reports.
+
+    The last report always says how the trial ended: an error of the trainer is sent as phase
+    `failed` with its reason, so that it is not lost in the log of a worker.
+
+    Args:
+        plan: of the sweep.
+        suggestion: `number` and `parameters`.
+        send: takes a report; `ray.tune.report`.
+        train: the trainer.
+    """
+    run_dir = plan.run_dir(suggestion["number"])
+    reporter = Reporter(plan.spec.objective, send)
+    try:
+        config = plan.spec.config(suggestion["parameters"], run_dir)
+        (train or default_train())(config, reporter, newest_checkpoint(run_dir))
+        if reporter.phase not in ("final", "exploded"):
+            reporter.fail("the trainer ended without a final report")
+    except Exception as error:
+        log.exception("trial %d", suggestion["number"])
+        told = isinstance(error, NoObjectiveError | FsdetError)
+        reporter.fail(str(error) if told else f"{type(error).__name__}: {error}")
+
+
+def newest_checkpoint(run_dir: Path) -> Path | None:
+    """Checkpoint that a trial whose worker was lost goes on from; None at its first start."""
+    return max(run_dir.glob("stage*_epoch*.pt"), default=None, key=lambda p: p.name)
+
+
+class Reporter:
+    """Turns the trainer's reports into plain dicts and keeps the best value of the objective."""
+
+    def __init__(self, objective: Objective, send: Callable[[dict[str, Any]], None]) -> None:
+        self._objective = objective
+        self._send = send
+        self._best: dict[str, Any] = {}
+        self._last: dict[str, Any] = {"epoch": 0, "step": 0}
+        self.phase = ""
+
+    def __call__(self, report: Report) -> None:
+        """Send `report`.
+
+        Raises:
+            NoObjectiveError: it holds no finite value of the objective though the run goes well.
+        """
+        self._last = to_plain(report)
+        value = report.metrics.get(self._objective.metric)
+        if value is not None and math.isfinite(value):
+            self._keep_best(value, report)
+        elif report.phase != "exploded":
+            state = "was not measured" if value is None else f"is {value}"
+            raise NoObjectiveError(f"{self._objective.metric} {state} at epoch {report.epoch}")
+        self._emit(
+            report.phase, {} if report.phase == "exploded" else {"objective": self._best["best"]}
+        )
+
+    def fail(self, reason: str) -> None:
+        """Send that the trial failed."""
+        self._emit("failed", {"reason": reason})
+
+    def _emit(self, phase: str, more: dict[str, Any]) -> None:
+        self.phase = phase
+        self._send({**self._last, **self._best, "phase": phase, **more})
+        self._last = {key: value for key, value in self._last.items() if key != "history"}
+
+    def _keep_best(self, value: float, report: Report) -> None:
+        """Keep the best value so far; of equals the earlier one."""
+        sign = 1 if self._objective.mode == "max" else -1
+        if self._best and sign * value <= sign * self._best["best"]:
+            return
+        error = report.metrics.get(f"{self._objective.metric}_se")
+        finite = error is not None and math.isfinite(error)
+        self._best = {
+            "best": float(value),
+            "best_epoch": report.epoch,
+            "standard_error": error if finite else None,
+        }
+
+
+def to_plain(report: Report) -> dict[str, Any]:
+    """The report without its callable, which cannot leave the process. Only finite metrics."""
+    plain = {
+        "step": report.step,
+        "epoch": report.epoch,
+        "metrics": {k: float(v) for k, v in report.metrics.items() if math.isfinite(v)},
+        "history": report.history,
+        "peak_norm": report.peak_norm,
+        "violation": report.violation,
+    }
+    if report.explosion is not None:
+        found = report.explosion
+        plain["reason"] = f"step {found.step}, {found.reason} in {found.module}: {found.detail}"
+    return plain

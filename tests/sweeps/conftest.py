@@ -1,0 +1,85 @@
+"""A small sweep, and a way to run it with real Ray, Optuna and MLflow in a folder of the test's own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import made_up_trainers
+import pytest
+from ray import cloudpickle
+from rich.console import Console
+
+from sweeps.check import check_spec
+from sweeps.display import build_display
+from sweeps.folder import SweepFolder, new_folder
+from sweeps.machine import Machine
+from sweeps.orchestrator import SweepResult, longest_trial, run_sweep
+from sweeps.recorder import SWEEP_RUN
+from sweeps.spec import SweepSpec, TrackingSpec
+from sweeps.tracking import Tracker, tracking_uri
+from sweeps.trial import Train
+
+cloudpickle.register_pickle_by_value(made_up_trainers)  # workers cannot import it
+
+
+@pytest.fixture(autouse=True)
+def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of each test is empty and its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def small_spec(**changes: Any) -> SweepSpec:
+    """A sweep over `lr`, three epochs a trial."""
+    values: dict[str, Any] = {
+        "name": "small",
+        "space": {"lr": {"low": 0.01, "high": 10}},
+        "fixed": {"epochs": 3, "n_episodes": 3},
+        "trials": 2,
+        "scheduler": {"name": "none"},
+        "resources": {"cpus": 1, "max_concurrent": 1},
+    }
+    return SweepSpec(**{**values, **changes})
+
+
+@dataclass
+class Swept:
+    """A sweep that was run."""
+
+    result: SweepResult
+    folder: SweepFolder
+    uri: str
+    parent: str
+    printed: str
+
+
+def sweep(spec: SweepSpec, train: Train, cpus: int = 1) -> Swept:
+    """Run `spec` with the trainer `train`."""
+    check_spec(spec)
+    printed = io.StringIO()
+    console = Console(file=printed, width=200)
+    objective = spec.objective
+    display = build_display(
+        spec.trials, longest_trial(spec), objective.metric, objective.mode, console
+    )
+    tracker = Tracker(tracking_uri(TrackingSpec()), "sweeps")
+    folder = new_folder(spec.name, asked_for=False)
+    try:
+        result = run_sweep(spec, folder, Machine(cpus, 0), tracker, display, train)
+    finally:
+        tracker.close()
+    parent = tracker.run_id(SWEEP_RUN)
+    assert parent is not None
+    folder.save_record({"uri": tracker.uri, "run_id": parent})
+    return Swept(result, folder, tracker.uri, parent, printed.getvalue())
+
+
+@pytest.fixture
+def run_small() -> Callable[..., Swept]:
+    """`sweep` of `small_spec`."""
+    return lambda train, cpus=1, **changes: sweep(small_spec(**changes), train, cpus)
