@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 from collections.abc import Iterator
@@ -89,15 +88,3 @@ def words_of_ray_to(path: Path) -> Iterator[None]:
                 yield
         finally:
             logger.handlers, logger.propagate = before
-
-
-def warm_up(modules: tuple[str, ...], resources: Resources, workers: int) -> None:
-    """Let `workers` processes import `modules` now, while the driver does something else."""
-
-    def load() -> None:
-        for module in modules:
-            importlib.import_module(module)
-
-    task = ray.remote(load).options(num_cpus=resources.cpus, max_retries=0)
-    for _ in range(workers):
-        task.remote()

@@ -156,7 +156,7 @@ class LiveDisplay(Display):
         return Group(self._table(), Text(self.counts() or "starting the workers", "dim"), bar)
 
     def _table(self) -> Table:
-        rows = list(self.rows.values())
+        rows = sorted(self.rows.values(), key=lambda row: row.number)
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("trial", "state", "epoch", self.metric, "peak norm"):
             table.add_column(name, justify="left" if name in ("trial", "state") else "right")

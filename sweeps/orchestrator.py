@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 from ray.tune.progress_reporter import ProgressReporter
 
-from sweeps.cluster import local_ray, warm_up
+from sweeps.cluster import local_ray
 from sweeps.display import Display
 from sweeps.folder import SweepFolder
 from sweeps.machine import Machine
@@ -25,8 +25,6 @@ from sweeps.trial import Train, TrialPlan, run_trial
 
 RESTARTS = 1
 """Times that a trial goes on after its worker was lost. Errors of the trainer are not retried."""
-WARM = ("fsdet.engine.trainer",)
-"""Modules that a worker loads before its first trial."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,6 @@ def run_sweep(
     outcome = Outcome(State.FAILED, "the sweep itself failed")
     try:
         with local_ray(machine, spec.resources, folder.ray_log), display:
-            if train is None:
-                warm_up(WARM, spec.resources, min(concurrent, spec.trials))
             tuner = build_tuner(plan, folder, concurrent, searcher, recorder, train)
             tuner.fit()
             # Ray takes Ctrl-C for itself and returns as if all were done: count what is missing

@@ -134,7 +134,9 @@ def compare(trial: TrialRecord, metrics: dict[str, float]) -> tuple[list[str], b
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    warnings_only = logging.StreamHandler()
+    warnings_only.setLevel(logging.WARNING)  # the trainer logs every step, to its file
+    logging.basicConfig(handlers=[warnings_only], format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m sweeps.rerun", description=__doc__)
     parser.add_argument("name", help="name of a sweep, or the MLflow run id of a trial")
     options = parser.parse_args(arguments)

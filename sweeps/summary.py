@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ def _against(best: TrialRecord, value: float, base: TrialRecord, other: float) -
     noise = noise_of_difference(best, base)
     if noise is None:
         return f"{difference}; its standard error is not known"
-    if abs(value - other) < noise:
+    if abs(value - other) <= noise:
         return f"{difference}, within noise (two standard errors are {noise:.4f})"
     return (
         f"{difference}, more than two standard errors ({noise:.4f}); unconfirmed: one seed, and "
@@ -97,8 +99,8 @@ def advice(spec: SweepSpec, trials: list[TrialRecord]) -> str:
         what = f"lower the upper ends of {', '.join(lowest)}" if lowest else "lower fixed.lr"
         return (
             f"every trial exploded, the first so: {exploded[0].reason}. "
-            f"In {spec.source}: {what}, or set a small gradient_clip_norm; if the first steps already look like this, "
-            "check the checkpoint in fixed.resume"
+            f"In {spec.source}: {what}, or set a small gradient_clip_norm; if the first steps "
+            "already look like this, check the checkpoint in fixed.resume"
         )
     if failed:
         return f"no trial completed; trial {failed[0].number} failed: {failed[0].reason}"
@@ -108,12 +110,21 @@ def advice(spec: SweepSpec, trials: list[TrialRecord]) -> str:
 def commands(folder: SweepFolder) -> list[tuple[str, str]]:
     """What to do next: command and what it is for."""
     best = Path(os.path.relpath(folder.best))
+    python = this_python()
     return [
-        ("make ui", "browse every trial in MLflow (python -m sweeps.ui)"),
-        (f"python -m sweeps.best {folder.name}", "show this again, write best.yaml again"),
-        (f"python -m sweeps.rerun {folder.name}", "run the best as one job, logged to MLflow"),
-        (f"python -m fsdet.train --config {best}", "the same without MLflow"),
+        ("make ui", f"browse every trial in MLflow ({python} -m sweeps.ui)"),
+        (f"{python} -m sweeps.best {folder.name}", "show this again, write best.yaml again"),
+        (f"{python} -m sweeps.rerun {folder.name}", "run the best as one job, logged to MLflow"),
+        (f"{python} -m fsdet.train --config {best}", "the same without MLflow"),
     ]
+
+
+def this_python() -> str:
+    """The interpreter as the user must type it: a venv need not be active."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    near = os.path.relpath(sys.executable)
+    return sys.executable if near.startswith("..") else near
 
 
 def print_summary(

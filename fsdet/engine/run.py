@@ -11,7 +11,7 @@ import torch
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from fsdet.config import TrainConfig
+from fsdet.config import MODULES, TrainConfig
 from fsdet.data.episodes import BaseSource, EpisodeSource
 from fsdet.data.image_set import ImageSet
 from fsdet.engine.checkpoint import check_architecture, load_checkpoint, save_checkpoint
@@ -80,10 +80,11 @@ class Run:
         )
 
     def start_from(self, state: dict[str, Any]) -> None:
-        """Begin a new stage with the weights of an earlier one; step, optimiser and schedule stay fresh."""
+        """Begin a new stage: weights and healthy gradient norm of the earlier one, all else fresh."""
         self.detector.load_state_dict(_as_float(state["detector"]))
         shared = {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")}
         self.criterion.load_state_dict({**self.criterion.state_dict(), **shared})
+        self.stability = StabilityMonitor(self.config, MODULES, state["reference_norm"])
 
 
 def build_run(config: TrainConfig, image_set: ImageSet, resume: Path | None) -> Run:
@@ -134,7 +135,7 @@ def _fresh_run(config: TrainConfig, image_set: ImageSet) -> Run:
         scaler=torch.amp.GradScaler(device, enabled=autocast_type(config, device) == torch.float16),
         gradients=GradientMonitor(parameters),
         updates=UpdateRatio(parameters),
-        stability=StabilityMonitor(config, list(parameters), None),
+        stability=StabilityMonitor(config, MODULES, None),
     )
 
 

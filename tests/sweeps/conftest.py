@@ -1,4 +1,4 @@
-"""A small sweep, and a way to run it with real Ray, Optuna and MLflow in a folder of the test's own."""
+"""A small sweep, and a way to run it with real Ray, Optuna and MLflow in a folder of its own."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def sweep(spec: SweepSpec, train: Train, cpus: int = 1) -> Swept:
         result = run_sweep(spec, folder, Machine(cpus, 0), tracker, display, train)
     finally:
         tracker.close()
-    parent = tracker.run_id(SWEEP_RUN)
+        parent = tracker.run_id(SWEEP_RUN)
+        folder.save_record({"uri": tracker.uri, "run_id": parent})
     assert parent is not None
-    folder.save_record({"uri": tracker.uri, "run_id": parent})
     return Swept(result, folder, tracker.uri, parent, printed.getvalue())
 
 

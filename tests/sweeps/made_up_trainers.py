@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def report_of(
             "grad/clipped": np.ones(STEPS),
             "update_ratio/backbone": np.array([0.1] + [math.nan] * (STEPS - 1)),
         },
-        save_checkpoint=lambda path: None,
+        save_checkpoint=lambda _: None,
         explosion=Explosion("norm_ceiling", int(steps[-1]), "scs_fusion", "norm above 1e4")
         if exploded
         else None,
@@ -65,8 +66,8 @@ def made_up(
 ) -> Result:
     """A run whose every epoch is as good as `lr`, but for the special values below.
 
-    3: explodes in its second epoch. 4: raises. 5: measures NaN. 6: the process dies. 7: never reports.
-    8: explodes before its first evaluation. 9: dead (explodes at a small norm).
+    3: explodes in its second epoch. 4: raises. 5: measures NaN. 6: the process dies.
+    7: never reports. 8: explodes before its first evaluation. 9: reports once, then hangs.
     """
     assert on_report is not None
     run_files(config)
@@ -84,6 +85,8 @@ def made_up(
         if lr == 3 and epoch == 2:
             on_report(report_of(config, epoch, None, "exploded"))
             break
+        if lr == 9 and epoch == 2:
+            time.sleep(600)
         last = epoch == config.epochs
         on_report(report_of(config, epoch, value - 0.01 * epoch, "final" if last else "running"))
     return Result({"val/nAP50": value}, config.epochs * STEPS, None, None, config.checkpoint_dir)

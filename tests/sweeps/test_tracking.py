@@ -1,0 +1,112 @@
+"""The tracker against a real MLflow database."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from sweeps.errors import SweepError
+from sweeps.spec import TrackingSpec
+from sweeps.states import Outcome, State
+from sweeps.tracking import Tracker, tracking_uri, without_password
+
+
+def report(steps: range, keys: int = 1) -> dict[str, object]:
+    """A report with `keys` metrics a step."""
+    numbers = np.array(steps, np.float64)
+    history = {f"m{key}": numbers * 2 for key in range(keys)}
+    return {"step": steps[-1], "epoch": 1, "metrics": {}, "history": {"step": numbers, **history}}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One for all tests: making it takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def tracker(database: str, request: pytest.FixtureRequest) -> Tracker:
+    """On an experiment of the test's own."""
+    return Tracker(database, request.node.name)
+
+
+def test_more_values_than_a_call_takes_are_all_written(tracker: Tracker) -> None:
+    tracker.start("a", "a", {f"p{i}": i for i in range(130)}, {})
+    tracker.log("a", report(range(1, 301), keys=8))
+    tracker.end("a", Outcome(State.COMPLETED))
+    tracker.close()
+    client, run_id = MlflowClient(tracker.uri), tracker.run_id("a")
+    for key in ("m0", "m7"):
+        history = client.get_metric_history(run_id, key)
+        assert [m.value for m in history] == [2.0 * step for step in range(1, 301)]
+    assert len(client.get_run(run_id).data.params) == 130
+
+
+def test_steps_that_are_repeated_are_written_once(tracker: Tracker) -> None:
+    tracker.start("a", "a", {}, {})
+    tracker.log("a", report(range(1, 6)))
+    tracker.log("a", report(range(4, 9)))
+    tracker.close()
+    history = MlflowClient(tracker.uri).get_metric_history(tracker.run_id("a"), "m0")
+    assert [m.step for m in history] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_what_is_not_finite_is_left_out_and_counted(tracker: Tracker) -> None:
+    tracker.start("a", "a", {}, {})
+    broken = report(range(1, 4))
+    broken["history"] = {
+        "step": np.array([1.0, 2, 3]),
+        "grad/norm": np.array([1.0, math.inf, math.nan]),
+    }
+    tracker.log("a", broken)
+    tracker.close()
+    metrics = MlflowClient(tracker.uri).get_run(tracker.run_id("a")).data.metrics
+    assert metrics["grad/norm"] == 1.0
+    assert metrics["grad/nonfinite"] == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [(State.PRUNED, "FINISHED"), (State.FAILED, "FAILED"), (State.INTERRUPTED, "KILLED")],
+)
+def test_status_of_a_run_is_truthful(tracker: Tracker, state: State, status: str) -> None:
+    tracker.start("a", "a", {}, {})
+    tracker.end("a", Outcome(state, "because"))
+    tracker.close()
+    run = MlflowClient(tracker.uri).get_run(tracker.run_id("a"))
+    assert run.info.status == status
+    assert run.data.tags["state"] == state
+    assert run.data.tags["reason"] == "because"
+
+
+def test_failed_write_is_one_warning(tracker: Tracker, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="sweeps.tracking"):
+        for _ in range(3):
+            tracker.end("never started", Outcome(State.COMPLETED))
+        tracker.start("a", "a", {}, {})
+        tracker.close()
+    assert tracker.run_id("a") is not None
+    assert len([r for r in caplog.records if "could not write" in r.message]) == 1
+
+
+def test_store_that_cannot_be_opened_is_told_without_its_password() -> None:
+    with pytest.raises(SweepError) as caught:
+        Tracker("postgresql://me:secret@127.0.0.1:1/x", "test")
+    assert "secret" not in str(caught.value)
+    assert "tracking.uri" in str(caught.value)
+
+
+def test_password_is_hidden() -> None:
+    assert without_password("postgresql://me:secret@host/x") == "postgresql://…@host/x"
+
+
+def test_store_of_the_yaml_goes_before_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://a")
+    assert tracking_uri(TrackingSpec(uri="http://b")) == "http://b"
+    assert tracking_uri(TrackingSpec()) == "http://a"
