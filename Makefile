@@ -1,10 +1,11 @@
 # Every target sets up what it needs; nothing is done twice.
 PYTHON ?= python3
-PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
+INSTALL = .venv/bin/python -m pip install --disable-pip-version-check --progress-bar on
+LOCK = --quiet --no-header --no-annotate --no-emit-index-url
 
 export FSDET_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: sweep test test-fast ui check stage1 stage2 lock clean
+.PHONY: sweep test test-fast ui check stage1 stage2 lock clean help
 
 sweep: .venv/installed  ## the main job: sweep stage 2 on the embedded data
 	.venv/bin/python -m sweeps.run stage2_clip_dfl.yaml
@@ -24,26 +25,33 @@ check: .venv/installed-dev  ## lint, types, import rules
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-stage1: .venv/installed  ## train the shipped stage-1 checkpoint anew
+stage1: .venv/installed  ## train the shipped stage-1 checkpoint anew (about 30 CPU minutes)
 	.venv/bin/python -m fsdet.train --config fsdet/checkpoints/stage1_openmoji.yaml
 	.venv/bin/python -m fsdet.export checkpoints/stage1 fsdet/checkpoints/stage1_openmoji.pt
 
-stage2: .venv/installed  ## a long stage 2 from the shipped checkpoint
-	.venv/bin/python -m fsdet.train --config search_spaces/stage2_long.yaml
+stage2: .venv/installed  ## a long stage 2 from the shipped checkpoint (about 15 CPU minutes)
+	.venv/bin/python -m fsdet.train --config fsdet/checkpoints/stage2_long.yaml
 
 lock: .venv/installed-dev  ## pin all versions anew
-	$(PIP_INSTALL) uv
-	.venv/bin/uv pip compile --quiet --no-header --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+	.venv/bin/python -m pip install --quiet uv
+	.venv/bin/uv pip compile $(LOCK) --extra dev pyproject.toml -o requirements-dev.lock
+	.venv/bin/uv pip compile $(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
 
-clean:
+clean:  ## remove the environment and the decoded images, keep all results
 	rm -rf .venv .cache build *.egg-info
+
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "installing the pinned dependencies into .venv (some minutes, 7 GB)"
-	grep -vE '$(DEV_ONLY)' requirements.lock > .venv/requirements.txt
-	$(PIP_INSTALL) -r .venv/requirements.txt
-	$(PIP_INSTALL) --no-deps -e .
-	touch $@
+	$(INSTALL) -r requirements.lock
+	$(INSTALL) --no-deps -e .
+	@touch $@
+
+.venv/installed-dev: requirements-dev.lock .venv/installed
+	$(INSTALL) -r requirements-dev.lock
+	@touch $@

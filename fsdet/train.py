@@ -115,7 +115,9 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
 def main() -> int:
     """Command line; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger().handlers[0].setLevel(logging.INFO)  # the debug log takes the rest
+    logging.getLogger("fsdet").setLevel(logging.INFO)
     try:
         config = parse(sys.argv[1:])
         result = train(config)

@@ -143,9 +143,11 @@ def print_summary(
     if best_of(trials, spec.objective.mode) is None:
         line(f"error: {advice(spec, trials)}")
         return
+    table = result_table(spec, trials)
     # a table wider than a log's idea of a terminal is better than one with its numbers cut
-    width = max(console.width, console.measure(result_table(spec, trials)).maximum)
-    console.print(result_table(spec, trials), width=width, crop=False, no_wrap=True)
+    wide = console.options.update(max_width=1000)
+    width = max(console.width, console.measure(table, options=wide).maximum)
+    Console(file=console.file, width=width).print(table)
     for text in verdicts(spec, trials):
         line(f"  {text}")
     line("\nnext:")

@@ -1,0 +1,118 @@
+"""The street from a YAML file to a re-run winner: real trainer, shipped checkpoint, through the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from sweeps.folder import SweepFolder, find_folder
+from sweeps.states import State
+from sweeps.study import read_trials
+
+pytestmark = pytest.mark.slow
+
+SWEEP = """
+name: tiny
+space:
+  fusion_lr_mult: {low: 0.1, high: 200, log: true}
+baselines:
+  good: {fusion_lr_mult: 2.0}
+  far_corner: {fusion_lr_mult: 200.0}
+fixed:
+  stage: 2
+  resume: fsdet/checkpoints/stage1_openmoji.pt
+  train_scenes: 192
+  n_way: 8
+  n_query: 1
+  batch_size: 1
+  gradient_accumulation: 1
+  n_episodes: 20
+  epochs: 2
+  lr: 0.003
+  warmup_fraction: 0.1
+  eval_episodes: 4
+  threads: 1
+trials: 2
+scheduler: {name: none}
+"""
+
+
+def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("main_job")
+    (path / "tiny.yaml").write_text(SWEEP)
+    return path
+
+
+@pytest.fixture(scope="module")
+def swept(folder: Path) -> tuple[str, SweepFolder]:
+    done = command("sweeps.run", "tiny.yaml", folder=folder)
+    assert done.returncode == 0, done.stderr
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return done.stdout, find_folder("tiny")
+    finally:
+        os.chdir(before)
+
+
+def test_far_corner_explodes_and_the_good_one_completes(swept: tuple[str, SweepFolder]) -> None:
+    good, corner = read_trials(swept[1].study)
+    assert good.state is State.COMPLETED
+    assert good.metrics["val/swap_gap"] > 0.05
+    assert corner.state is State.INFEASIBLE
+    step = re.search(r"step (\d+), (norm_ratio|norm_ceiling|non_finite)", corner.reason)
+    assert step is not None, corner.reason
+    assert int(step[1]) <= 30
+
+
+def test_summary_says_what_to_type_next(swept: tuple[str, SweepFolder]) -> None:
+    printed = swept[0]
+    assert "baseline 'far_corner' exploded" in printed
+    for words in ("make ui", "sweeps.best tiny", "sweeps.rerun tiny", "fsdet.train --config"):
+        assert words in printed
+
+
+def test_rerun_equals_the_trial_to_the_last_digit(
+    swept: tuple[str, SweepFolder], folder: Path
+) -> None:
+    done = command("sweeps.rerun", "tiny", folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "equal to the last digit" in done.stdout.splitlines()
+    trial = swept[1].trials / "0000" / "steps.jsonl"
+    again = next((swept[1].path / "reruns").iterdir()) / "steps.jsonl"
+    assert again.read_bytes() == trial.read_bytes()
+    client = MlflowClient(swept[1].load_record()["uri"])
+    experiment = client.get_experiment_by_name("sweeps")
+    runs = client.search_runs([experiment.experiment_id], "tags.`rerun.of_trial` = '0'")
+    source = client.get_run(runs[0].data.tags["rerun.of_run"])
+    assert source.data.tags["sweep.trial"] == "0"
+    assert source.data.metrics["val/nAP50"] == runs[0].data.metrics["val/nAP50"]
+
+
+def test_best_yaml_runs_without_mlflow(swept: tuple[str, SweepFolder], folder: Path) -> None:
+    assert command("sweeps.best", "tiny", folder=folder).returncode == 0
+    best = yaml.safe_load(swept[1].best.read_text())
+    assert best["fusion_lr_mult"] == 2.0
+    done = command("fsdet.train", "--config", str(swept[1].best), folder=folder)
+    assert done.returncode == 0, done.stderr
+    metrics = re.findall(r"epoch 2: val/nAP50 ([\d.]+)", done.stdout)
+    assert metrics == [f"{read_trials(swept[1].study)[0].metrics['val/nAP50']:.4f}"]
