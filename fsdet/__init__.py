@@ -1,0 +1,1 @@
+"""The few-shot detector and its trainer."""

@@ -64,7 +64,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold `key: value` lines, but holds a {type(content).__name__}")
+        raise ConfigError(
+            f"{path}: must hold `key: value` lines, but holds a {type(content).__name__}"
+        )
     return content
 
 

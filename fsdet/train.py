@@ -128,7 +128,9 @@ def main() -> int:
         print("interrupted; go on with --resume and the newest checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED
     if result.explosion is not None:
-        print(f"exploded at step {result.explosion.step}: {result.explosion.detail}", file=sys.stderr)
+        print(
+            f"exploded at step {result.explosion.step}: {result.explosion.detail}", file=sys.stderr
+        )
         return EXIT_EXPLODED
     print(f"done: {result.steps} steps, files in {result.run_dir}")
     return 0

@@ -1,0 +1,1 @@
+"""Sources of images, and how they are dealt out as batches and episodes."""

@@ -81,10 +81,11 @@ class BaseSource:
     The order is a fresh permutation of all images every time they run out.
     """
 
-    def __init__(self, image_set: ImageSet, config: DataConfig, seed: int) -> None:
+    def __init__(self, image_set: ImageSet, seed: int) -> None:
         self.image_set = image_set
         self.n_crops = min(BASE_CROPS, image_set.n_classes)
         self.seed = seed
+        self._lap, self._order = 0, self._permutation(0)
 
     def batch(self, first: int, count: int) -> Batch:
         """Images `first` to `first + count` of the endless shuffled sequence as one batch."""
@@ -97,12 +98,12 @@ class BaseSource:
 
     def _image(self, position: int) -> int:
         lap, place = divmod(position, len(self.image_set.images))
-        if getattr(self, "_lap", None) != lap:
-            self._lap = lap
-            self._order = np.random.default_rng((self.seed, lap)).permutation(
-                len(self.image_set.images)
-            )
+        if lap != self._lap:
+            self._lap, self._order = lap, self._permutation(lap)
         return int(self._order[place])
+
+    def _permutation(self, lap: int) -> Array:
+        return np.random.default_rng((self.seed, lap)).permutation(len(self.image_set.images))
 
 
 def _episode_batch(

@@ -118,7 +118,9 @@ def class_codes(split: Split) -> list[str]:
     return load_classes()["base" if split == "train" else split]
 
 
-def _compose_chunk(start: int, split: Split, size: int, count: int) -> list[tuple[Array, Array, Array]]:
+def _compose_chunk(
+    start: int, split: Split, size: int, count: int
+) -> list[tuple[Array, Array, Array]]:
     rng = np.random.default_rng((SPLIT_SEEDS[split], start))
     return [compose_scene(rng, split, size) for _ in range(min(CHUNK, count - start))]
 
@@ -181,7 +183,10 @@ def _cropped(sprite: Image.Image) -> Image.Image:
 
 
 def _free_place(
-    rng: np.random.Generator, extent: tuple[int, int], size: int, taken: list[tuple[int, int, int, int]]
+    rng: np.random.Generator,
+    extent: tuple[int, int],
+    size: int,
+    taken: list[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int] | None:
     width, height = extent
     for _ in range(30):
@@ -238,4 +243,3 @@ def _render_support(rng: np.random.Generator, code: str, split: Split, size: int
     y = int(rng.integers(0, size - sprite.height + 1))
     crop.alpha_composite(sprite, (x, y))
     return np.asarray(crop.convert("RGB"))
-

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import ImageSet
-from fsdet.data.openmoji import load_openmoji
+from fsdet.data.openmoji import Split, load_openmoji
 from fsdet.data.yolo import load_yolo
 
-EVAL_SPLITS = ("val", "base", "test")
-"""Novel classes that select, base classes on unseen images, novel classes that report."""
 
-
-def load_image_set(config: DataConfig, split: str) -> ImageSet:
+def load_image_set(config: DataConfig, split: Split) -> ImageSet:
     """The image set of `split`: `train`, `base`, `val` or `test`.
 
     Raises:

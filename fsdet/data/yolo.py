@@ -39,7 +39,9 @@ def load_yolo(config: DataConfig, split: str) -> ImageSet:
     folder = root / str(description["train" if split == "train" else "val"])
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
-        raise DataError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); check data_root")
+        raise DataError(
+            f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); check data_root"
+        )
     classes = split_classes(class_names(description), split)
     stamp = "\n".join(f"{f.relative_to(root)} {f.stat().st_size} {_label_text(f)}" for f in files)
     recipe = {
@@ -77,7 +79,9 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
         raise DataError(f"{file}: not valid YAML: {error}") from None
     missing = [k for k in ("train", "val", "names") if k not in (description or {})]
     if missing:
-        raise DataError(f"{file}: needs the keys train, val and names, but lacks {', '.join(missing)}")
+        raise DataError(
+            f"{file}: needs the keys train, val and names, but lacks {', '.join(missing)}"
+        )
     return (file.parent / str(description.get("path", "."))).resolve(), description
 
 

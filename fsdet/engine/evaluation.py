@@ -70,7 +70,7 @@ def evaluate_run(
     base_set = load_image_set(config, "base")
     base = EpisodeSource(base_set, config, EVAL_SEED, augment=False)
     base_scores = evaluate(detector, base, math.ceil(count / 2), device)
-    objects = evaluate_objects(detector, BaseSource(base_set, config, EVAL_SEED), device)
+    objects = evaluate_objects(detector, BaseSource(base_set, EVAL_SEED), device)
     return metrics | {
         "val/nAP50_swapped": swapped.ap50,
         "val/swap_gap": scores.ap50 - swapped.ap50,
@@ -182,7 +182,10 @@ def _precision(truth: list[Batch], found: list[list[Detections]]) -> np.ndarray[
                     }
                 )
             for box, value, way in zip(
-                _xywh(detected.boxes), detected.scores.tolist(), detected.labels.tolist(), strict=True
+                _xywh(detected.boxes),
+                detected.scores.tolist(),
+                detected.labels.tolist(),
+                strict=True,
             ):
                 results.append(
                     {**image, "category_id": number * ways + way + 1, "bbox": box, "score": value}
@@ -205,4 +208,4 @@ def _silent(*_: object) -> None:
 
 def _xywh(boxes: Tensor) -> list[list[float]]:
     """xyxy (n, 4) -> COCO's x, y, width, height."""
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()  # type: ignore[no-any-return]
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()

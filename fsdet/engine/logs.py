@@ -44,14 +44,20 @@ def log_step(values: dict[str, float], level: int) -> None:
     clipped = "clipped" if values["grad/clipped"] else "not clipped"
     modules = ", ".join(f"{name} {values[f'grad/norm/{name}']:.4g}" for name in MODULES)
     step = int(values["step"])
-    logger.log(level, "step %d: Gradient norm %.6g (%s): %s", step, values["grad/norm"], clipped, modules)
-    terms = [key.removeprefix("train/weighted/") for key in values if key.startswith("train/weighted/")]
+    logger.log(
+        level, "step %d: Gradient norm %.6g (%s): %s", step, values["grad/norm"], clipped, modules
+    )
+    terms = [
+        key.removeprefix("train/weighted/") for key in values if key.startswith("train/weighted/")
+    ]
     parts = ", ".join(
         f"{term} {values[f'train/loss/{term}']:.4g} -> {values[f'train/weighted/{term}']:.4g} "
         f"({100 * values[f'train/share/{term}']:.0f} %)"
         for term in terms
     )
-    logger.log(level, "step %d: Loss breakdown: total %.4g = %s", step, values["train/loss/total"], parts)
+    logger.log(
+        level, "step %d: Loss breakdown: total %.4g = %s", step, values["train/loss/total"], parts
+    )
 
 
 def log_metrics(epoch: int, metrics: dict[str, float]) -> None:

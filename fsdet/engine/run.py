@@ -142,7 +142,7 @@ def _fresh_run(config: TrainConfig, image_set: ImageSet) -> Run:
 def build_source(config: TrainConfig, image_set: ImageSet) -> EpisodeSource | BaseSource:
     """Episodes for stage 2, plain batches for stage 1."""
     if config.stage == 1:
-        return BaseSource(image_set, config, config.seed)
+        return BaseSource(image_set, config.seed)
     return EpisodeSource(image_set, config, config.seed, augment=True)
 
 

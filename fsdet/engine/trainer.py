@@ -45,7 +45,9 @@ def run_training(
             on_report(build_report(run, phase, metrics, history, explosion))
 
     try:
-        if run.step >= config.total_steps:  # resumed at its end: nothing left but to say how good it is
+        if (
+            run.step >= config.total_steps
+        ):  # resumed at its end: nothing left but to say how good it is
             metrics = evaluate_run(run.detector, config, run.device, final=True)
             report("final")
         for _ in progress(range(run.step, config.total_steps), f"stage {config.stage}"):
@@ -161,7 +163,9 @@ def step_values(
     """
     terms = list(losses[0].raw)
     raw = torch.stack([torch.stack([part.raw[t].detach() for t in terms]) for part in losses])
-    weighted = torch.stack([torch.stack([part.weighted[t].detach() for t in terms]) for part in losses])
+    weighted = torch.stack(
+        [torch.stack([part.weighted[t].detach() for t in terms]) for part in losses]
+    )
     positives = torch.stack([part.positives for part in losses]).sum()
     pieces = [norms, raw.mean(0), weighted.mean(0), positives[None]]
     flat = torch.cat([p.float() for p in [*pieces, *([ratios] if ratios is not None else [])]])

@@ -77,8 +77,12 @@ class Criterion(nn.Module):
         self.box_loss = BoxLoss(config.bbox_loss)
         if stage == 1:
             # two tables, not one: objects and supports are to be tied together by stage 2 alone
-            self.object_classes = nn.Parameter(torch.randn(n_base, embed_dim) / math.sqrt(embed_dim))
-            self.support_classes = nn.Parameter(torch.randn(n_base, embed_dim) / math.sqrt(embed_dim))
+            self.object_classes = nn.Parameter(
+                torch.randn(n_base, embed_dim) / math.sqrt(embed_dim)
+            )
+            self.support_classes = nn.Parameter(
+                torch.randn(n_base, embed_dim) / math.sqrt(embed_dim)
+            )
 
     def episode(self, output: EpisodeOutput, batch: Batch) -> Losses:
         """Losses of an episodic forward pass (stage 2)."""

@@ -123,7 +123,11 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         content = content.get("ema") or content["model"]
     if isinstance(content, nn.Module):
         return dict(content.state_dict())
-    if isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values()):
+    if (
+        isinstance(content, dict)
+        and content
+        and all(isinstance(v, Tensor) for v in content.values())
+    ):
         return content
     raise CheckpointError(f"{path}: yolo_weights holds neither a model nor a state dict")
 

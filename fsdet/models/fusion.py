@@ -31,12 +31,13 @@ class FusionBlock(nn.Module):
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
         batch, dim, height, width = features.shape
         locations = features.flatten(2).transpose(1, 2)
+        key, value = self.key_value(tokens).chunk(2, dim=-1)
         attended = F.scaled_dot_product_attention(
-            _split_heads(self.query(self.norm(locations))),
-            *(_split_heads(half) for half in self.key_value(tokens).chunk(2, dim=-1)),
+            _split_heads(self.query(self.norm(locations))), _split_heads(key), _split_heads(value)
         )
         merged = attended.transpose(1, 2).reshape(batch, height * width, dim)
-        return features + (self.gain * self.out(merged)).transpose(1, 2).view_as(features)
+        change: Tensor = self.gain * self.out(merged)
+        return features + change.transpose(1, 2).view_as(features)
 
 
 class SCSFusion(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 
 import timm
 import torch
@@ -25,7 +26,7 @@ class SmallConv(nn.Sequential):
     def __init__(self) -> None:
         layers: list[nn.Module] = []
         widths = (3, 32, 64, 96, 128, 128)
-        for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (before, after) in enumerate(pairwise(widths)):
             layers += [
                 nn.Conv2d(before, after, 3, stride=1 if i == 4 else 2, padding=1, bias=False),
                 nn.BatchNorm2d(after),
@@ -66,7 +67,8 @@ def build_support_encoder(config: ModelConfig, support_size: int) -> SupportEnco
         return SupportEncoder(SmallConv(), SmallConv.num_features, config.embed_dim)
     check_support_encoder(name)
     trunk = _build_timm(name, config.support_pretrained, support_size)
-    return SupportEncoder(trunk, int(trunk.num_features), config.embed_dim)
+    features: int = trunk.num_features  # type: ignore[assignment]
+    return SupportEncoder(trunk, features, config.embed_dim)
 
 
 def check_support_encoder(name: str) -> None:

@@ -1,0 +1,218 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsdet.config import DataConfig
+from fsdet.data.episodes import BaseSource, EpisodeSource
+from fsdet.data.image_set import ImageSet
+from fsdet.structures import Batch
+
+CLASSES, IMAGES, VARIANTS = 7, 40, 6
+
+
+def numbered(from_images: bool = True) -> ImageSet:
+    """Image i is filled with i, support v of class c with 10 c + v; class 6 is in no image."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 5, IMAGES)
+    corners = rng.integers(0, 30, (counts.sum(), 2))
+    images_of_supports = rng.integers(0, IMAGES, (CLASSES, VARIANTS))
+    values = 10 * np.arange(CLASSES)[:, None] + np.arange(VARIANTS)
+    return ImageSet(
+        images=np.broadcast_to(
+            np.arange(IMAGES, dtype=np.uint8)[:, None, None, None], (IMAGES, 64, 64, 3)
+        ),
+        offsets=np.cumsum([0, *counts]),
+        boxes=np.concatenate([corners, corners + rng.integers(4, 30, corners.shape)], 1).astype(
+            "f4"
+        ),
+        labels=rng.integers(0, CLASSES - 1, counts.sum()),
+        supports=np.broadcast_to(
+            values.astype(np.uint8)[..., None, None, None], (CLASSES, VARIANTS, 8, 8, 3)
+        ),
+        support_images=images_of_supports if from_images else np.full((CLASSES, VARIANTS), -1),
+    )
+
+
+SET = numbered()
+
+
+def source(n_way: int = 3, n_query: int = 2, seed: int = 0, augment: bool = True) -> EpisodeSource:
+    return EpisodeSource(SET, DataConfig(n_way=n_way, n_query=n_query), seed, augment)
+
+
+def images_of(batch: Batch) -> list[int]:
+    return batch.images[:, 0, 0, 0].tolist()
+
+
+def same(a: Batch, b: Batch) -> bool:
+    pairs = (
+        (a.images, b.images),
+        (a.supports, b.supports),
+        (a.classes, b.classes),
+        (a.targets.boxes, b.targets.boxes),
+        (a.targets.labels, b.targets.labels),
+        (a.targets.mask, b.targets.mask),
+    )
+    return all(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
+
+
+episodes = st.builds(
+    lambda n_way, n_query, seed, index: source(n_way, n_query, seed).episode(index),
+    st.integers(2, 5),
+    st.integers(1, 4),
+    st.integers(0, 2**31),
+    st.integers(0, 2**31),
+)
+
+
+@settings(deadline=None)
+@given(episodes)
+def test_targets_are_the_objects_of_the_ways_and_nothing_else(episode):
+    classes = episode.classes[0]
+    for row, image in enumerate(images_of(episode)):
+        boxes, names = SET.objects(image)
+        kept = np.isin(names, classes.numpy())
+        mask = episode.targets.mask[row]
+        found = episode.targets.labels[row][mask]
+        assert classes[found].tolist() == names[kept].tolist()
+        extents = episode.targets.boxes[row][mask].numpy()
+        np.testing.assert_allclose(
+            extents[:, 2:] - extents[:, :2], boxes[kept][:, 2:] - boxes[kept][:, :2]
+        )
+        np.testing.assert_array_equal(extents[:, 1], boxes[kept][:, 1])
+        assert not episode.targets.boxes[row][~mask].any()
+
+
+@settings(deadline=None)
+@given(episodes)
+def test_the_queries_of_a_way_show_it_or_nothing_of_the_episode(episode):
+    n_way = episode.classes.shape[1]
+    n_query = len(episode.images) // n_way
+    for row in range(len(episode.images)):
+        shown = episode.targets.labels[row][episode.targets.mask[row]].tolist()
+        assert not shown or row // n_query in shown
+
+
+@settings(deadline=None)
+@given(episodes)
+def test_supports_are_of_their_way_and_not_from_a_query_image(episode):
+    for way, label in enumerate(episode.classes[0].tolist()):
+        values = episode.supports[0, way, :, 0, 0, 0].numpy()
+        assert (values // 10 == label).all()
+        origins = SET.support_images[label]
+        if not np.isin(origins, images_of(episode)).all():
+            assert not np.isin(origins[values % 10], images_of(episode)).any()
+
+
+@settings(deadline=None)
+@given(episodes)
+def test_ways_are_different_classes_that_images_show(episode):
+    classes = episode.classes[0].tolist()
+    assert len(set(classes)) == len(classes)
+    assert set(classes) <= set(SET.usable_classes.tolist())
+    assert CLASSES - 1 not in classes
+
+
+def test_every_way_is_met_among_the_targets_of_most_episodes():
+    dealt = [source(n_query=4).episode(index) for index in range(50)]
+    full = [set(e.targets.labels[e.targets.mask].tolist()) == {0, 1, 2} for e in dealt]
+    assert np.mean(full) > 0.95
+
+
+def test_an_index_gives_the_same_episode_whatever_was_dealt_before():
+    used = source()
+    for index in range(5):
+        used.episode(index)
+    assert same(used.episode(3), source().episode(3))
+    assert same(used.batch(7, 2), source().batch(7, 2))
+
+
+def test_another_index_or_seed_gives_another_episode():
+    first = source().episode(0)
+    assert not any(same(first, source().episode(index)) for index in range(1, 30))
+    assert not same(first, source(seed=1).episode(0))
+
+
+def test_a_batch_is_its_episodes_one_after_the_other():
+    dealer = source()
+    batch, parts = dealer.batch(4, 3), [dealer.episode(index) for index in (4, 5, 6)]
+    assert torch.equal(batch.images, torch.cat([part.images for part in parts]))
+    assert torch.equal(batch.supports, torch.cat([part.supports for part in parts]))
+    assert batch.targets.mask.sum() == sum(part.targets.mask.sum() for part in parts)
+    for row, mask in enumerate(batch.targets.mask):
+        part, within = parts[row // 6], row % 6
+        kept = part.targets.mask[within]
+        assert torch.equal(batch.targets.boxes[row][mask], part.targets.boxes[within][kept])
+        assert torch.equal(batch.targets.labels[row][mask], part.targets.labels[within][kept])
+
+
+def test_some_queries_show_none_of_the_classes():
+    masks = [source().episode(index).targets.mask for index in range(50)]
+    empty = torch.cat([~mask.any(dim=1) for mask in masks]).float().mean()
+    assert 0.02 < empty < 0.2
+
+
+def test_half_of_the_training_images_are_mirrored_and_no_other():
+    def mirrored(augment: bool) -> float:
+        changed = []
+        for index in range(60):
+            episode = source(augment=augment).episode(index)
+            for row, image in enumerate(images_of(episode)):
+                boxes, names = SET.objects(image)
+                kept = boxes[np.isin(names, episode.classes[0].numpy())]
+                if len(kept):
+                    shown = episode.targets.boxes[row][episode.targets.mask[row]].numpy()
+                    changed.append(not np.array_equal(shown, kept))
+        return float(np.mean(changed))
+
+    assert mirrored(augment=False) == 0
+    assert 0.4 < mirrored(augment=True) < 0.6
+
+
+@pytest.mark.xfail(strict=True, reason="queries become empty without augment, too")
+def test_without_augmentation_every_query_shows_its_way():
+    masks = [source(augment=False).episode(index).targets.mask for index in range(50)]
+    assert torch.cat([mask.any(dim=1) for mask in masks]).all()
+
+
+def test_swapping_moves_the_supports_and_nothing_else():
+    episode = source().batch(0, 2)
+    swapped = episode.swapped()
+    for way in range(3):
+        assert torch.equal(swapped.supports[:, way], episode.supports[:, way - 1])
+        assert not torch.equal(swapped.supports[:, way], episode.supports[:, way])
+    assert torch.equal(swapped.images, episode.images)
+    assert torch.equal(swapped.targets.labels, episode.targets.labels)
+    assert torch.equal(swapped.classes, episode.classes)
+
+
+def test_base_batches_pass_through_all_images_once_a_lap():
+    dealer = BaseSource(SET, DataConfig(), seed=0)
+    laps = [
+        [
+            image
+            for first in range(lap * IMAGES, (lap + 1) * IMAGES, 8)
+            for image in images_of(dealer.batch(first, 8))
+        ]
+        for lap in range(2)
+    ]
+    assert [sorted(lap) for lap in laps] == [list(range(IMAGES))] * 2
+    assert laps[0] != laps[1]
+
+
+def test_a_base_batch_does_not_depend_on_those_before():
+    used = BaseSource(SET, DataConfig(), seed=0)
+    for first in (0, 96, 32):
+        used.batch(first, 32)
+    assert same(used.batch(24, 32), BaseSource(SET, DataConfig(), seed=0).batch(24, 32))
+
+
+def test_a_base_batch_has_all_objects_and_crops_of_the_named_classes():
+    batch = BaseSource(SET, DataConfig(), seed=0).batch(0, 8)
+    for row, image in enumerate(images_of(batch)):
+        shown = batch.targets.labels[row][batch.targets.mask[row]]
+        assert shown.tolist() == SET.objects(image)[1].tolist()
+    assert sorted(batch.classes[0].tolist()) == list(range(CLASSES))
+    assert (batch.supports[0, :, 0, 0, 0, 0] // 10).tolist() == batch.classes[0].tolist()

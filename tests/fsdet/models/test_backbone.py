@@ -1,0 +1,121 @@
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from ultralytics.nn.tasks import DetectionModel
+
+from fsdet.errors import CheckpointError
+from fsdet.models.backbone import CHANNELS, STRIDES, Backbone, load_yolo_weights
+
+
+@pytest.fixture(scope="module")
+def yolov8n() -> DetectionModel:
+    torch.manual_seed(1)
+    model = DetectionModel("yolov8n.yaml", verbose=False)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.add_(torch.rand_like(buffer) * 0.1)
+    return model.eval()
+
+
+CONTENT = {
+    "checkpoint": lambda model: {"model": model, "ema": None, "epoch": 3},
+    "ema": lambda model: {"model": None, "ema": model},
+    "model": lambda model: model,
+    "state dict": lambda model: model.state_dict(),
+    "nested state dict": lambda model: {"model": model.state_dict()},
+}
+
+
+@pytest.mark.parametrize("kind", CONTENT)
+@torch.no_grad()
+def test_features_equal_those_of_the_model_that_the_weights_are_from(yolov8n, kind, tmp_path):
+    torch.save(CONTENT[kind](yolov8n), tmp_path / "weights.pt")
+    backbone = Backbone().eval()
+    assert load_yolo_weights(backbone, tmp_path / "weights.pt") == len(backbone.state_dict())
+    images = torch.rand(2, 3, 96, 96)
+    expected, x = [], images
+    for index, layer in enumerate(yolov8n.model[:10]):
+        x = layer(x)
+        if index in (2, 4, 6, 9):
+            expected.append(x)
+    features = backbone(images)
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (channels, 96 // stride, 96 // stride)
+        for channels, stride in zip(CHANNELS, STRIDES, strict=True)
+    ]
+    for ours, theirs in zip(features, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_half_precision_weights_become_single(yolov8n, tmp_path):
+    halved = {name: tensor.half() for name, tensor in yolov8n.state_dict().items()}
+    torch.save(halved, tmp_path / "half.pt")
+    backbone = Backbone()
+    load_yolo_weights(backbone, tmp_path / "half.pt")
+    assert {p.dtype for p in backbone.parameters()} == {torch.float32}
+
+
+def test_another_size_is_refused(tmp_path):
+    model = DetectionModel("yolov8s.yaml", verbose=False)
+    torch.save({"model": model}, tmp_path / "yolov8s.pt")
+    backbone = Backbone()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"yolov8s\.pt: .*YOLOv8n.*need \(16, 3, 3, 3\)"):
+        load_yolo_weights(backbone, tmp_path / "yolov8s.pt")
+    assert all(torch.equal(before[name], t) for name, t in backbone.state_dict().items())
+
+
+class Runs:
+    """Unpickles by calling a function."""
+
+    def __init__(self, function, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_a_file_that_runs_commands_is_refused_and_runs_none(tmp_path):
+    trace = tmp_path / "trace"
+    for function in (os.system, subprocess.getoutput):
+        torch.save({"model": Runs(function, f"touch {trace}")}, tmp_path / "bad.pt")
+        with pytest.raises(CheckpointError, match="network classes only"):
+            load_yolo_weights(Backbone(), tmp_path / "bad.pt")
+        assert not trace.exists()
+
+
+@pytest.mark.xfail(
+    strict=True, reason="every function of torch is trusted, also one that runs commands"
+)
+def test_a_function_of_torch_that_runs_commands_is_refused(tmp_path):
+    from torch.utils import collect_env
+
+    trace = tmp_path / "trace"
+    torch.save({"model": Runs(collect_env.run, f"touch {trace}")}, tmp_path / "bad.pt")
+    with pytest.raises(CheckpointError):
+        load_yolo_weights(Backbone(), tmp_path / "bad.pt")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no zip file", "not a PyTorch checkpoint"),
+        (b"", "not a PyTorch checkpoint"),
+        (None, "no such file"),
+    ],
+)
+def test_a_file_that_is_none_is_named(tmp_path: Path, content, message):
+    if content is not None:
+        (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"weights\.pt: .*{message}"):
+        load_yolo_weights(Backbone(), tmp_path / "weights.pt")
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="neither a model nor a state dict"):
+        load_yolo_weights(Backbone(), tmp_path / "weights.pt")
