@@ -1,4 +1,4 @@
-"""One progress bar on the terminal's error stream; nothing where there is no terminal."""
+"""One progress bar on the terminal's error stream; one plain line where there is no terminal."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ T = TypeVar("T")
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Go through `items` with a bar named `label`."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(f"{label} …", highlight=False)
     yield from track(
         items, label, total=total, console=console, transient=True, disable=not console.is_terminal
     )

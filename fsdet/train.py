@@ -74,6 +74,18 @@ def check(config: TrainConfig) -> None:
         check_cuda(config.device)
 
 
+def prepare(config: TrainConfig) -> None:
+    """Decode or compose the images that a run needs, once per machine, with progress bars.
+
+    Raises:
+        DataError: the dataset is broken or too small.
+    """
+    from fsdet.data.sources import load_image_set
+
+    for split in ("train", "val", "base"):
+        load_image_set(config, split)
+
+
 def check_cuda(device: str) -> None:
     """Refuse a CUDA device that this machine does not have.
 

@@ -174,9 +174,26 @@ def check_files(spec: SweepSpec) -> None:
     """
     from fsdet.train import check
 
-    parameters = {key: parameter.ends[-1] for key, parameter in spec.space.items()}
-    config = spec.config(parameters).model_copy(update={"device": "auto"})
     try:
-        check(config)
+        check(_example(spec).model_copy(update={"device": "auto"}))
     except FsdetError as error:
         raise SweepError(f"{spec.source}: {error}") from None
+
+
+def prepare_data(spec: SweepSpec) -> None:
+    """Build the cache of images that the trials share, so that no trial has to wait for it.
+
+    Raises:
+        SweepError: the dataset is broken or too small.
+    """
+    from fsdet.train import prepare
+
+    try:
+        prepare(_example(spec))
+    except FsdetError as error:
+        raise SweepError(f"{spec.source}: {error}") from None
+
+
+def _example(spec: SweepSpec) -> TrainConfig:
+    """The config of one possible trial."""
+    return spec.config({key: parameter.ends[-1] for key, parameter in spec.space.items()})

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fsdet.errors import FsdetError
-from sweeps.check import check_files, check_machine, check_spec, to_fill_in
+from sweeps.check import check_files, check_machine, check_spec, prepare_data, to_fill_in
 from sweeps.errors import SweepError
 from sweeps.machine import Machine, this_machine
 from sweeps.space import describe
@@ -119,6 +119,7 @@ def run(spec: SweepSpec, name_asked_for: bool, console: Console) -> int:
     machine = this_machine(look_for_gpus=spec.resources.gpus > 0)
     check_machine(spec, machine)
     check_files(spec)
+    prepare_data(spec)
 
     # these load Ray, Optuna and MLflow, some seconds: only now that nothing can be refused any more
     from sweeps.display import build_display

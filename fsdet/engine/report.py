@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -63,5 +63,3 @@ class Result:
     """Last checkpoint of the run; None if it ended before one was due."""
     run_dir: Path
     """Folder with `config.yaml`, `training_debug.log`, `steps.jsonl` and the checkpoints."""
-    files: dict[str, Path] = field(default_factory=dict)
-    """Name -> file, of everything worth keeping beside the checkpoint."""
