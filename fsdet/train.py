@@ -40,16 +40,18 @@ def train(
     """
     import torch
 
+    from fsdet.data.sources import load_image_set
     from fsdet.engine.logs import debug_log
     from fsdet.engine.trainer import run_training
 
     check(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    image_set = load_image_set(config, "train")
     config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, config.checkpoint_dir / "config.yaml")
     with debug_log(config.checkpoint_dir), torch.autograd.set_detect_anomaly(config.debug):
-        return run_training(config, on_report, resume)
+        return run_training(config, image_set, on_report, resume)
 
 
 def check(config: TrainConfig) -> None:

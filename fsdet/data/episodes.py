@@ -29,7 +29,7 @@ class EpisodeSource:
         image_set: where images and supports come from.
         config: `n_way`, `n_query` and `n_shot`.
         seed: of all episodes of this source.
-        augment: mirror images at random and let some queries be empty (training).
+        augment: mirror images at random (training).
     """
 
     def __init__(self, image_set: ImageSet, config: DataConfig, seed: int, augment: bool) -> None:

@@ -1,6 +1,6 @@
 """Embedded few-shot scenes: emoji glyphs on the photographs that scikit-image and scikit-learn ship.
 
-A scene holds five to eight objects of several classes, each class one to three times. Any of its
+A scene holds five to ten objects of several classes, each class one to three times. Any of its
 classes may be the one searched for, so a detector that merely finds objects, or repeated ones,
 scores little: it has to know *which*. Boxes come from the rendered alpha. Validation and test
 scenes use classes and backgrounds that training never sees.
@@ -64,7 +64,8 @@ SPLIT_SEEDS = {"train": 1, "base": 2, "val": 3, "test": 4}
 OBJECT_SIDE = (0.18, 0.38)
 """Longer side of an object, as a part of the image's side."""
 OBJECTS = (5, 8)
-"""Fewest and most objects aimed at in a scene; crowded scenes may hold fewer."""
+"""Range of the number of objects at which a scene takes no further class; the copies of its last class
+may add two, a crowded scene may hold fewer."""
 COPIES = (0.6, 0.25, 0.15)
 """Probability that a class appears once, twice, three times in its scene."""
 ROTATION = 30.0

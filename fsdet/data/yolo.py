@@ -33,7 +33,7 @@ def load_yolo(config: DataConfig, split: str) -> ImageSet:
     validates and the rest tests. `train` holds the training images, the others the validation images.
 
     Raises:
-        DataError: missing or broken files, or too few classes for an episode.
+        DataError: missing or broken files.
     """
     root, description = read_description(config)
     folder = root / str(description["train" if split == "train" else "val"])
@@ -53,13 +53,7 @@ def load_yolo(config: DataConfig, split: str) -> ImageSet:
         "support_size": config.support_size,
     }
     build = partial(_build, files, classes, config.image_size, config.support_size)
-    image_set = cached_image_set(cache_root(config.cache_dir), f"yolo-{split}", recipe, build)
-    if len(image_set.usable_classes) < config.n_way:
-        raise DataError(
-            f"{folder}: an episode needs n_way = {config.n_way} classes, but split '{split}' shows "
-            f"{len(image_set.usable_classes)}; lower n_way or give more images"
-        )
-    return image_set
+    return cached_image_set(cache_root(config.cache_dir), f"yolo-{split}", recipe, build)
 
 
 def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
@@ -77,7 +71,10 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
         description = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not valid YAML: {error}") from None
-    missing = [k for k in ("train", "val", "names") if k not in (description or {})]
+    if not isinstance(description, dict | None):
+        raise DataError(f"{file}: must hold `key: value` lines with the keys train, val and names")
+    description = description or {}
+    missing = [k for k in ("train", "val", "names") if k not in description]
     if missing:
         raise DataError(
             f"{file}: needs the keys train, val and names, but lacks {', '.join(missing)}"
@@ -103,6 +100,8 @@ def split_classes(names: list[str], split: str) -> list[int]:
 
 def _label_file(image: Path) -> Path:
     parts = list(image.parts)
+    if "images" not in parts:
+        raise DataError(f"{image}: must lie below a folder images/, with labels/ beside it")
     position = len(parts) - 1 - parts[::-1].index("images")
     parts[position] = "labels"
     return Path(*parts).with_suffix(".txt")
@@ -111,8 +110,12 @@ def _label_file(image: Path) -> Path:
 def _label_text(image: Path) -> str:
     try:
         return _label_file(image).read_text(encoding="utf-8")
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         return ""
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{_label_file(image)}: not a UTF-8 text file; write its labels anew"
+        ) from None
 
 
 def _read_labels(image: Path, width: int, height: int, classes: list[int]) -> tuple[Array, Array]:
@@ -120,7 +123,9 @@ def _read_labels(image: Path, width: int, height: int, classes: list[int]) -> tu
     boxes, labels = [], []
     for number, line in enumerate(_label_text(image).splitlines(), 1):
         try:
-            name, cx, cy, w, h = (float(part) for part in line.split()[:5])
+            name, cx, cy, w, h = np.array(line.split()[:5], np.float64)
+            if not np.isfinite([name, cx, cy, w, h]).all():
+                raise ValueError
         except ValueError:
             raise DataError(
                 f"{_label_file(image)}:{number}: must be 'class cx cy w h', but is {line!r}"
@@ -141,7 +146,7 @@ def _build(files: list[Path], classes: list[int], size: int, support_size: int) 
         try:
             with Image.open(file) as opened:
                 picture = np.asarray(opened.convert("RGB"))
-        except OSError as error:
+        except (OSError, ImportError, SyntaxError) as error:  # as Pillow and its plug-ins complain
             raise DataError(f"{file}: cannot be decoded as an image ({error}); remove it") from None
         boxes, labels = _read_labels(file, picture.shape[1], picture.shape[0], classes)
         for box, label in zip(boxes, labels, strict=True):

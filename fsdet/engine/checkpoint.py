@@ -59,7 +59,8 @@ def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -
         CheckpointError: names the setting, both values and the cure.
     """
     stored = state["config"]
-    for key in ARCHITECTURE:
+    fixed_size = config.support_encoder != "small_conv"  # a transformer is built for one size
+    for key in (*ARCHITECTURE, *(["support_size"] if fixed_size else [])):
         if stored[key] != getattr(config, key):
             raise CheckpointError(
                 f"{path}: resume: this checkpoint has {key} {stored[key]!r}, but the run asks for "

@@ -24,6 +24,7 @@ from torchvision.ops import batched_nms
 from fsdet.config import TrainConfig
 from fsdet.data.episodes import EVAL_SEED, BaseSource, EpisodeSource
 from fsdet.data.sources import load_image_set
+from fsdet.errors import DataError
 from fsdet.models.detector import Detector, EpisodeOutput
 from fsdet.structures import Batch, Detections
 
@@ -146,11 +147,18 @@ def score(truth: list[Batch], found: list[list[Detections]]) -> Scores:
     Args:
         truth: the episodes, one batch each.
         found: per episode the detections of its images.
+
+    Raises:
+        DataError: no episode has a target.
     """
     precision = _precision(truth, found)
     ways = truth[0].classes.shape[1]
     by_class = np.where(precision < 0, np.nan, precision).mean(axis=1)  # (T, episodes * ways)
-    episodes = np.nanmean(by_class.reshape(len(by_class), len(truth), ways), axis=2)
+    by_episode = by_class.reshape(len(by_class), len(truth), ways)
+    scored = ~np.isnan(by_episode[0]).all(axis=1)  # chance may leave an episode without any target
+    if not scored.any():
+        raise DataError("eval_episodes: no target in any of the episodes; raise eval_episodes")
+    episodes = np.nanmean(by_episode[:, scored], axis=2)
     ap50 = episodes[0]
     spread = float(ap50.std(ddof=1)) if len(ap50) > 1 else 0.0
     return Scores(float(ap50.mean()), float(episodes.mean()), spread / len(ap50) ** 0.5)

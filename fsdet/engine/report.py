@@ -48,7 +48,7 @@ class Report:
     peak_norm: float = 0.0
     """Largest finite gradient norm seen so far in the whole run."""
     violation: float = 0.0
-    """log10(peak norm / explosion limit): above 0 only if the peak passed the limit; always finite."""
+    """Largest log10(gradient norm / explosion limit) of any step: above 0 only if one passed it; always finite."""
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class StabilityMonitor:
         self._counts: dict[str, int] = {}
         self._seen = 0
         self._nonfinite = False
+        self._worst = math.log10(TINY)
         self.peak_norm = 0.0
         """Largest finite gradient norm so far."""
 
@@ -89,9 +90,11 @@ class StabilityMonitor:
 
     @property
     def violation(self) -> float:
-        """log10(peak norm / limit), always finite; at least 1 after an explosion by non_finite."""
-        value = math.log10(max(self.peak_norm, TINY) / self.limit)
-        return max(value, 1.0) if self._nonfinite else value
+        """Largest log10(norm / limit) of any step, by the limit that held at that step.
+
+        Always finite; at least 1 after an explosion by non_finite.
+        """
+        return max(self._worst, 1.0) if self._nonfinite else self._worst
 
     def median(self) -> float | None:
         """Running median of the healthy norms; None before the first."""
@@ -148,6 +151,7 @@ class StabilityMonitor:
             "counts": dict(self._counts),
             "seen": self._seen,
             "nonfinite": self._nonfinite,
+            "worst": self._worst,
             "peak_norm": self.peak_norm,
         }
 
@@ -162,7 +166,7 @@ class StabilityMonitor:
         self._losses = deque(state["losses"], maxlen=LOSS_WINDOW)
         self._best_loss, self._counts = state["best_loss"], dict(state["counts"])
         self._seen, self._nonfinite = state["seen"], state["nonfinite"]
-        self.peak_norm = state["peak_norm"]
+        self._worst, self.peak_norm = state["worst"], state["peak_norm"]
 
     @property
     def _warm(self) -> bool:
@@ -257,6 +261,7 @@ class StabilityMonitor:
         if not math.isfinite(norm):
             return
         self.peak_norm = max(self.peak_norm, norm)
+        self._worst = max(self._worst, math.log10(max(norm, TINY) / self.limit))
         if DEAD_NORM <= norm <= self.limit:
             self._norms.append(norm)
             for name, value in module_norms.items():

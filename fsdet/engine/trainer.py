@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fsdet.config import MODULES, TrainConfig
-from fsdet.data.sources import load_image_set
+from fsdet.data.image_set import ImageSet
 from fsdet.engine.evaluation import evaluate_run
 from fsdet.engine.logs import StepHistory, log_metrics, log_step
 from fsdet.engine.report import Explosion, Phase, Report, Result
@@ -30,10 +30,13 @@ KEPT_CHECKPOINTS = 2
 
 
 def run_training(
-    config: TrainConfig, on_report: Callable[[Report], None] | None, resume: Path | None
+    config: TrainConfig,
+    image_set: ImageSet,
+    on_report: Callable[[Report], None] | None,
+    resume: Path | None,
 ) -> Result:
     """Train to the end, to an explosion, or until `on_report` raises. See `fsdet.train.train`."""
-    run = build_run(config, load_image_set(config, "train"), resume)
+    run = build_run(config, image_set, resume)
     history = StepHistory(config.checkpoint_dir, run.step)
     metrics: dict[str, float] = {}
     explosion: Explosion | None = None
@@ -56,7 +59,7 @@ def run_training(
             norms = run.gradients.measure()
             run.gradients.clip_(norms[0], config.gradient_clip_norm)
             values = step_values(run, norms, losses, ratios)  # the step's one copy from the device
-            found = judge(run, values)
+            found = judge(run, values, measured=ratios is not None)
             ratios = optimizer_step(run, finite=math.isfinite(values["grad/norm"]))
             run.step += 1
             history.append(values)
@@ -190,10 +193,15 @@ def step_values(
     return out
 
 
-def judge(run: Run, values: dict[str, float]) -> Explosion | None:
-    """Show one step to the stability rules."""
+def judge(run: Run, values: dict[str, float], measured: bool) -> Explosion | None:
+    """Show one step to the stability rules.
+
+    Args:
+        run: before its step counter advances.
+        values: of `step_values`.
+        measured: whether they hold update ratios; a ratio that is not finite tells of such weights.
+    """
     ratios = [values[f"update_ratio/{name}"] for name in MODULES]
-    measured = is_logged(run.step)
     return run.stability.update(
         step=run.step + 1,
         loss=values["train/loss/total"],

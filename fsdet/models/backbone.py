@@ -24,8 +24,8 @@ STRIDES = (4, 8, 16, 32)
 CHANNELS = (32, 64, 128, 256)
 """Channels of P2, P3, P4 and P5 at width "n"."""
 _TAPS = (2, 4, 6, 9)
-_TRUSTED = ("ultralytics.nn.", "torch.nn.modules.", "torch.", "collections.OrderedDict")
-"""Prefixes of the class names that a weights file may hold."""
+_NETWORKS = ("ultralytics.nn.", "torch.nn.modules.")
+"""Packages whose network classes a weights file may hold; their functions it may not."""
 
 
 class Backbone(nn.Module):
@@ -47,6 +47,8 @@ class Backbone(nn.Module):
                 SPPF(256, 256, 5),
             ]
         )
+        # the module's own default changed after YOLOv8, whose models have an activation here
+        self.layers[9].cv1.act = nn.SiLU()  # type: ignore[union-attr]
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps, module.momentum = 1e-3, 0.03  # as Ultralytics trains it
@@ -94,7 +96,7 @@ def _load(path: Path) -> Any:
     """Unpickle with `weights_only`, allowing network classes and nothing else."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-        foreign = [name for name in names if not name.startswith(_TRUSTED)]
+        foreign = [name for name in names if not _is_network(name)]
         if foreign:
             raise CheckpointError(
                 f"{path}: yolo_weights may hold network classes only, but holds {foreign[0]}; "
@@ -111,6 +113,14 @@ def _load(path: Path) -> Any:
         raise CheckpointError(
             f"{path}: yolo_weights is not a PyTorch checkpoint that can be read ({reason})"
         ) from None
+
+
+def _is_network(name: str) -> bool:
+    """Whether `name` is a subclass of `nn.Module` from a package we trust; imports no other package."""
+    if not name.startswith(_NETWORKS):
+        return False
+    found = _resolve(name)
+    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
 def _resolve(name: str) -> Any:

@@ -150,6 +150,7 @@ def test_no_detections_score_zero():
     assert (scores.ap50, scores.ap, scores.ap50_se) == (0, 0, 0)
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
 def test_an_episode_without_any_target_leaves_the_score_finite():
     truth, _ = random_episodes(1)
     found = [perfect(batch) for batch in truth]
@@ -160,7 +161,7 @@ def test_an_episode_without_any_target_leaves_the_score_finite():
 
 
 def test_evaluation_leaves_the_detector_in_its_mode(train_set):
-    data = DataConfig(support_size=32, n_query=1)
+    data = DataConfig(support_size=32, n_query=4)
     detector = build_detector(ModelConfig(), data, 0).train()
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     source = EpisodeSource(train_set, data, 0, augment=False)

@@ -46,8 +46,17 @@ def test_features_equal_those_of_the_model_that_the_weights_are_from(yolov8n, ki
         (channels, 96 // stride, 96 // stride)
         for channels, stride in zip(CHANNELS, STRIDES, strict=True)
     ]
-    for ours, theirs in zip(features, expected, strict=True):
+    for ours, theirs in zip(features[:3], expected[:3], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_p5_equals_that_of_the_model_that_the_weights_are_from(yolov8n, tmp_path):
+    torch.save(yolov8n.state_dict(), tmp_path / "weights.pt")
+    backbone = Backbone().eval()
+    load_yolo_weights(backbone, tmp_path / "weights.pt")
+    images = torch.rand(2, 3, 96, 96)
+    torch.testing.assert_close(backbone(images)[3], yolov8n.model[:10](images), rtol=0, atol=0)
 
 
 def test_half_precision_weights_become_single(yolov8n, tmp_path):
@@ -87,9 +96,6 @@ def test_a_file_that_runs_commands_is_refused_and_runs_none(tmp_path):
         assert not trace.exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="every function of torch is trusted, also one that runs commands"
-)
 def test_a_function_of_torch_that_runs_commands_is_refused(tmp_path):
     from torch.utils import collect_env
 
