@@ -36,6 +36,8 @@ lock: .venv/installed-dev  ## pin all versions anew
 	.venv/bin/python -m pip install --quiet uv
 	.venv/bin/uv pip compile $(LOCK) --extra dev pyproject.toml -o requirements-dev.lock
 	.venv/bin/uv pip compile $(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
+	# the build without a screen needs no system library; the lock files are complete, so --no-deps holds
+	sed -i 's/^opencv-python==/opencv-python-headless==/' requirements.lock requirements-dev.lock
 
 clean:  ## remove the environment and the decoded images, keep all results
 	rm -rf .venv .cache build *.egg-info
@@ -48,10 +50,10 @@ help:  ## this list
 
 .venv/installed: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "installing the pinned dependencies into .venv (some minutes, 7 GB)"
-	$(INSTALL) -r requirements.lock
+	$(INSTALL) --no-deps -r requirements.lock
 	$(INSTALL) --no-deps -e .
 	@touch $@
 
 .venv/installed-dev: requirements-dev.lock .venv/installed
-	$(INSTALL) -r requirements-dev.lock
+	$(INSTALL) --no-deps -r requirements-dev.lock
 	@touch $@
