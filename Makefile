@@ -25,11 +25,11 @@ check: .venv/installed-dev  ## lint, types, import rules
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-stage1: .venv/installed  ## train the shipped stage-1 checkpoint anew (about 30 CPU minutes)
+stage1: .venv/installed  ## train the shipped stage-1 checkpoint anew (about 20 CPU minutes)
 	.venv/bin/python -m fsdet.train --config fsdet/checkpoints/stage1_openmoji.yaml
 	.venv/bin/python -m fsdet.export checkpoints/stage1 fsdet/checkpoints/stage1_openmoji.pt
 
-stage2: .venv/installed  ## a long stage 2 from the shipped checkpoint (about 15 CPU minutes)
+stage2: .venv/installed  ## a long stage 2 from the shipped checkpoint (about 10 CPU minutes)
 	.venv/bin/python -m fsdet.train --config fsdet/checkpoints/stage2_long.yaml
 
 lock: .venv/installed-dev  ## pin all versions anew
