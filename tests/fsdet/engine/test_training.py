@@ -234,8 +234,8 @@ def test_it_overfits_a_few_episodes(small_config):
         run.gradients.clip_(run.gradients.measure()[0], 10)
         run.optimizer.step()
     after = evaluate(run.detector, fixed, 1, "cpu").ap50
-    assert before < 0.5
     assert after > 0.9
+    assert after > before + 0.3  # it is training that did it
 
 
 @pytest.mark.slow
