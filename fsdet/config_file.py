@@ -24,6 +24,11 @@ def build_config(values: Mapping[str, Any], source: str = "the settings") -> Tra
     Raises:
         ConfigError: unknown key, wrong type or value out of range.
     """
+    odd = [key for key in values if not isinstance(key, str)]
+    if odd:
+        raise ConfigError(
+            f"{source}: keys must be text, but got {odd[0]!r}; put it in quotes or remove it"
+        )
     try:
         return TrainConfig(**values)
     except ValidationError as error:

@@ -30,7 +30,7 @@ def export(run_dir: Path, out: Path) -> dict[str, object]:
     Raises:
         CheckpointError: `run_dir` holds no checkpoint.
     """
-    newest = max(run_dir.glob("stage*_epoch*.pt"), default=None)
+    newest = max(run_dir.glob("stage*_epoch*.pt"), key=lambda p: p.stat().st_mtime, default=None)
     if newest is None:
         raise CheckpointError(f"{run_dir}: holds no checkpoint; name the checkpoint_dir of a run")
     state = load_checkpoint(newest)

@@ -47,8 +47,14 @@ def train(
     check(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    prepare(config)
     image_set = load_image_set(config, "train")
-    config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"checkpoint_dir: {config.checkpoint_dir} cannot be made ({error.strerror}); name another folder"
+        ) from None
     save_config(config, config.checkpoint_dir / "config.yaml")
     with debug_log(config.checkpoint_dir), torch.autograd.set_detect_anomaly(config.debug):
         return run_training(config, image_set, on_report, resume)

@@ -16,7 +16,21 @@ from sweeps.spec_file import PATHS, place
 
 UNSEARCHABLE = {
     "seed": "trials that differ in their seed cannot be compared; set it under fixed",
-    "eval_episodes": "trials must be measured alike; set it under fixed",
+    **dict.fromkeys(
+        (
+            "eval_episodes",
+            "n_way",
+            "n_query",
+            "n_shot",
+            "dataset",
+            "data_root",
+            "cache_dir",
+            "image_size",
+            "support_size",
+            "stage",
+        ),
+        "trials must be measured alike; set it under fixed",
+    ),
 }
 """Settings that must be the same for all trials, with the reason."""
 

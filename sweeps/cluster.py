@@ -56,6 +56,8 @@ def local_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterator
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGES, os.environ.get("PYTHONPATH")])),
     }
+    if "FSDET_CACHE" in os.environ:  # Ray gives every trial a working directory of its own
+        workers["FSDET_CACHE"] = str(Path(os.environ["FSDET_CACHE"]).absolute())
     with environment(QUIET | workers), words_of_ray_to(ray_log):
         ray.init(
             address="local",

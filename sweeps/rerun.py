@@ -153,6 +153,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if result.explosion is not None:
         print(f"exploded at step {result.explosion.step}: {result.explosion.detail}")
         return 0 if source.trial.state is State.INFEASIBLE else EXIT_EXPLODED
+    if source.trial.state is not State.COMPLETED:
+        print(f"the trial was {source.trial.state}, this run went to its end: nothing to compare")
+        print(f"files in {result.run_dir}")
+        return 0
     lines, equal = compare(source.trial, result.metrics)
     print(f"  {'metric':<20} {'trial':>22} {'re-run':>22}")
     print("\n".join(lines))

@@ -42,6 +42,11 @@ def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, dict
     values, lines = read(path)
     for override in overrides:
         apply_override(values, override)
+    odd = next((key for key in values if not isinstance(key, str)), None)
+    if odd is not None:
+        raise SweepError(
+            f"{path}: keys must be text, but got {odd!r}; put it in quotes or remove it"
+        )
     try:
         spec = SweepSpec(**values)
     except ValidationError as error:

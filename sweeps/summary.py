@@ -27,13 +27,14 @@ def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
     rows = [("best", best)] if best is not None else []
     rows += [(t.baseline or "", t) for t in trials if t.baseline]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("", "trial", "state", f"{spec.objective.metric} ± SE"):
+    for name in ("", "trial", "state", f"{spec.objective.metric} ± SE", "swap gap"):
         table.add_column(name)
     for key in spec.space:
         table.add_column(short(key), justify="right")
     for name, trial in rows:
         values = [shown(trial.parameters.get(key, "-")) for key in spec.space]
-        table.add_row(name, str(trial.number), str(trial.state), with_error(trial), *values)
+        gap = number(trial.metrics.get("val/swap_gap"), 4)
+        table.add_row(name, str(trial.number), str(trial.state), with_error(trial), gap, *values)
     return table
 
 
@@ -56,7 +57,7 @@ def verdicts(spec: SweepSpec, trials: list[TrialRecord]) -> list[str]:
             lines.append(f"baseline '{base.baseline}' exploded: {base.reason}")
         elif base.number == best.number:
             lines.append(f"baseline '{base.baseline}' is the best of all")
-        elif base.value is None:
+        elif base.value is None or base.state is not State.COMPLETED:
             lines.append(
                 f"baseline '{base.baseline}' was not measured: {base.reason or base.state}"
             )

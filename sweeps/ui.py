@@ -27,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write("the runs are on a server; open MLFLOW_TRACKING_URI in a browser\n")
         return 0
     words = command(uri, options.port)
-    return subprocess.call(words)
+    try:
+        return subprocess.call(words)
+    except KeyboardInterrupt:  # the usual way to end it
+        return 0
 
 
 if __name__ == "__main__":

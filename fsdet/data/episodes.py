@@ -83,7 +83,7 @@ class BaseSource:
 
     def __init__(self, image_set: ImageSet, seed: int) -> None:
         self.image_set = image_set
-        self.n_crops = min(BASE_CROPS, image_set.n_classes)
+        self.n_crops = min(BASE_CROPS, len(image_set.usable_classes))
         self.seed = seed
         self._lap, self._order = 0, self._permutation(0)
 
@@ -91,7 +91,7 @@ class BaseSource:
         """Images `first` to `first + count` of the endless shuffled sequence as one batch."""
         rng = np.random.default_rng((self.seed, first, 1))
         images = np.array([self._image(position) for position in range(first, first + count)])
-        classes = rng.choice(self.image_set.n_classes, self.n_crops, replace=False)
+        classes = rng.choice(self.image_set.usable_classes, self.n_crops, replace=False)
         variants = rng.integers(0, self.image_set.supports.shape[1], self.n_crops)
         supports = self.image_set.supports[classes, variants][:, None]
         return _episode_batch(self.image_set, images, None, supports, rng, classes)

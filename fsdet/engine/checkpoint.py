@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 
-from fsdet.config import TrainConfig
+from fsdet.config import MULTIPLIERS, TrainConfig
 from fsdet.errors import CheckpointError
 from fsdet.files import atomic_path
 
 FORMAT = 1
 ARCHITECTURE = ("support_encoder", "embed_dim", "reg_max")
 """Settings that must be the same for weights to fit."""
+
+OPTIMIZER = ("lr", "weight_decay", *MULTIPLIERS.values())
+"""Settings that the optimiser of a stage keeps when that stage goes on."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
@@ -66,6 +69,14 @@ def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -
                 f"{path}: resume: this checkpoint has {key} {stored[key]!r}, but the run asks for "
                 f"{getattr(config, key)!r}; set {key}: {stored[key]} or name another checkpoint"
             )
+    changed = [key for key in OPTIMIZER if stored[key] != getattr(config, key)]
+    if changed and stored["stage"] == config.stage and "optimizer" in state:
+        key = changed[0]
+        raise CheckpointError(
+            f"{path}: resume: this checkpoint goes on with its own optimiser, which has {key} "
+            f"{stored[key]!r}, but the run asks for {getattr(config, key)!r}; set {key}: {stored[key]}, or start "
+            "the stage anew from a checkpoint of an earlier one"
+        )
     if stored["stage"] > config.stage:
         raise CheckpointError(
             f"{path}: resume: this checkpoint is of stage {stored['stage']}, but the run is stage "

@@ -160,7 +160,7 @@ def score(truth: list[Batch], found: list[list[Detections]]) -> Scores:
         raise DataError("eval_episodes: no target in any of the episodes; raise eval_episodes")
     episodes = np.nanmean(by_episode[:, scored], axis=2)
     ap50 = episodes[0]
-    spread = float(ap50.std(ddof=1)) if len(ap50) > 1 else 0.0
+    spread = float(ap50.std(ddof=1)) if len(ap50) > 1 else math.nan
     return Scores(float(ap50.mean()), float(episodes.mean()), spread / len(ap50) ** 0.5)
 
 

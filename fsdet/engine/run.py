@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Run:
     stability: StabilityMonitor
     step: int = 0
     """Optimiser steps done."""
+    checkpoints: list[Path] = field(default_factory=list)
+    """Files that this run wrote and that are still there, oldest first."""
 
     @property
     def epoch(self) -> int:

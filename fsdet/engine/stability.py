@@ -1,7 +1,7 @@
 """When a run counts as exploded: five rules, looked at after every step.
 
 1. non_finite: loss or gradient norm not finite for `explosion_patience` steps in a row (mixed
-   precision gets time to back off), or a weight not finite, at once;
+   precision gets time to back off), or a weight not finite, looked for at every tenth step;
 2. norm_ceiling: gradient norm above `explosion_norm` for as many steps in a row;
 3. norm_ratio: gradient norm above `explosion_ratio` times its reference for as many steps in a row;
 4. loss_divergence: running median of the loss above `explosion_loss_ratio` times its best for as

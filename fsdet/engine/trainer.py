@@ -201,6 +201,9 @@ def judge(run: Run, values: dict[str, float], measured: bool) -> Explosion | Non
         values: of `step_values`.
         measured: whether they hold update ratios; a ratio that is not finite tells of such weights.
     """
+    overflow = math.isfinite(values["train/loss/total"]) and not math.isfinite(values["grad/norm"])
+    if overflow and run.scaler.is_enabled() and run.scaler.get_scale() > 1:
+        return None  # the scaler is still backing off
     ratios = [values[f"update_ratio/{name}"] for name in MODULES]
     return run.stability.update(
         step=run.step + 1,
@@ -234,11 +237,12 @@ def build_report(
 
 
 def save_epoch(run: Run) -> Path:
-    """Write this epoch's checkpoint and delete all but the newest ones."""
+    """Write this epoch's checkpoint and delete all but the newest that this run wrote."""
     folder = run.config.checkpoint_dir
     path = folder / f"stage{run.config.stage}_epoch{run.epoch:04d}.pt"
     run.save(path)
-    for old in sorted(folder.glob(f"stage{run.config.stage}_epoch*.pt"))[:-KEPT_CHECKPOINTS]:
-        old.unlink()
+    run.checkpoints = [old for old in run.checkpoints if old != path] + [path]
+    while len(run.checkpoints) > KEPT_CHECKPOINTS:
+        run.checkpoints.pop(0).unlink(missing_ok=True)
     log.info("checkpoint %s", path)
     return path

@@ -66,8 +66,7 @@ def build_support_encoder(config: ModelConfig, support_size: int) -> SupportEnco
     if name == SMALL_CONV:
         return SupportEncoder(SmallConv(), SmallConv.num_features, config.embed_dim)
     check_support_encoder(name)
-    trunk = _build_timm(name, config.support_pretrained, support_size)
-    features: int = trunk.num_features  # type: ignore[assignment]
+    trunk, features = _build_timm(name, config.support_pretrained, support_size)
     return SupportEncoder(trunk, features, config.embed_dim)
 
 
@@ -86,10 +85,17 @@ def check_support_encoder(name: str) -> None:
     )
 
 
-def _build_timm(name: str, pretrained: bool, support_size: int) -> nn.Module:
-    options = {"img_size": support_size} if "vit" in name.split("_")[0] else {}
+def _build_timm(name: str, pretrained: bool, support_size: int) -> tuple[nn.Module, int]:
+    """The model without its classifier, and the width of what it gives for a crop."""
     try:
-        trunk: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        try:  # transformers are built for one size, others do not know the word
+            trunk = timm.create_model(
+                name, pretrained=pretrained, num_classes=0, img_size=support_size
+            )
+        except TypeError:
+            trunk = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        with torch.no_grad():
+            features = trunk.eval()(torch.zeros(1, 3, support_size, support_size)).shape[-1]
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
@@ -98,4 +104,4 @@ def _build_timm(name: str, pretrained: bool, support_size: int) -> nn.Module:
             "~/.cache/huggingface), or set support_pretrained: false for random weights, or "
             f"support_encoder: {SMALL_CONV}"
         ) from None
-    return trunk
+    return trunk.train(), int(features)

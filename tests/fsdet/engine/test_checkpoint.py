@@ -1,5 +1,6 @@
 import pickle
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,3 +104,9 @@ def test_the_same_or_an_earlier_stage_fits(tmp_path):
         save_checkpoint(tmp_path / "c.pt", STATE, TrainConfig(stage=stored))
         state = load_checkpoint(tmp_path / "c.pt")
         check_architecture(state, TrainConfig(stage=wanted), tmp_path / "c.pt")
+
+
+def test_going_on_with_another_learning_rate_is_refused():
+    state = {"config": TrainConfig(lr=0.1).model_dump(mode="json"), "optimizer": {}}
+    with pytest.raises(CheckpointError, match=r"lr 0\.1, but the run asks for 0\.2; set lr: 0\.1"):
+        check_architecture({**state, "stage": 2}, TrainConfig(lr=0.2), Path("a.pt"))

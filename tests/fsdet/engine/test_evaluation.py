@@ -117,7 +117,7 @@ def test_the_standard_error_is_that_of_the_episodes():
     together = score(truth, found)
     assert together.ap50 == pytest.approx(np.mean(alone))
     assert together.ap50_se == pytest.approx(np.std(alone, ddof=1) / len(alone) ** 0.5)
-    assert score(truth[:1], found[:1]).ap50_se == 0
+    assert math.isnan(score(truth[:1], found[:1]).ap50_se)  # one value has no spread
 
 
 def perfect(batch: Batch) -> list[Detections]:

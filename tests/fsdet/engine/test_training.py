@@ -264,3 +264,15 @@ def test_an_explosion_is_a_result_and_an_exit_code(small_config, small_data):
     assert done.returncode == 3
     assert f"exploded at step {result.explosion.step}: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_checkpoints_of_another_run_are_left_alone(small_config):
+    config = small_config(stage=1, epochs=1, n_episodes=1, batch_size=2, eval_interval=4)
+    config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    others = [config.checkpoint_dir / f"stage1_epoch{n:04d}.pt" for n in (90, 100)]
+    for other in others:
+        other.write_bytes(b"of another run")
+    result = train(config)
+    assert result.checkpoint is not None
+    assert result.checkpoint.exists()
+    assert all(other.exists() for other in others)

@@ -44,3 +44,11 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, close):
 def test_a_name_like_no_other_is_answered_with_where_to_look():
     with pytest.raises(ConfigError, match=r"timm\.list_models"):
         check_support_encoder("§§§§§§§§§§§§")
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "swin_tiny_patch4_window7_224"])
+def test_models_of_other_families_fit(name):
+    size = 64 if name.startswith("mobile") else 224
+    config = ModelConfig(support_encoder=name, support_pretrained=False)
+    encoder = build_support_encoder(config, size).eval()
+    assert encoder(torch.rand(2, 3, size, size)).shape == (2, config.embed_dim)
