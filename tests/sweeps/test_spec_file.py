@@ -60,8 +60,13 @@ MISTAKES = {
         "  dfl_weight: {choices: [-1]}",
         ["x.yaml:4", "space.dfl_weight", "-1"],
     ),
-    "range of words": ("  dfl_weight: {", "  dataset: {", ["x.yaml:4", "choices"]),
-    "fraction of an int": ("  dfl_weight: {", "  n_way: {", ["x.yaml:4", "whole number", "0.1"]),
+    "not alike": ("  dfl_weight: {", "  n_way: {", ["x.yaml:4", "space.n_way", "measured alike"]),
+    "range of words": ("  dfl_weight: {", "  bbox_loss: {", ["x.yaml:4", "choices"]),
+    "fraction of an int": (
+        "  dfl_weight: {",
+        "  gradient_accumulation: {",
+        ["x.yaml:4", "whole number", "0.1"],
+    ),
     "sampler": (
         "trials: 4",
         "sampler: {name: tpee}",
