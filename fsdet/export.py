@@ -18,7 +18,7 @@ from fsdet.config import TrainConfig
 from fsdet.config_file import build_config
 from fsdet.engine.checkpoint import load_checkpoint, save_checkpoint
 from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.run import pick_device
+from fsdet.engine.run import as_float, pick_device
 from fsdet.errors import CheckpointError, FsdetError
 from fsdet.files import write_text_atomic
 from fsdet.models.detector import build_detector
@@ -56,9 +56,7 @@ def metrics_of(weights: dict[str, torch.Tensor], config: TrainConfig) -> dict[st
     """A full evaluation of `weights`."""
     device = pick_device(config.device)
     detector = build_detector(config, config, config.seed).to(device)
-    detector.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-    )
+    detector.load_state_dict(as_float(weights))
     return evaluate_run(detector, config, device, final=True)
 
 

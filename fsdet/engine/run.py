@@ -83,7 +83,7 @@ class Run:
 
     def start_from(self, state: dict[str, Any]) -> None:
         """Begin a new stage: weights and healthy gradient norm of the earlier one, all else fresh."""
-        self.detector.load_state_dict(_as_float(state["detector"]))
+        self.detector.load_state_dict(as_float(state["detector"]))
         shared = {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")}
         self.criterion.load_state_dict({**self.criterion.state_dict(), **shared})
         self.stability = StabilityMonitor(self.config, MODULES, state["reference_norm"])
@@ -162,6 +162,6 @@ def autocast_type(config: TrainConfig, device: str) -> torch.dtype | None:
     return torch.bfloat16 if config.mixed_precision == "bf16" else torch.float16
 
 
-def _as_float(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def as_float(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Half-precision tensors of a shipped checkpoint in single precision."""
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
