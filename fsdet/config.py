@@ -37,12 +37,33 @@ class Group(BaseModel):
 class DataConfig(Group):
     """Where images come from and how they are dealt out as batches or episodes."""
 
-    dataset: Literal["openmoji", "yolo"] = "openmoji"
-    """Source of images: `openmoji` (embedded, nothing to download) or `yolo` (an Ultralytics data.yaml)."""
+    dataset: Literal["openmoji", "yolo", "coco", "refdet"] = "openmoji"
+    """Source of images: `openmoji` (embedded, nothing to download), `yolo` (an Ultralytics data.yaml), `coco`
+    (instances_*.json) or `refdet` (videos, each with photos of its object)."""
     data_root: Path | None = None
     """Folder of the dataset, or its data.yaml; not used by `openmoji`."""
+    base_classes: tuple[str, ...] = ()
+    """Names of the classes to train on; empty takes all that are not novel."""
+    novel_classes: tuple[str, ...] = ()
+    """Names of the classes never trained on; empty takes `split_file`, else a seeded part of all."""
+    split_file: Path | None = None
+    """YAML file with the class names of the splits: `val` and `test`, or `novel`, and if wanted `base`."""
+    novel_fraction: float = Field(0.25, gt=0, lt=1)
+    """Part of the classes that a seeded split makes novel."""
+    split_seed: int = Field(0, ge=0)
+    """Seed of the class split and of the choice of the K shots; the same for all runs that are compared."""
+    k_shot: int = Field(8, ge=1)
+    """Annotated instances per class that serve as supports; of novel classes also what stage 3 learns from."""
+    shots_dir: Path | None = None
+    """Folder of K-shot files (full_box_{K}shot_{class}_trainval.json, `coco` only); None draws them."""
+    novel_split: Literal["val", "test"] = "val"
+    """Novel classes that evaluation and stage 3 see: `val` selects, `test` reports."""
+    frames_per_video: int = Field(64, ge=2)
+    """Annotated frames kept of every video (`refdet`), evenly spaced; background frames come on top."""
     cache_dir: Path | None = None
     """Folder of decoded images shared by all runs; default $FSDET_CACHE, else ~/.cache/fsdet."""
+    cache_limit_gb: float = Field(50.0, gt=0)
+    """Most that `cache_dir` may hold, in 10^9 bytes; the entries not used for longest make room."""
     image_size: int = Field(128, ge=64, le=2048, multiple_of=32)
     """Side of a query image in pixels; a multiple of 32."""
     support_size: int = Field(48, ge=32, le=1024)
@@ -61,6 +82,8 @@ class DataConfig(Group):
     """Episodes (stage 2) or images (stage 1) in one forward pass."""
     eval_episodes: int = Field(40, ge=1)
     """Fixed episodes of each evaluation, the same for every run with the same data settings."""
+    eval_draws: int = Field(3, ge=1)
+    """Draws of supports for the same queries in the last evaluation; 1 leaves out their interval."""
     num_workers: int = Field(0, ge=0)
     """Processes that build the decoded cache; 0 builds it in the main process."""
 
@@ -73,7 +96,7 @@ class ModelConfig(Group):
     support_encoder: str = "small_conv"
     """`small_conv` (embedded) or any timm model name, e.g. vit_small_patch14_dinov2.lvd142m."""
     support_pretrained: bool = True
-    """Load timm's pretrained weights; `small_conv` has none."""
+    """Load timm's pretrained weights, from `cache_dir`/weights or the hub; `small_conv` has none."""
     embed_dim: int = Field(64, ge=16, multiple_of=16)
     """Channels of the fused features, of the prototypes and of the classification embedding."""
     reg_max: int = Field(16, ge=4, le=64)
@@ -92,9 +115,13 @@ class LossConfig(Group):
     dfl_weight: float = Field(0.5, ge=0)
     """Weight of the distribution focal loss, the mean over the four sides, in nats."""
     supcon_weight: float = Field(1.0, ge=0)
-    """Weight of the supervised contrastive loss (stage 2)."""
+    """Weight of the supervised contrastive loss (stages 2 and 3)."""
     supcon_temperature: float = Field(0.1, gt=0)
     """Temperature of the supervised contrastive loss."""
+    triplet_weight: float = Field(0.2, ge=0)
+    """Weight of the triplet loss (stage 3)."""
+    triplet_margin: float = Field(0.3, gt=0)
+    """Distance by which another class must be farther away than the own one; distances are 1 - cosine."""
     base_weight: float = Field(1.0, ge=0)
     """Weight of the base-class cross-entropy that shapes the embeddings (stage 1 only)."""
 
@@ -115,7 +142,7 @@ class OptimConfig(Group):
     backbone_lr_mult: float = Field(0.5, ge=0)
     """Learning-rate multiplier of `backbone`; 0 freezes it."""
     support_encoder_lr_mult: float = Field(0.1, ge=0)
-    """Learning-rate multiplier of `support_encoder`; 0 freezes it."""
+    """Learning-rate multiplier of `support_encoder`; 0 freezes it, and each crop is encoded only once."""
     fusion_lr_mult: float = Field(2.0, ge=0)
     """Learning-rate multiplier of `scs_fusion`; 0 freezes it."""
     head_lr_mult: float = Field(2.0, ge=0)
@@ -130,8 +157,14 @@ class OptimConfig(Group):
 class GradientConfig(Group):
     """Clipping, and the rules by which a run is called exploded (see `fsdet.engine.stability`)."""
 
+    gradient_clip_mode: Literal["norm", "agc", "none"] = "norm"
+    """`norm` clips the global norm, `agc` each unit's gradient by its weight norm, `none` nothing."""
     gradient_clip_norm: float = Field(10.0, ge=0)
-    """Clip the global gradient norm to this value; 0 = off."""
+    """Clip the global gradient norm to this value (mode `norm`); 0 = off."""
+    agc_clip_factor: float = Field(0.01, gt=0)
+    """Part of a unit's weight norm that its gradient norm may reach (mode `agc`)."""
+    share_interval: int | None = Field(250, ge=1)
+    """Steps between two measurements of the gradient of each loss term and each scale; None takes none."""
     explosion_norm: float = Field(1e4, gt=0)
     """Absolute ceiling of the gradient norm before clipping."""
     explosion_ratio: float = Field(10.0, gt=1)
@@ -148,11 +181,33 @@ class GradientConfig(Group):
     """End the run at an explosion; False only records it."""
 
 
+Band = tuple[float, float]
+
+
+class HealthConfig(Group):
+    """Bands of the health report: inside or below passes, above warns; see `fsdet.engine.health`."""
+
+    health_norm: Band = (5.0, 15.0)
+    """Gradient norm before clipping, median of the last steps."""
+    health_total: Band = (5.0, 8.0)
+    """Total loss."""
+    health_bbox: Band = (0.2, 0.8)
+    """Box loss before its weight."""
+    health_cls: Band = (0.3, 0.5)
+    """Classification loss before its weight."""
+    health_dfl: Band = (1.0, 1.5)
+    """DFL in nats per side; uniform costs ln(reg_max), 2.77 for 16 bins."""
+    health_supcon: Band = (0.4, 0.6)
+    """Supervised contrastive loss before its weight."""
+    health_update: Band = (1e-5, 1e-2)
+    """Update ratio of a module: the norm of a step over the norm of the weights."""
+
+
 class RunConfig(Group):
     """One run: stage, length, seed, device and files."""
 
-    stage: Literal[1, 2] = 2
-    """1 base training, 2 episodic meta-learning."""
+    stage: Literal[1, 2, 3] = 2
+    """1 base training, 2 episodic meta-learning, 3 fine-tuning on the K shots of the novel classes."""
     epochs: int = Field(100, ge=1)
     """Number of epochs."""
     eval_interval: int = Field(1, ge=1)
@@ -171,11 +226,17 @@ class RunConfig(Group):
     """CPU threads of torch; None leaves torch's choice. Part of the result on CPU: sums depend on it."""
     mixed_precision: Literal["off", "bf16", "fp16"] = "off"
     """Autocast type on CUDA; norms are always those of unscaled gradients."""
+    compile: bool = False
+    """Compile the modules with torch.compile; pays on long runs on a GPU."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then what is evaluated; None = none."""
     debug: bool = False
     """Log every step instead of every tenth, and stop on the operation that first makes a NaN."""
 
 
-class TrainConfig(DataConfig, ModelConfig, LossConfig, OptimConfig, GradientConfig, RunConfig):
+class TrainConfig(
+    DataConfig, ModelConfig, LossConfig, OptimConfig, GradientConfig, HealthConfig, RunConfig
+):
     """Everything a training run depends on."""
 
     @model_validator(mode="after")
@@ -184,9 +245,24 @@ class TrainConfig(DataConfig, ModelConfig, LossConfig, OptimConfig, GradientConf
             raise ValueError(
                 f"image_size must be at most 512 for the embedded data, but got {self.image_size}"
             )
+        if self.n_shot > self.k_shot:
+            raise ValueError(
+                f"n_shot must be at most k_shot, the supports there are, but got n_shot {self.n_shot} "
+                f"and k_shot {self.k_shot}"
+            )
+        if self.shots_dir is not None and self.dataset != "coco":
+            raise ValueError(f"shots_dir needs dataset coco, but got {self.dataset}")
+        for name, (low, high) in self.bands.items():
+            if not low < high:
+                raise ValueError(f"{name} must be two rising numbers, but got {low} and {high}")
         if not any(self.lr_mults.values()):
             raise ValueError("at least one of the four *_lr_mult must be above 0")
         return self
+
+    @property
+    def bands(self) -> dict[str, Band]:
+        """Name of each health setting -> its band."""
+        return {name: getattr(self, name) for name in HealthConfig.model_fields}
 
     @property
     def batches_per_epoch(self) -> int:

@@ -38,6 +38,8 @@ class Batch:
     targets: Targets
     supports: Tensor
     """(E, n_way, n_shot, 3, s, s) uint8."""
+    support_ids: Tensor
+    """(E, n_way, n_shot) which crops of the image set these are: class * V + variant."""
     classes: Tensor
     """(E, n_way) the dataset's class of each way."""
 
@@ -48,12 +50,20 @@ class Batch:
             return tensor.to(device, non_blocking=True)
 
         return Batch(
-            move(self.images), self.targets.to(move), move(self.supports), move(self.classes)
+            move(self.images),
+            self.targets.to(move),
+            move(self.supports),
+            self.support_ids,  # looked up on the host
+            move(self.classes),
         )
 
     def swapped(self) -> Batch:
         """The same episodes with every class given its neighbour's supports (the swap control)."""
-        return replace(self, supports=self.supports.roll(1, dims=1))
+        return replace(
+            self,
+            supports=self.supports.roll(1, dims=1),
+            support_ids=self.support_ids.roll(1, dims=1),
+        )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ and evaluation episodes are the same for every run.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -47,10 +49,9 @@ class EpisodeSource:
         rng = np.random.default_rng((self.seed, index))
         classes = rng.choice(self.image_set.usable_classes, self.n_way, replace=False)
         images = np.concatenate([self._queries(rng, label, classes) for label in classes])
-        supports = np.stack([self._supports(rng, label, images) for label in classes])
-        return _episode_batch(
-            self.image_set, images, classes, supports, rng if self.augment else None
-        )
+        variants = np.stack([self._variants(rng, label, images) for label in classes])
+        crops = SupportCrops(classes[:, None], variants)
+        return _episode_batch(self.image_set, images, classes, crops, rng if self.augment else None)
 
     def _queries(self, rng: np.random.Generator, label: int, classes: Array) -> Array:
         shown = self.image_set.images_of_class[label]
@@ -66,13 +67,12 @@ class EpisodeSource:
                 return int(image)
         return otherwise
 
-    def _supports(self, rng: np.random.Generator, label: int, queries: Array) -> Array:
-        """(n_shot, s, s, 3): crops of the class that were not cut from a query image."""
+    def _variants(self, rng: np.random.Generator, label: int, queries: Array) -> Array:
+        """(n_shot,): crops of the class that were not cut from a query image."""
         origin = self.image_set.support_images[label]
         free = np.flatnonzero(~np.isin(origin, queries))
         pool = free if len(free) else np.arange(len(origin))
-        chosen = rng.choice(pool, self.n_shot, replace=len(pool) < self.n_shot)
-        return np.asarray(self.image_set.supports[label][chosen])
+        return rng.choice(pool, self.n_shot, replace=len(pool) < self.n_shot)
 
 
 class BaseSource:
@@ -93,8 +93,8 @@ class BaseSource:
         images = np.array([self._image(position) for position in range(first, first + count)])
         classes = rng.choice(self.image_set.usable_classes, self.n_crops, replace=False)
         variants = rng.integers(0, self.image_set.supports.shape[1], self.n_crops)
-        supports = self.image_set.supports[classes, variants][:, None]
-        return _episode_batch(self.image_set, images, None, supports, rng, classes)
+        crops = SupportCrops(classes[:, None], variants[:, None])
+        return _episode_batch(self.image_set, images, None, crops, rng)
 
     def _image(self, position: int) -> int:
         lap, place = divmod(position, len(self.image_set.images))
@@ -106,13 +106,21 @@ class BaseSource:
         return np.random.default_rng((self.seed, lap)).permutation(len(self.image_set.images))
 
 
+class SupportCrops(NamedTuple):
+    """Which crops of an image set an episode is searched with."""
+
+    classes: Array
+    """(n_way, 1)."""
+    variants: Array
+    """(n_way, n_shot)."""
+
+
 def _episode_batch(
     image_set: ImageSet,
     images: Array,
     ways: Array | None,
-    supports: Array,
+    crops: SupportCrops,
     rng: np.random.Generator | None,
-    classes: Array | None = None,
 ) -> Batch:
     """Tensors of one episode; `ways` keeps only objects of these classes and numbers them by way."""
     pixels, boxes, labels = [], [], []
@@ -128,13 +136,13 @@ def _episode_batch(
         pixels.append(picture)
         boxes.append(corners)
         labels.append(names)
-    shown = ways if ways is not None else classes
-    assert shown is not None
+    numbers = crops.classes * image_set.supports.shape[1] + crops.variants
     return Batch(
         images=_channels_first(np.stack(pixels)),
         targets=_padded(boxes, labels),
-        supports=_channels_first(supports)[None],
-        classes=torch.from_numpy(np.ascontiguousarray(shown))[None],
+        supports=_channels_first(image_set.supports[crops.classes, crops.variants])[None],
+        support_ids=torch.from_numpy(numbers)[None],
+        classes=torch.from_numpy(crops.classes[:, 0])[None],
     )
 
 
@@ -172,5 +180,6 @@ def _concatenate(episodes: list[Batch]) -> Batch:
             mask=torch.cat([widened(e.targets.mask) for e in episodes]),
         ),
         supports=torch.cat([e.supports for e in episodes]),
+        support_ids=torch.cat([e.support_ids for e in episodes]),
         classes=torch.cat([e.classes for e in episodes]),
     )

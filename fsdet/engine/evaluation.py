@@ -116,7 +116,7 @@ def evaluate_objects(detector: Detector, images: BaseSource, device: str) -> Sco
     found: list[list[Detections]] = []
     for first in range(0, 64, 8):
         batch = images.batch(first, 8)
-        head = detector.forward_base(batch.images.to(device))
+        head = detector.find_objects(detector.encode(batch.images.to(device)))
         objectness = head.objectness.float().sigmoid()[..., None]
         pairs = zip(head.boxes().float(), objectness, strict=True)
         found.append([_detect_image(boxes, scores) for boxes, scores in pairs])

@@ -110,7 +110,7 @@ def backward(run: Run) -> list[Losses]:
 def forward(run: Run, batch: Batch) -> Losses:
     """Losses of one batch in the run's stage."""
     if run.config.stage == 1:
-        head = run.detector.forward_base(batch.images)
+        head = run.detector.find_objects(run.detector.encode(batch.images))
         return run.criterion.base(head, run.detector.embed_supports(batch.supports), batch)
     return run.criterion.episode(run.detector(batch.images, batch.supports), batch)
 

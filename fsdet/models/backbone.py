@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -63,20 +63,30 @@ class Backbone(nn.Module):
         return features
 
 
-def load_yolo_weights(backbone: Backbone, path: Path) -> int:
-    """Copy layers 0-9 of an Ultralytics YOLOv8n checkpoint into `backbone`.
+class LoadedWeights(NamedTuple):
+    """What a weights file gave and what stayed behind."""
+
+    loaded: int
+    """Tensors copied into the backbone, which is all it has."""
+    unused: tuple[str, ...]
+    """Names in the file that the backbone has no place for: neck, head, counters."""
+
+
+def load_yolo_weights(backbone: Backbone, path: Path) -> LoadedWeights:
+    """Copy layers 0-9 of an Ultralytics YOLOv8n checkpoint into `backbone`, and log what was copied.
 
     Args:
         backbone: changed in place.
         path: a `.pt` file: a checkpoint of the Ultralytics package, a DetectionModel or a state dict.
 
     Returns:
-        Number of tensors copied.
+        what was copied and what was not.
 
     Raises:
         CheckpointError: missing, not a checkpoint, holds classes we do not trust, or another architecture.
     """
-    found = _backbone_tensors(_state_dict(_load(path), path))
+    state = _state_dict(_load(path), path)
+    found = _backbone_tensors(state)
     own = backbone.state_dict()
     wrong = [name for name in own if name not in found or found[name].shape != own[name].shape]
     if wrong:
@@ -88,8 +98,17 @@ def load_yolo_weights(backbone: Backbone, path: Path) -> int:
             "use a YOLOv8 file of size n, such as yolov8n.pt"
         )
     backbone.load_state_dict({name: found[name].float() for name in own})
-    log.info("yolo_weights: %d backbone tensors from %s", len(own), path)
-    return len(own)
+    report = LoadedWeights(len(own), tuple(name for name in state if _own_name(name) not in own))
+    layers = sorted({_layer(name) for name in report.unused})
+    rest = f"layers {layers[0]} to {layers[-1]}, the neck and the head" if layers else "nothing"
+    log.info(
+        "yolo_weights: %s: loaded %d tensors, the whole backbone (layers 0 to 9); not loaded: %d tensors (%s)",
+        path,
+        report.loaded,
+        len(report.unused),
+        rest,
+    )
+    return report
 
 
 def _load(path: Path) -> Any:
@@ -143,12 +162,18 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _backbone_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of layers 0-9 under our names; theirs begin with `model.` once or twice."""
-    renamed = {}
-    for name, tensor in state.items():
-        parts = name.split(".")
-        while parts and parts[0] == "model":
-            parts.pop(0)
-        if parts and parts[0].isdigit() and int(parts[0]) < 10:
-            renamed[".".join(["layers", *parts])] = tensor
-    return renamed
+    """Tensors of layers 0-9 under our names."""
+    return {_own_name(name): tensor for name, tensor in state.items() if _layer(name) in range(10)}
+
+
+def _own_name(name: str) -> str:
+    """Our name of a tensor; theirs begin with `model.` once or twice."""
+    while name.startswith("model."):
+        name = name.removeprefix("model.")
+    return f"layers.{name}"
+
+
+def _layer(name: str) -> int:
+    """Number of the layer that a tensor belongs to; -1 if it belongs to none."""
+    number = _own_name(name).split(".")[1]
+    return int(number) if number.isdigit() else -1

@@ -18,6 +18,16 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class EncodedImages:
+    """What the detector knows of images before it is told what to look for."""
+
+    taps: list[Tensor]
+    """P2 … P5 as the backbone gives them to the fusion, each (B, C, S / stride, S / stride)."""
+    pyramid: list[Tensor]
+    """The same scales at one width, each (B, D, S / stride, S / stride)."""
+
+
+@dataclass(frozen=True)
 class EpisodeOutput:
     """Predictions of an episodic forward pass."""
 
@@ -33,13 +43,13 @@ class Detector(nn.Module):
 
     Args:
         config: sizes and the choice of the support encoder.
-        support_size: side of a support crop in pixels.
+        data: `support_size`, and where weights lie that were put there by hand.
     """
 
-    def __init__(self, config: ModelConfig, support_size: int) -> None:
+    def __init__(self, config: ModelConfig, data: DataConfig) -> None:
         super().__init__()
         self.backbone = Backbone()
-        self.support_encoder = build_support_encoder(config, support_size)
+        self.support_encoder = build_support_encoder(config, data)
         self.scs_fusion = SCSFusion(CHANNELS, config.embed_dim)
         self.detection_head = DetectionHead(config.embed_dim, config.reg_max, STRIDES)
 
@@ -50,26 +60,35 @@ class Detector(nn.Module):
             images: (B, 3, S, S) uint8, B = E * images per episode, neighbours belonging together.
             supports: (E, n_way, n_shot, 3, s, s) uint8.
         """
-        shots = self.embed_supports(supports)
-        prototypes = shots.mean(dim=2).repeat_interleave(len(images) // len(shots), dim=0)
-        head = self._detect(images, prototypes)
+        return self.search(self.encode(images), self.embed_supports(supports))
+
+    def encode(self, images: Tensor) -> EncodedImages:
+        """(B, 3, S, S) uint8 -> what can be searched with any supports."""
+        # a view of each scale that the fusion alone reads, so that its gradient is that scale's share
+        taps = [x.view_as(x) for x in self.backbone(images.float() / 255)]
+        return EncodedImages(taps, self.scs_fusion.top_down(taps))
+
+    def search(self, images: EncodedImages, shots: Tensor) -> EpisodeOutput:
+        """Search encoded images with (E, n_way, n_shot, D) embedded supports."""
+        repeats = len(images.taps[0]) // len(shots)
+        prototypes = shots.mean(dim=2).repeat_interleave(repeats, dim=0)
+        head: HeadOutput = self.detection_head(self.scs_fusion(images.pyramid, prototypes))
         logits = self.detection_head.class_logits(head, prototypes)
         return EpisodeOutput(head, logits, self.detection_head.prototype_out(shots))
 
-    def forward_base(self, images: Tensor) -> HeadOutput:
-        """Objects without classes, no supports (stage 1). Images as in `forward`."""
-        return self._detect(images, None)
+    def find_objects(self, images: EncodedImages) -> HeadOutput:
+        """Objects without classes, no supports (stage 1)."""
+        output: HeadOutput = self.detection_head(images.pyramid)
+        return output
 
     def embed_supports(self, supports: Tensor) -> Tensor:
         """(E, n_way, n_shot, 3, s, s) uint8 -> (E, n_way, n_shot, D)."""
-        flat = self.support_encoder(supports.flatten(0, 2).float() / 255)
-        embeddings: Tensor = flat.view(*supports.shape[:3], -1)
-        return embeddings
+        return self.embed_crops(supports.flatten(0, 2)).view(*supports.shape[:3], -1)
 
-    def _detect(self, images: Tensor, prototypes: Tensor | None) -> HeadOutput:
-        features = self.backbone(images.float() / 255)
-        output: HeadOutput = self.detection_head(self.scs_fusion(features, prototypes))
-        return output
+    def embed_crops(self, crops: Tensor) -> Tensor:
+        """(N, 3, s, s) uint8 -> (N, D)."""
+        embeddings: Tensor = self.support_encoder(crops.float() / 255)
+        return embeddings
 
     def parameters_by_module(self) -> dict[str, list[nn.Parameter]]:
         """Module name -> its trainable parameters, in the order of `MODULES`."""
@@ -87,7 +106,7 @@ def build_detector(config: ModelConfig, data: DataConfig, seed: int) -> Detector
         ConfigError: the support encoder cannot be built.
     """
     torch.manual_seed(seed)
-    detector = Detector(config, data.support_size)
+    detector = Detector(config, data)
     if config.yolo_weights is not None:
         load_yolo_weights(detector.backbone, config.yolo_weights)
     return detector

@@ -56,22 +56,19 @@ class SCSFusion(nn.Module):
         self.token_norm = nn.LayerNorm(dim)
         self.none_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
 
-    def forward(self, features: list[Tensor], prototypes: Tensor | None) -> list[Tensor]:
-        """Fuse.
+    def forward(self, pyramid: list[Tensor], prototypes: Tensor) -> list[Tensor]:
+        """Condition every scale on the prototypes.
 
         Args:
-            features: P2 … P5, each (B, C, H, W).
-            prototypes: (B, n_way, D), the same for all images of an episode; None skips the attention
-                (stage 1 has no episodes).
+            pyramid: of `top_down`.
+            prototypes: (B, n_way, D), the same for all images of an episode.
         """
-        pyramid = self._top_down(features)
-        if prototypes is None:
-            return pyramid
         none = self.none_token.expand(len(prototypes), -1, -1)
         tokens = torch.cat([self.token_norm(prototypes), none], dim=1)
         return [block(x, tokens) for block, x in zip(self.blocks, pyramid, strict=True)]
 
-    def _top_down(self, features: list[Tensor]) -> list[Tensor]:
+    def top_down(self, features: list[Tensor]) -> list[Tensor]:
+        """P2 … P5, each (B, C, H, W), to one width, coarse scales added to fine ones: (B, D, H, W)."""
         merged = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
         for level in range(len(merged) - 1, 0, -1):
             merged[level - 1] = merged[level - 1] + F.interpolate(

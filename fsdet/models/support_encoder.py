@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from fsdet.config import ModelConfig
+from fsdet.config import DataConfig, ModelConfig
+from fsdet.data.image_set import cache_root
 from fsdet.errors import ConfigError, nearest
 
 log = logging.getLogger(__name__)
 
 SMALL_CONV = "small_conv"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HUB_TIMEOUT = 10.0
+"""Seconds that the model hub gets to answer."""
 
 
 class SmallConv(nn.Sequential):
@@ -36,28 +41,44 @@ class SmallConv(nn.Sequential):
 
 
 class SupportEncoder(nn.Module):
-    """(N, 3, s, s) in 0 … 1 -> (N, embed_dim): a trunk and a linear projection."""
+    """(N, 3, s, s) in 0 … 1 -> (N, embed_dim): a trunk and a linear projection.
 
-    def __init__(self, trunk: nn.Module, features: int, embed_dim: int) -> None:
+    Args:
+        trunk: (N, 3, s, s) normalised -> (N, features).
+        features: what the trunk gives.
+        embed_dim: what the detector compares.
+        mean: of each colour, what the trunk was trained with.
+        std: likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        features: int,
+        embed_dim: int,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.project = nn.Linear(features, embed_dim)
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, crops: Tensor) -> Tensor:
         embedding: Tensor = self.project(self.trunk((crops - self.mean) / self.std))
         return embedding
 
 
-def build_support_encoder(config: ModelConfig, support_size: int) -> SupportEncoder:
+def build_support_encoder(config: ModelConfig, data: DataConfig) -> SupportEncoder:
     """The encoder that `config.support_encoder` names.
 
     Args:
-        config: names the encoder; `support_pretrained` asks timm for its weights.
-        support_size: side of the crops in pixels; a vision transformer is built for it.
+        config: names the encoder; `support_pretrained` asks for its weights.
+        data: `support_size`, for which a vision transformer is built; `cache_dir`, where weights may lie.
 
     Raises:
         ConfigError: no such model, a size it cannot take, or weights that cannot be had.
@@ -66,8 +87,11 @@ def build_support_encoder(config: ModelConfig, support_size: int) -> SupportEnco
     if name == SMALL_CONV:
         return SupportEncoder(SmallConv(), SmallConv.num_features, config.embed_dim)
     check_support_encoder(name)
-    trunk, features = _build_timm(name, config.support_pretrained, support_size)
-    return SupportEncoder(trunk, features, config.embed_dim)
+    source = _weights(name, cache_root(data.cache_dir)) if config.support_pretrained else {}
+    trunk, features = _build_timm(name, data.support_size, source)
+    shown: dict[str, Any] = trunk.pretrained_cfg
+    mean, std = shown.get("mean") or IMAGENET_MEAN, shown.get("std") or IMAGENET_STD
+    return SupportEncoder(trunk, features, config.embed_dim, mean, std)
 
 
 def check_support_encoder(name: str) -> None:
@@ -85,23 +109,63 @@ def check_support_encoder(name: str) -> None:
     )
 
 
-def _build_timm(name: str, pretrained: bool, support_size: int) -> tuple[nn.Module, int]:
+def _weights(name: str, cache: Path) -> dict[str, Any]:
+    """What `timm.create_model` needs to know to find pretrained weights: a file put there by hand, or the hub.
+
+    Raises:
+        ConfigError: there is no such file and the hub does not answer.
+    """
+    file = cache / "weights" / f"{name}.safetensors"
+    if file.is_file():
+        log.info("support_encoder: weights from %s", file)
+        return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
+    _ask_hub(name, file)
+    return {"pretrained": True}
+
+
+def _ask_hub(name: str, file: Path) -> None:
+    """Ask once, and not for long, since the hub's own client tries again for a minute.
+
+    Raises:
+        ConfigError: it cannot be reached or has no weights of this name.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    found = timm.get_pretrained_cfg(name)
+    repository = found.hf_hub_id if found is not None else None
+    if not repository:
+        raise ConfigError(
+            f"support_encoder: timm has no pretrained weights for '{name}'; set support_pretrained: false for "
+            "random weights, or name one of timm.list_pretrained()"
+        )
+    repository = f"{repository}{name}" if repository.endswith("/") else repository
+    weights = "model.safetensors"
+    if isinstance(try_to_load_from_cache(repository, weights), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, weights), timeout=HUB_TIMEOUT)
+    except Exception as error:
+        raise ConfigError(
+            f"support_encoder: no weights for '{name}': the model hub cannot be asked "
+            f"({type(error).__name__}) and {file} is not there; put the file {weights} of the hub's "
+            f"repository {repository} there under this name, or set support_pretrained: false for random "
+            f"weights, or support_encoder: {SMALL_CONV}"
+        ) from None
+
+
+def _build_timm(name: str, support_size: int, source: dict[str, Any]) -> tuple[Any, int]:
     """The model without its classifier, and the width of what it gives for a crop."""
     try:
         try:  # transformers are built for one size, others do not know the word
-            trunk = timm.create_model(
-                name, pretrained=pretrained, num_classes=0, img_size=support_size
-            )
+            trunk = timm.create_model(name, num_classes=0, img_size=support_size, **source)
         except TypeError:
-            trunk = timm.create_model(name, pretrained=pretrained, num_classes=0)
+            trunk = timm.create_model(name, num_classes=0, **source)
         with torch.no_grad():
             features = trunk.eval()(torch.zeros(1, 3, support_size, support_size)).shape[-1]
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"support_encoder: '{name}' could not be built for support_size {support_size} ({reason}). "
-            "Without access to the model hub put its weights into the hub's cache ($HF_HOME, else "
-            "~/.cache/huggingface), or set support_pretrained: false for random weights, or "
-            f"support_encoder: {SMALL_CONV}"
+            f"support_encoder: '{name}' could not be built for support_size {support_size} ({reason}); "
+            f"choose another size, or support_encoder: {SMALL_CONV}"
         ) from None
     return trunk.train(), int(features)

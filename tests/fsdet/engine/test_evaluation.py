@@ -1,6 +1,7 @@
 import contextlib
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ def episode(rng: np.random.Generator, n_way: int, n_images: int) -> tuple[Batch,
         images=torch.zeros(n_images, 3, 64, 64, dtype=torch.uint8),
         targets=Targets(corners, labels, mask),
         supports=torch.zeros(1, n_way, 1, 3, 8, 8, dtype=torch.uint8),
+        support_ids=torch.arange(n_way)[None, :, None],
         classes=torch.arange(n_way)[None],
     )
     return batch, found
@@ -156,7 +158,7 @@ def test_an_episode_without_any_target_leaves_the_score_finite():
     found = [perfect(batch) for batch in truth]
     targets = truth[0].targets
     empty = Targets(targets.boxes * 0, targets.labels * 0, targets.mask & False)
-    truth[0] = Batch(truth[0].images, empty, truth[0].supports, truth[0].classes)
+    truth[0] = replace(truth[0], targets=empty)
     assert score(truth, found).ap50 == pytest.approx(1)
 
 

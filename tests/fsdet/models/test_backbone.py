@@ -1,4 +1,6 @@
+import logging
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -34,7 +36,9 @@ CONTENT = {
 def test_features_equal_those_of_the_model_that_the_weights_are_from(yolov8n, kind, tmp_path):
     torch.save(CONTENT[kind](yolov8n), tmp_path / "weights.pt")
     backbone = Backbone().eval()
-    assert load_yolo_weights(backbone, tmp_path / "weights.pt") == len(backbone.state_dict())
+    report = load_yolo_weights(backbone, tmp_path / "weights.pt")
+    assert report.loaded == len(backbone.state_dict())
+    assert report.loaded + len(report.unused) == len(yolov8n.state_dict())
     images = torch.rand(2, 3, 96, 96)
     expected, x = [], images
     for index, layer in enumerate(yolov8n.model[:10]):
@@ -57,6 +61,15 @@ def test_p5_equals_that_of_the_model_that_the_weights_are_from(yolov8n, tmp_path
     load_yolo_weights(backbone, tmp_path / "weights.pt")
     images = torch.rand(2, 3, 96, 96)
     torch.testing.assert_close(backbone(images)[3], yolov8n.model[:10](images), rtol=0, atol=0)
+
+
+def test_the_report_says_what_was_loaded_and_what_was_not(yolov8n, tmp_path, caplog):
+    torch.save({"model": yolov8n}, tmp_path / "weights.pt")
+    with caplog.at_level(logging.INFO, logger="fsdet"):
+        report = load_yolo_weights(Backbone(), tmp_path / "weights.pt")
+    assert all(int(name.split(".")[1]) >= 10 for name in report.unused)
+    line = f"loaded {report.loaded} tensors, .* not loaded: {len(report.unused)} tensors .layers 12 to 22"
+    assert re.search(line, caplog.text)
 
 
 def test_half_precision_weights_become_single(yolov8n, tmp_path):

@@ -1,29 +1,42 @@
-import pytest
-import torch
+import time
 
-from fsdet.config import ModelConfig
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from fsdet.config import DataConfig, ModelConfig
 from fsdet.errors import ConfigError
 from fsdet.models.support_encoder import build_support_encoder, check_support_encoder
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("small_conv", 32), ("small_conv", 48), ("resnet10t", 48), ("vit_tiny_patch16_224", 64)],
+    [
+        ("small_conv", 32),
+        ("small_conv", 48),
+        ("resnet10t", 48),
+        ("vit_tiny_patch16_224", 64),
+        ("vit_small_patch14_dinov2.lvd142m", 56),
+        ("vit_small_patch16_dinov3.lvd1689m", 64),
+    ],
 )
 def test_every_encoder_gives_embeddings_of_the_asked_width(name, size):
     torch.manual_seed(0)
     config = ModelConfig(support_encoder=name, support_pretrained=False, embed_dim=32)
-    encoder = build_support_encoder(config, size)
+    encoder = build_support_encoder(config, DataConfig(support_size=size))
     embeddings = encoder(torch.rand(3, 3, size, size))
     assert embeddings.shape == (3, 32)
     embeddings.square().sum().backward()
-    silent = [n for n, p in encoder.named_parameters() if p.grad is None]
+    silent = [
+        n for n, p in encoder.named_parameters() if p.grad is None and n != "trunk.mask_token"
+    ]
     assert silent == []
 
 
 def test_the_encoder_tells_crops_apart():
     torch.manual_seed(0)
-    encoder = build_support_encoder(ModelConfig(), 32).eval()
+    encoder = build_support_encoder(ModelConfig(), DataConfig(support_size=32)).eval()
     black, white = encoder(torch.zeros(1, 3, 32, 32)), encoder(torch.ones(1, 3, 32, 32))
     assert not torch.allclose(black, white, atol=1e-3)
 
@@ -50,5 +63,37 @@ def test_a_name_like_no_other_is_answered_with_where_to_look():
 def test_models_of_other_families_fit(name):
     size = 64 if name.startswith("mobile") else 224
     config = ModelConfig(support_encoder=name, support_pretrained=False)
-    encoder = build_support_encoder(config, size).eval()
+    encoder = build_support_encoder(config, DataConfig(support_size=size)).eval()
     assert encoder(torch.rand(2, 3, size, size)).shape == (2, config.embed_dim)
+
+
+def test_weights_put_there_by_hand_are_loaded_at_any_size(tmp_path):
+    name = "vit_small_patch14_dinov2.lvd142m"
+    given = timm.create_model(name, img_size=70)
+    (tmp_path / "weights").mkdir()
+    save_file(given.state_dict(), tmp_path / "weights" / f"{name}.safetensors")
+    data = DataConfig(support_size=56, cache_dir=tmp_path)
+    encoder = build_support_encoder(ModelConfig(support_encoder=name), data)
+    loaded = encoder.trunk.state_dict()
+    same = [n for n, t in given.state_dict().items() if n in loaded and torch.equal(t, loaded[n])]
+    assert set(loaded) - set(same) == {"pos_embed"}  # resampled to the other size
+
+
+def test_without_hub_and_file_the_message_names_the_file_and_the_alternative(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    config = ModelConfig(support_encoder="vit_small_patch14_dinov2.lvd142m")
+    began = time.monotonic()
+    with pytest.raises(ConfigError) as caught:
+        build_support_encoder(config, DataConfig(support_size=56, cache_dir=tmp_path))
+    assert time.monotonic() - began < 30  # it gives up long before the hub's own client would
+    message = str(caught.value)
+    assert str(tmp_path / "weights" / "vit_small_patch14_dinov2.lvd142m.safetensors") in message
+    assert "timm/vit_small_patch14_dinov2.lvd142m" in message
+    assert "support_encoder: small_conv" in message
+
+
+def test_a_model_is_shown_colours_as_it_was_trained_with():
+    config = ModelConfig(support_encoder="vit_tiny_patch16_224", support_pretrained=False)
+    encoder = build_support_encoder(config, DataConfig(support_size=32))
+    assert encoder.mean.flatten().tolist() == [0.5, 0.5, 0.5]
