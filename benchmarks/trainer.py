@@ -1,80 +1,146 @@
-"""What a training step costs beyond its arithmetic: `python benchmarks/trainer.py`.
+"""What a training step costs beyond its arithmetic, side by side in one run: `python benchmarks/trainer.py`.
 
-Three kinds of steps of the same model, interleaved in one run so that noise of the machine hits all alike:
-*bare* is forward, loss, backward, clip by `torch.nn.utils.clip_grad_norm_` and AdamW on a batch in memory;
-*with data* draws each batch anew; *full* is the trainer's own step: data, norms per module, verdicts, history.
-Prints medians and their ratios to *bare*.
+Kinds of steps are interleaved, so that noise of the machine hits all alike; medians and their ratios are printed.
+
+- `step`: *bare* is forward, loss, backward, clip by `torch.nn.utils.clip_grad_norm_` and AdamW on a batch in memory;
+  *with data* draws each batch anew; *full* is the trainer's own step with norms, verdict and logs;
+- `frozen`: stage 2 with a frozen support encoder, encoding every crop anew and looking it up;
+- `memory`: bytes held over `--steps` steps.
+
+On a GPU add `--device cuda --image_size 640 --mixed_precision bf16`.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fsdet.config import TrainConfig
 from fsdet.data.sources import load_image_set
-from fsdet.engine.logs import StepHistory, log_step
+from fsdet.engine.logs import StepHistory, log_step, memory
 from fsdet.engine.run import Run, build_run
-from fsdet.engine.trainer import backward, forward, judge, optimizer_step, step_values
+from fsdet.engine.step import autocast, forward
+from fsdet.engine.trainer import training_step
+from fsdet.structures import Batch
 
-LOGGED = 10
+WARM_UP = 5
+"""First rounds that do not count."""
 
 
-def bare_step(run: Run, batch: object = None) -> None:
+def bare_step(run: Run, batch: Batch) -> None:
     run.detector.train()
     run.optimizer.zero_grad(set_to_none=True)
-    forward(run, batch or run.source.batch(run.step, 1)).total.backward()  # type: ignore[arg-type]
+    with autocast(run):
+        losses, _ = forward(run, batch)
+    losses.total.backward()
     torch.nn.utils.clip_grad_norm_(run.detector.parameters(), run.config.gradient_clip_norm)
     run.optimizer.step()
-    run.step += 1
 
 
 def full_step(run: Run, history: StepHistory) -> None:
-    losses = backward(run)
-    norms = run.gradients.measure()
-    run.gradients.clip_(norms[0], run.config.gradient_clip_norm)
-    values = step_values(run, norms, losses, None)
-    judge(run, values, measured=False)
-    optimizer_step(run, finite=math.isfinite(values["grad/norm"]))
-    run.step += 1
+    values, _ = training_step(run)
     history.append(values)
-    log_step(values, LOGGED)
+    log_step(values, level=10)
 
 
-def seconds(call: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+def interleaved(rounds: int, device: str, **calls: Callable[[], object]) -> None:
+    """Time `calls` in turns; print medians and ratios to the first."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + WARM_UP):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - began)
+    medians = {name: statistics.median(values[WARM_UP:]) for name, values in times.items()}
+    first = next(iter(medians.values()))
+    for name, median in medians.items():
+        print(f"  {name:<12} {1000 * median:8.1f} ms   {median / first:.3f} x", flush=True)
+
+
+def build(settings: dict[str, Any], **more: Any) -> Run:
+    config = TrainConfig(**{**settings, **more})
+    return build_run(config, load_image_set(config, "train"), None)
+
+
+def measure_steps(settings: dict[str, Any], rounds: int) -> None:
+    run = build(settings)
+    batch = run.batches.take((0, 1), None).to(run.device)
+    numbers = iter(range(10**9))
+    with tempfile.TemporaryDirectory() as folder:
+        history = StepHistory(Path(folder), 0)
+        interleaved(rounds, run.device, **{
+            "bare": lambda: bare_step(run, batch),
+            "with data": lambda: bare_step(run, run.batches.take((next(numbers), 1), None)),
+            "full": lambda: full_step(run, history),
+        })  # fmt: skip
+        history.close()
+
+
+def measure_frozen(settings: dict[str, Any], rounds: int, encoder: str, size: int) -> None:
+    more = {"support_encoder": encoder, "support_size": size, "support_pretrained": False}
+    anew, once = (build(settings, support_encoder_lr_mult=0.0, **more) for _ in range(2))
+    anew.frozen_features = None
+    batches = [once.batches.take((n, 1), None).to(once.device) for n in range(4)]
+    for batch in batches:
+        once.shots(batch)  # what is encoded once is not part of a step
+    turns = iter(range(10**9))
+    print(f" {encoder} at {size} px")
+    interleaved(
+        rounds,
+        once.device,
+        anew=lambda: bare_step(anew, batches[next(turns) % 4]),
+        once=lambda: bare_step(once, batches[next(turns) % 4]),
+    )
+
+
+def measure_memory(settings: dict[str, Any], steps: int) -> None:
+    run = build(settings)
+    for step in range(steps + 1):
+        if step % (steps // 5) == 0 or step == steps // 20:
+            print(f"  step {step:5d}: {memory(run.device) / 1e6:8.1f} MB", flush=True)
+        training_step(run)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60)
-    rounds = parser.parse_args().rounds
-    torch.set_num_threads(1)
-    config = TrainConfig(
-        n_way=8, n_query=1, batch_size=1, gradient_accumulation=1, lr=1e-3, device="cpu"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    run = build_run(config, load_image_set(config, "train"), None)
-    batch = run.source.batch(0, 1)
-    times: dict[str, list[float]] = {"bare": [], "with data": [], "full": []}
-    with tempfile.TemporaryDirectory() as folder:
-        history = StepHistory(Path(folder), 0)
-        for _ in range(rounds):
-            times["bare"].append(seconds(lambda: bare_step(run, batch)))
-            times["with data"].append(seconds(lambda: bare_step(run)))
-            times["full"].append(seconds(lambda: full_step(run, history)))
-        history.close()
-    medians = {name: statistics.median(values[5:]) for name, values in times.items()}
-    for name, median in medians.items():
-        print(f"{name:<10} {1000 * median:7.1f} ms   {median / medians['bare']:.3f} x bare")
+    parser.add_argument("parts", nargs="*", default=["step", "frozen"])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--image_size", type=int, default=128)
+    parser.add_argument("--mixed_precision", default="off", choices=["off", "bf16", "fp16"])
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = {
+        "n_way": 8, "n_query": 1, "batch_size": 1, "gradient_accumulation": 1, "lr": 1e-3, "threads": 1,
+        "epochs": 10**6, "device": options.device, "image_size": options.image_size,
+        "mixed_precision": options.mixed_precision, "compile": options.compile,
+    }  # fmt: skip
+    for part in options.parts:
+        print(part, flush=True)
+        if part == "step":
+            measure_steps(settings, options.rounds)
+        elif part == "frozen":
+            measure_frozen(settings, options.rounds, "small_conv", 48)
+            measure_frozen(settings, options.rounds, "vit_small_patch14_dinov2.lvd142m", 98)
+        elif part == "memory":
+            measure_memory(settings, options.steps)
+        else:
+            parser.error(f"{part}: must be step, frozen or memory")
+    if options.device == "cuda":
+        print(f"peak GPU memory {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
 
 
 if __name__ == "__main__":

@@ -265,6 +265,11 @@ class TrainConfig(
         return {name: getattr(self, name) for name in HealthConfig.model_fields}
 
     @property
+    def train_split(self) -> Literal["train", "shots"]:
+        """What a run of this stage learns from."""
+        return "shots" if self.stage == 3 else "train"
+
+    @property
     def batches_per_epoch(self) -> int:
         """Forward passes an epoch."""
         return math.ceil(self.n_episodes / (self.batch_size if self.stage > 1 else 1))

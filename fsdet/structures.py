@@ -19,9 +19,9 @@ class Targets:
     mask: Tensor
     """(B, M) bool, True where there is an object."""
 
-    def to(self, move: Callable[[Tensor], Tensor]) -> Targets:
-        """The same with `move` applied to every tensor."""
-        return Targets(move(self.boxes), move(self.labels), move(self.mask))
+    def map(self, change: Callable[[Tensor], Tensor]) -> Targets:
+        """The same with `change` applied to every tensor."""
+        return Targets(change(self.boxes), change(self.labels), change(self.mask))
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,22 @@ class Batch:
     """(E, n_way, n_shot) which crops of the image set these are: class * V + variant."""
     classes: Tensor
     """(E, n_way) the dataset's class of each way."""
+    image_ids: Tensor
+    """(B,) which images of the image set these are."""
 
     def to(self, device: str) -> Batch:
         """The same on `device`; copies from pinned memory do not block."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with `change` applied to every tensor but the ids, which are looked up on the host."""
         return Batch(
-            move(self.images),
-            self.targets.to(move),
-            move(self.supports),
-            self.support_ids,  # looked up on the host
-            move(self.classes),
+            change(self.images),
+            self.targets.map(change),
+            change(self.supports),
+            self.support_ids,
+            change(self.classes),
+            self.image_ids,
         )
 
     def swapped(self) -> Batch:

@@ -40,7 +40,7 @@ def train(
     """
     import torch
 
-    from fsdet.data.sources import load_image_set
+    from fsdet.data.sources import load_image_set, log_problems
     from fsdet.engine.logs import debug_log
     from fsdet.engine.trainer import run_training
 
@@ -48,7 +48,7 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     prepare(config)
-    image_set = load_image_set(config, "train")
+    image_set = load_image_set(config, config.train_split)
     try:
         config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,6 +57,7 @@ def train(
         ) from None
     save_config(config, config.checkpoint_dir / "config.yaml")
     with debug_log(config.checkpoint_dir), torch.autograd.set_detect_anomaly(config.debug):
+        log_problems(config)
         return run_training(config, image_set, on_report, resume)
 
 
@@ -66,14 +67,13 @@ def check(config: TrainConfig) -> None:
     Raises:
         FsdetError: the first one that cannot be used.
     """
-    from fsdet.data.yolo import read_description
+    from fsdet.data.sources import check_data
     from fsdet.engine.checkpoint import check_architecture, load_checkpoint
     from fsdet.models.backbone import Backbone, load_yolo_weights
     from fsdet.models.support_encoder import check_support_encoder
 
     check_support_encoder(config.support_encoder)
-    if config.dataset == "yolo":
-        read_description(config)
+    check_data(config)
     if config.yolo_weights is not None:
         load_yolo_weights(Backbone(), config.yolo_weights)
     if config.resume is not None:
@@ -90,7 +90,7 @@ def prepare(config: TrainConfig) -> None:
     """
     from fsdet.data.sources import load_image_set
 
-    for split in ("train", "val", "base"):
+    for split in (config.train_split, config.novel_split, "base"):
         load_image_set(config, split)
 
 

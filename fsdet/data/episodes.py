@@ -2,6 +2,9 @@
 
 Every draw is a function of (seed, index) alone: a resumed run needs to remember nothing but its step,
 and evaluation episodes are the same for every run.
+
+No episode shows a support crop that was cut from one of its query images. Where a draw leaves a class no other
+crop, the queries are drawn again with an image per class kept back for its crop.
 """
 
 from __future__ import annotations
@@ -14,14 +17,18 @@ import torch
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array, ImageSet
 from fsdet.data.transforms import mirror
+from fsdet.errors import DataError
 from fsdet.structures import Batch, Targets
 
 EMPTY_QUERIES = 0.1
 """Part of the query images that show none of the episode's classes."""
 BASE_CROPS = 48
 """Support crops of random base classes in a batch of stage 1."""
+REDRAWS = 100
+"""Times that an episode is drawn again before its set is refused."""
 EVAL_SEED = 20_000
 """Seed of all evaluation episodes, kept apart from those of training."""
+NONE = np.empty(0, np.int64)
 
 
 class EpisodeSource:
@@ -48,31 +55,76 @@ class EpisodeSource:
         """One episode; the same index gives the same episode."""
         rng = np.random.default_rng((self.seed, index))
         classes = rng.choice(self.image_set.usable_classes, self.n_way, replace=False)
-        images = np.concatenate([self._queries(rng, label, classes) for label in classes])
+        images = self._queries(rng, classes)
+        if not self._has_crops(classes, images):
+            classes, images = self._redrawn(rng, classes)
         variants = np.stack([self._variants(rng, label, images) for label in classes])
         crops = SupportCrops(classes[:, None], variants)
         return _episode_batch(self.image_set, images, classes, crops, rng if self.augment else None)
 
-    def _queries(self, rng: np.random.Generator, label: int, classes: Array) -> Array:
+    def _queries(self, rng: np.random.Generator, classes: Array, kept_back: Array = NONE) -> Array:
+        """(n_way * n_query,): images that show each class, a few of them exchanged for ones without any."""
+        return np.concatenate(
+            [self._queries_of(rng, label, classes, kept_back) for label in classes]
+        )
+
+    def _queries_of(
+        self, rng: np.random.Generator, label: int, classes: Array, kept_back: Array
+    ) -> Array:
         shown = self.image_set.images_of_class[label]
+        shown = shown[~np.isin(shown, kept_back)] if len(kept_back) else shown
         chosen = rng.choice(shown, self.n_query, replace=len(shown) < self.n_query)
         for position in np.flatnonzero(rng.random(self.n_query) < EMPTY_QUERIES):
-            chosen[position] = self._image_without(rng, classes, otherwise=int(chosen[position]))
+            empty = self._image_without(rng, classes)
+            if empty is not None and empty not in kept_back:
+                chosen[position] = empty
         return chosen
 
-    def _image_without(self, rng: np.random.Generator, classes: Array, otherwise: int) -> int:
-        for image in rng.integers(0, len(self.image_set.images), 20):
+    def _image_without(self, rng: np.random.Generator, classes: Array) -> int | None:
+        for image in rng.integers(0, len(self.image_set), 20):
             _, labels = self.image_set.objects(int(image))
             if not np.isin(labels, classes).any():
                 return int(image)
-        return otherwise
+        return None
+
+    def _has_crops(self, classes: Array, queries: Array) -> bool:
+        return all(len(self.image_set.free_crops(label, queries)) for label in classes)
+
+    def _redrawn(self, rng: np.random.Generator, classes: Array) -> tuple[Array, Array]:
+        """Classes and queries that leave each class a crop."""
+        without: set[int] = set()
+        for _ in range(REDRAWS):
+            kept_back = self._kept_back(rng, classes)
+            lost = [
+                c for c in classes if np.isin(self.image_set.images_of_class[c], kept_back).all()
+            ]
+            if not lost:
+                return classes, self._queries(rng, classes, kept_back)
+            without.update(map(int, lost))
+            classes = rng.choice(self.image_set.usable_classes, self.n_way, replace=False)
+        names = ", ".join(
+            self.image_set.names[c] if self.image_set.names else str(c) for c in without
+        )
+        raise DataError(
+            f"n_way: no {self.n_way} classes can be searched together, because the supports of one would be cut "
+            f"from the only image of another ({names}); lower n_way or give these classes more images"
+        )
+
+    def _kept_back(self, rng: np.random.Generator, classes: Array) -> Array:
+        """Images that are not to be queries, so that each class has a crop from one of them or from elsewhere."""
+        kept: list[int] = []
+        for label in rng.permutation(classes):
+            origins = self.image_set.origins(label)
+            if not np.isin(origins, [-1, *kept]).any():
+                kept.append(int(rng.choice(origins)))
+        return np.array(kept, np.int64)
 
     def _variants(self, rng: np.random.Generator, label: int, queries: Array) -> Array:
-        """(n_shot,): crops of the class that were not cut from a query image."""
-        origin = self.image_set.support_images[label]
-        free = np.flatnonzero(~np.isin(origin, queries))
-        pool = free if len(free) else np.arange(len(origin))
-        return rng.choice(pool, self.n_shot, replace=len(pool) < self.n_shot)
+        """(n_shot,): crops of the class that were not cut from a query image; repeated only when used up."""
+        pool = self.image_set.free_crops(label, queries)
+        if len(pool) < self.n_shot:
+            return np.resize(rng.permutation(pool), self.n_shot)
+        return rng.choice(pool, self.n_shot, replace=False)
 
 
 class BaseSource:
@@ -93,17 +145,18 @@ class BaseSource:
         images = np.array([self._image(position) for position in range(first, first + count)])
         classes = rng.choice(self.image_set.usable_classes, self.n_crops, replace=False)
         variants = rng.integers(0, self.image_set.supports.shape[1], self.n_crops)
+        variants %= self.image_set.support_counts[classes]  # changes nothing where all crops differ
         crops = SupportCrops(classes[:, None], variants[:, None])
         return _episode_batch(self.image_set, images, None, crops, rng)
 
     def _image(self, position: int) -> int:
-        lap, place = divmod(position, len(self.image_set.images))
+        lap, place = divmod(position, len(self.image_set))
         if lap != self._lap:
             self._lap, self._order = lap, self._permutation(lap)
         return int(self._order[place])
 
     def _permutation(self, lap: int) -> Array:
-        return np.random.default_rng((self.seed, lap)).permutation(len(self.image_set.images))
+        return np.random.default_rng((self.seed, lap)).permutation(len(self.image_set))
 
 
 class SupportCrops(NamedTuple):
@@ -125,7 +178,7 @@ def _episode_batch(
     """Tensors of one episode; `ways` keeps only objects of these classes and numbers them by way."""
     pixels, boxes, labels = [], [], []
     for image in images:
-        picture = np.asarray(image_set.images[image])
+        picture = image_set.image(image)
         corners, names = image_set.objects(int(image))
         if ways is not None:
             way = np.argmax(names[:, None] == ways, axis=1)
@@ -143,6 +196,7 @@ def _episode_batch(
         supports=_channels_first(image_set.supports[crops.classes, crops.variants])[None],
         support_ids=torch.from_numpy(numbers)[None],
         classes=torch.from_numpy(crops.classes[:, 0])[None],
+        image_ids=torch.from_numpy(images),
     )
 
 
@@ -182,4 +236,5 @@ def _concatenate(episodes: list[Batch]) -> Batch:
         supports=torch.cat([e.supports for e in episodes]),
         support_ids=torch.cat([e.support_ids for e in episodes]),
         classes=torch.cat([e.classes for e in episodes]),
+        image_ids=torch.cat([e.image_ids for e in episodes]),
     )

@@ -1,33 +1,37 @@
-"""`ImageSet`: decoded images with boxes and support crops, memory-mapped and shared by all runs of a machine.
+"""`ImageSet`: images with boxes and support crops, memory-mapped and shared by all runs of a machine.
 
-Every source (`openmoji`, `yolo`) fills one of these; what trains and what evaluates sees nothing else.
+Every source (`openmoji`, `yolo`, `coco`, `refdet`) ends in one of these; what trains and what evaluates sees
+nothing else.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock
+
+from fsdet.config import DataConfig
+from fsdet.data.cache import Recipe, cache_root, cached
+
+__all__ = ["Array", "ImageSet", "Split", "cache_root", "cached_image_set"]
 
 Array = np.ndarray[Any, Any]
+
+Split = Literal["train", "base", "val", "test", "shots"]
+"""`train` and `base` show base classes (training and evaluation images), `val` and `test` novel ones (evaluation
+images), `shots` the K annotated instances of each novel class that stage 3 learns from."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of one split; all arrays may be memory maps."""
+    """N images of one split; large arrays are memory maps."""
 
     images: Array
-    """(N, S, S, 3) uint8 RGB."""
+    """(R, S, S, 3) uint8 RGB; several sets may be views on one array, see `rows`."""
     offsets: Array
     """(N + 1,) int64: the objects of image i are `offsets[i]:offsets[i + 1]`."""
     boxes: Array
@@ -37,79 +41,104 @@ class ImageSet:
     supports: Array
     """(C, V, s, s, 3) uint8: V support crops of every class."""
     support_images: Array
-    """(C, V) int64: the image a crop was cut from, -1 if from none of these."""
+    """(C, V) int64: the image of this set that a crop was cut from, -1 if from none of them."""
+    support_counts: Array = None  # type: ignore[assignment]
+    """(C,) int64: how many crops of a class are different; the others repeat them. Left out: V."""
+    rows: Array = None  # type: ignore[assignment]
+    """(N,) int64: where each image lies in `images`. Left out: image i is `images[i]`."""
+    groups: Array = None  # type: ignore[assignment]
+    """(N,) int64: the video that an image is a frame of, as the class of its object; -1 for none. Images of a
+    video stand in the order of time. Left out: -1."""
+    names: tuple[str, ...] = ()
+    """Name of each class; empty where they have none."""
+
+    def __post_init__(self) -> None:
+        classes, crops = self.support_images.shape
+        defaults = {
+            "support_counts": np.full(classes, crops),
+            "rows": np.arange(len(self)),
+            "groups": np.full(len(self), -1),
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
     @property
     def n_classes(self) -> int:
         """Number of classes, C."""
         return len(self.supports)
 
+    def image(self, index: int) -> Array:
+        """(S, S, 3) uint8 RGB."""
+        return np.asarray(self.images[self.rows[index]])
+
     def objects(self, image: int) -> tuple[Array, Array]:
         """Boxes (m, 4) and labels (m,) of one image."""
         span = slice(int(self.offsets[image]), int(self.offsets[image + 1]))
         return self.boxes[span], self.labels[span]
 
+    def origins(self, label: int) -> Array:
+        """(n,): the image that each of the different crops of a class was cut from, -1 if from none."""
+        return self.support_images[label, : self.support_counts[label]]
+
+    def free_crops(self, label: int, queries: Array) -> Array:
+        """The different crops of a class that were not cut from an image of `queries`."""
+        return np.flatnonzero(~np.isin(self.origins(label), queries))
+
     @cached_property
     def images_of_class(self) -> list[Array]:
         """For every class the sorted indices of the images that show it."""
-        image_of_object = np.repeat(np.arange(len(self.images)), np.diff(self.offsets))
+        image_of_object = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         pairs = np.unique(np.stack([np.asarray(self.labels), image_of_object], axis=1), axis=0)
         bounds = np.searchsorted(pairs[:, 0], np.arange(self.n_classes + 1))
         return [pairs[bounds[c] : bounds[c + 1], 1] for c in range(self.n_classes)]
 
     @cached_property
     def usable_classes(self) -> Array:
-        """Classes that at least one image shows."""
-        return np.flatnonzero([len(images) > 0 for images in self.images_of_class])
+        """Classes that an image shows for which there is a crop from elsewhere."""
+        return np.flatnonzero([self._is_usable(label) for label in range(self.n_classes)])
+
+    def _is_usable(self, label: int) -> bool:
+        shown, origins = self.images_of_class[label], self.origins(label)
+        if len(shown) > 1:
+            return len(origins) > 0
+        return len(shown) == 1 and bool((origins != shown[0]).any())
 
 
-def cache_root(cache_dir: Path | None) -> Path:
-    """The folder of all caches: `cache_dir`, else $FSDET_CACHE, else ~/.cache/fsdet."""
-    return cache_dir or Path(os.environ.get("FSDET_CACHE") or Path.home() / ".cache" / "fsdet")
+ARRAYS = ("images", "offsets", "boxes", "labels", "supports", "support_images")
+"""What is stored of a set that has an entry of its own."""
+LARGE = ("images", "supports")
 
 
 def cached_image_set(
-    root: Path, name: str, recipe: dict[str, Any], build: Callable[[], ImageSet]
+    config: DataConfig, recipe: Recipe, names: tuple[str, ...], build: Callable[[], ImageSet]
 ) -> ImageSet:
-    """The image set that `recipe` describes, built once per machine.
-
-    Processes that ask at the same time wait for the one that builds. The set appears under its
-    final name only when complete, so a killed builder leaves nothing that looks finished.
+    """The image set that `recipe` describes, built in memory once per machine.
 
     Args:
-        root: folder of all caches.
-        name: readable first part of the entry's name.
-        recipe: everything the content depends on; its hash is the second part.
-        build: makes the set in memory.
+        config: where the cache is and what it may hold.
+        recipe: everything the content depends on.
+        names: of the classes.
+        build: makes the set.
+
+    Raises:
+        DataError: it would not fit.
     """
-    text = json.dumps(recipe, sort_keys=True)
-    folder = root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if not folder.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):
-            if not folder.exists():
-                _write(build(), folder, text)
-    return _read(folder)
+    return replace(cached(config, recipe, lambda part: _write(build(), part), _read), names=names)
 
 
-def _write(image_set: ImageSet, folder: Path, recipe: str) -> None:
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        for item in fields(ImageSet):
-            np.save(part / f"{item.name}.npy", getattr(image_set, item.name))
-        (part / "recipe.json").write_text(recipe, encoding="utf-8")
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+def _write(image_set: ImageSet, folder: Path) -> None:
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(image_set, name))
 
 
 def _read(folder: Path) -> ImageSet:
-    large = ("images", "supports")
     return ImageSet(
         **{
-            item.name: np.load(
-                folder / f"{item.name}.npy", mmap_mode="r" if item.name in large else None
-            )
-            for item in fields(ImageSet)
+            name: np.load(folder / f"{name}.npy", mmap_mode="r" if name in LARGE else None)
+            for name in ARRAYS
         }
     )

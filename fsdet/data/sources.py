@@ -1,25 +1,84 @@
-"""Which image sets a config names: one for training, and fixed ones for evaluation."""
+"""Which image sets a config names: one for training, fixed ones for evaluation, and the shots of stage 3.
+
+A dataset is read once per process: what is changed on the disk afterwards is seen by the next process.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from fsdet.config import DataConfig
-from fsdet.data.image_set import ImageSet
-from fsdet.data.openmoji import Split, load_openmoji
-from fsdet.data.yolo import load_yolo
+from fsdet.data.annotated import READERS, Annotated, build_set, open_annotated
+from fsdet.data.cache import cache_root
+from fsdet.data.image_set import ImageSet, Split
+from fsdet.data.openmoji import load_openmoji
+from fsdet.data.records import Dataset
+from fsdet.data.report import log_report
+from fsdet.data.splits import split_classes
 from fsdet.errors import DataError
 
 
 def load_image_set(config: DataConfig, split: Split) -> ImageSet:
-    """The image set of `split`: `train`, `base`, `val` or `test`.
+    """The image set of `split`: `train`, `base`, `val`, `test` or `shots`.
 
     Raises:
         DataError: the dataset is not there, is broken, or has too few classes.
     """
-    load = load_yolo if config.dataset == "yolo" else load_openmoji
-    image_set = load(config, split)
+    image_set = _loaded(_settings(config), split)
     if len(image_set.usable_classes) < config.n_way:
+        cure = "raise k_shot" if split == "shots" else "give more images"
         raise DataError(
             f"{config.data_root or config.dataset}: an episode needs n_way = {config.n_way} classes, but split "
-            f"'{split}' shows {len(image_set.usable_classes)}; lower n_way or give more images"
+            f"'{split}' shows {len(image_set.usable_classes)} of {image_set.n_classes} in an image and with a support "
+            f"from elsewhere; lower n_way, {cure} or choose other classes"
         )
     return image_set
+
+
+def load_annotated(config: DataConfig) -> Annotated:
+    """The decoded and checked dataset that all splits of a config other than `openmoji`'s come from.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    return _annotated(_settings(config))
+
+
+def check_data(config: DataConfig) -> None:
+    """Look at the descriptions, annotations and class names of a dataset without decoding an image.
+
+    Raises:
+        DataError: the first thing that cannot be used.
+    """
+    if config.dataset != "openmoji":
+        dataset = _read(_settings(config))
+        split_classes(config, dataset.names, range(len(dataset.names)))
+
+
+def log_problems(config: DataConfig) -> None:
+    """Say in one warning what is broken in the dataset, if anything, and what becomes of it."""
+    if config.dataset != "openmoji":
+        log_report(str(config.data_root), load_annotated(config).problems)
+
+
+def _settings(config: DataConfig) -> DataConfig:
+    """The data settings alone, with the cache named, so that they can serve as a key."""
+    settings = {name: getattr(config, name) for name in DataConfig.model_fields}
+    return DataConfig(**{**settings, "cache_dir": cache_root(config.cache_dir)})
+
+
+@lru_cache(maxsize=8)
+def _loaded(config: DataConfig, split: Split) -> ImageSet:
+    if config.dataset == "openmoji":
+        return load_openmoji(config, split)
+    return build_set(_annotated(config), config, split)
+
+
+@lru_cache(maxsize=2)
+def _annotated(config: DataConfig) -> Annotated:
+    return open_annotated(config, _read(config))
+
+
+@lru_cache(maxsize=2)
+def _read(config: DataConfig) -> Dataset:
+    return READERS[config.dataset](config)

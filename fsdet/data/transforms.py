@@ -29,13 +29,31 @@ def letterbox(image: Array, boxes: Array, size: int) -> tuple[Array, Array]:
     """
     from PIL import Image
 
-    height, width = image.shape[:2]
-    scale = size / max(height, width)
-    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    left, top = (size - new_width) // 2, (size - new_height) // 2
+    extent = np.array(image.shape[1::-1])
+    (width, height), (left, top) = _fitted(extent, size)
     canvas = np.full((size, size, 3), 114, np.uint8)
-    canvas[top : top + new_height, left : left + new_width] = np.asarray(
-        Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    canvas[top : top + height, left : left + width] = np.asarray(
+        Image.fromarray(image).resize((int(width), int(height)), Image.Resampling.BILINEAR)
     )
-    stretch = np.array([new_width / width, new_height / height] * 2, np.float32)
-    return canvas, boxes * stretch + np.array([left, top] * 2, np.float32)
+    return canvas, letterbox_boxes(boxes, extent[None], size)
+
+
+def letterbox_boxes(boxes: Array, extents: Array, size: int) -> Array:
+    """Where `letterbox` puts boxes.
+
+    Args:
+        boxes: (m, 4) xyxy in pixels of their images.
+        extents: (m, 2) or (1, 2) width and height of the image of each box.
+        size: side of the square.
+    """
+    fitted, corner = _fitted(extents, size)
+    stretch = (fitted / extents).astype(np.float32)
+    moved = boxes * np.tile(stretch, 2) + np.tile(corner.astype(np.float32), 2)
+    return moved.astype(np.float32)
+
+
+def _fitted(extents: Array, size: int) -> tuple[Array, Array]:
+    """Width and height that an image of `extents` (…, 2) is scaled to, and its left and upper margin."""
+    scale = size / extents.max(axis=-1, keepdims=True)
+    fitted = np.maximum(1, np.round(extents * scale)).astype(np.int64)
+    return fitted, (size - fitted) // 2

@@ -1,59 +1,51 @@
-"""Real images in the Ultralytics YOLO layout: a data.yaml, and images/ and labels/ side by side."""
+"""Reads the Ultralytics YOLO layout: a data.yaml, and images/ and labels/ side by side.
+
+`train` and `val` of data.yaml are a folder, a list of folders, or a text file that lists images. A label line is
+`class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 …`, in fractions of the image; a polygon counts as the box
+around it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 
 from fsdet.config import DataConfig
-from fsdet.data.image_set import Array, ImageSet, cache_root, cached_image_set
-from fsdet.data.transforms import letterbox
+from fsdet.data.image_set import Array
+from fsdet.data.patience import patiently
+from fsdet.data.records import Dataset, Part, Picture, Record
+from fsdet.data.report import Problems
 from fsdet.errors import DataError
-from fsdet.progress import progress
 
-NOVEL_FRACTION = 0.25
-"""Part of the classes that are novel; half of them for validation, half for test."""
-SUPPORT_VARIANTS = 8
-"""Support crops kept per class."""
-SUPPORT_MARGIN = 0.1
-"""Context around a support crop, as a part of its box on every side."""
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+PARTS: dict[Part, str] = {"train": "train", "eval": "val"}
+"""Part of the data -> key of data.yaml."""
 
 
-def load_yolo(config: DataConfig, split: str) -> ImageSet:
-    """The images of one split, from the cache or decoded into it.
-
-    Classes are split by a fixed shuffle: the first quarter is novel, of which every other class
-    validates and the rest tests. `train` holds the training images, the others the validation images.
+def read_yolo(config: DataConfig) -> Dataset:
+    """All images that data.yaml names, with the boxes of their label files.
 
     Raises:
-        DataError: missing or broken files.
+        DataError: the description is missing or broken, or a folder holds no images.
     """
     root, description = read_description(config)
-    folder = root / str(description["train" if split == "train" else "val"])
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DataError(
-            f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); check data_root"
-        )
-    classes = split_classes(class_names(description), split)
-    stamp = "\n".join(f"{f.relative_to(root)} {f.stat().st_size} {_label_text(f)}" for f in files)
-    recipe = {
-        "source": "yolo",
-        "version": 1,
-        "content": hashlib.sha256(stamp.encode()).hexdigest(),
-        "classes": classes,
-        "image_size": config.image_size,
-        "support_size": config.support_size,
-    }
-    build = partial(_build, files, classes, config.image_size, config.support_size)
-    return cached_image_set(cache_root(config.cache_dir), f"yolo-{split}", recipe, build)
+    names = class_names(description)
+    problems = Problems()
+    files = [
+        (part, file)
+        for part, key in PARTS.items()
+        for file in _image_files(root, description[key], key)
+    ]
+    records = tuple(
+        _record(file, part, root, problems) for part, file in patiently(files, "reading labels")
+    )
+    for file in _orphans([file for _, file in files]):
+        problems.add("label file without image", _place(file, root))
+    return Dataset(root, names, records, fractions=True, problems=problems)
 
 
 def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
@@ -74,28 +66,97 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
     if not isinstance(description, dict | None):
         raise DataError(f"{file}: must hold `key: value` lines with the keys train, val and names")
     description = description or {}
-    missing = [k for k in ("train", "val", "names") if k not in description]
+    missing = [k for k in ("train", "val", "names") if not description.get(k)]
     if missing:
         raise DataError(
             f"{file}: needs the keys train, val and names, but lacks {', '.join(missing)}"
         )
-    return (file.parent / str(description.get("path", "."))).resolve(), description
+    class_names(description, file)
+    return (file.parent / str(description.get("path") or ".")).resolve(), description
 
 
-def class_names(description: dict[str, Any]) -> list[str]:
-    """Names by index; `names` may be a list or a mapping from index."""
+def class_names(description: dict[str, Any], file: Path = Path("data.yaml")) -> tuple[str, ...]:
+    """Names by index; `names` may be a list or a mapping from each index 0 … n - 1.
+
+    Raises:
+        DataError: an index is missing or no number, or a name stands for two classes.
+    """
     names = description["names"]
     if isinstance(names, dict):
-        return [str(names[i]) for i in sorted(names)]
-    return [str(name) for name in names]
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise DataError(
+                f"{file}: names: must be numbered 0 to {len(names) - 1}, but has {list(names)[:5]}; "
+                "number the classes without a gap"
+            )
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list):
+        raise DataError(f"{file}: names: must be a list or a mapping, but is {names!r}")
+    listed = [str(name) for name in names]
+    twice = sorted({name for name in listed if listed.count(name) > 1})
+    if twice:
+        raise DataError(f"{file}: names: '{twice[0]}' stands for two classes; rename one")
+    return tuple(listed)
 
 
-def split_classes(names: list[str], split: str) -> list[int]:
-    """Class indices of a split, in ascending order; base, val and test are disjoint."""
-    order = np.random.default_rng(0).permutation(len(names)).tolist()
-    count = round(len(names) * NOVEL_FRACTION)
-    parts = {"val": order[:count:2], "test": order[1:count:2]}
-    return sorted(parts.get(split, order[count:]))
+def _image_files(root: Path, value: object, key: str) -> Iterator[Path]:
+    places = value if isinstance(value, list) else [value]
+    found = [file for place in places for file in _files_of(root / str(place))]
+    if not found:
+        raise DataError(
+            f"{root / str(places[0])}: holds no images ({', '.join(sorted(SUFFIXES))}); check data_root and "
+            f"the key {key} of data.yaml"
+        )
+    return iter(found)
+
+
+def _files_of(place: Path) -> list[Path]:
+    if place.suffix == ".txt" and place.is_file():
+        lines = place.read_text(encoding="utf-8").splitlines()
+        return [place.parent / line.strip() for line in lines if line.strip()]
+    return sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def _orphans(images: list[Path]) -> list[Path]:
+    """Label files beside those of `images` that belong to none."""
+    labels = {_label_file(image) for image in images}
+    folders = sorted({file.parent for file in labels})
+    there = [file for folder in folders for file in sorted(folder.glob("*.txt"))]
+    return [file for file in there if file not in labels and file.name != "classes.txt"]
+
+
+def _place(file: Path, root: Path) -> Path:
+    return file.relative_to(root) if file.is_relative_to(root) else file
+
+
+def _record(file: Path, part: Part, root: Path, problems: Problems) -> Record:
+    label_file = _label_file(file)
+    place = _place(label_file, root)
+    try:
+        text = label_file.read_text(encoding="utf-8")
+        if not text.strip():
+            problems.add("label file empty", place)
+    except FileNotFoundError:
+        problems.add("label file missing", place)
+        text = ""
+    except UnicodeDecodeError:
+        problems.add("label line malformed", place)
+        text = ""
+    boxes, labels = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            label, box = _parsed(line)
+        except ValueError:
+            if line.strip():
+                problems.add("label line malformed", f"{place}:{number}")
+            continue
+        boxes.append(box)
+        labels.append(label)
+    return Record(
+        Picture(file),
+        part,
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(labels, np.int64),
+    )
 
 
 def _label_file(image: Path) -> Path:
@@ -107,73 +168,19 @@ def _label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _label_text(image: Path) -> str:
-    try:
-        return _label_file(image).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError:
-        raise DataError(
-            f"{_label_file(image)}: not a UTF-8 text file; write its labels anew"
-        ) from None
+def _parsed(line: str) -> tuple[int, Array]:
+    """Class and box xyxy in fractions of one line.
 
-
-def _read_labels(image: Path, width: int, height: int, classes: list[int]) -> tuple[Array, Array]:
-    """Boxes xyxy in pixels inside the image, and labels as positions in `classes`."""
-    boxes, labels = [], []
-    for number, line in enumerate(_label_text(image).splitlines(), 1):
-        try:
-            name, cx, cy, w, h = np.array(line.split()[:5], np.float64)
-            if not np.isfinite([name, cx, cy, w, h]).all():
-                raise ValueError
-        except ValueError:
-            raise DataError(
-                f"{_label_file(image)}:{number}: must be 'class cx cy w h', but is {line!r}"
-            ) from None
-        if int(name) in classes:
-            box = np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]).clip(0, 1)
-            box *= [width, height, width, height]
-            if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
-                boxes.append(box)
-                labels.append(classes.index(int(name)))
-    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64)
-
-
-def _build(files: list[Path], classes: list[int], size: int, support_size: int) -> ImageSet:
-    images, all_boxes, all_labels = [], [], []
-    crops: list[list[tuple[int, Array]]] = [[] for _ in classes]
-    for number, file in enumerate(progress(files, "decoding images")):
-        try:
-            with Image.open(file) as opened:
-                picture = np.asarray(opened.convert("RGB"))
-        except (OSError, ImportError, SyntaxError) as error:  # as Pillow and its plug-ins complain
-            raise DataError(f"{file}: cannot be decoded as an image ({error}); remove it") from None
-        boxes, labels = _read_labels(file, picture.shape[1], picture.shape[0], classes)
-        for box, label in zip(boxes, labels, strict=True):
-            if len(crops[label]) < SUPPORT_VARIANTS:
-                crops[label].append((number, _crop(picture, box, support_size)))
-        image, boxes = letterbox(picture, boxes, size)
-        images.append(image)
-        all_boxes.append(boxes)
-        all_labels.append(labels)
-    supports = np.zeros((len(classes), SUPPORT_VARIANTS, support_size, support_size, 3), np.uint8)
-    origins = np.full((len(classes), SUPPORT_VARIANTS), -1)
-    for label, found in enumerate(crops):
-        for variant in range(SUPPORT_VARIANTS if found else 0):
-            origins[label, variant], supports[label, variant] = found[variant % len(found)]
-    return ImageSet(
-        images=np.stack(images),
-        offsets=np.cumsum([0, *(len(labels) for labels in all_labels)]),
-        boxes=np.concatenate(all_boxes).astype(np.float32),
-        labels=np.concatenate(all_labels),
-        supports=supports,
-        support_images=origins,
-    )
-
-
-def _crop(picture: Array, box: Array, size: int) -> Array:
-    """The object with a little context, letterboxed to a square."""
-    margin = SUPPORT_MARGIN * (box[2:] - box[:2])
-    left, top = np.maximum(box[:2] - margin, 0).astype(int)
-    right, bottom = np.ceil(np.minimum(box[2:] + margin, picture.shape[1::-1])).astype(int)
-    return letterbox(picture[top:bottom, left:right], np.zeros((0, 4), np.float32), size)[0]
+    Raises:
+        ValueError: it is neither a box nor a polygon.
+    """
+    values = np.array(line.split(), np.float64)
+    if not len(values) or not np.isfinite(values[0]) or values[0] != int(values[0]):
+        raise ValueError
+    if len(values) >= 7 and len(values) % 2:
+        corners = values[1:].reshape(-1, 2)
+        return int(values[0]), np.concatenate([corners.min(0), corners.max(0)])
+    if len(values) not in (5, 6):  # a sixth value is the confidence of a predicted label
+        raise ValueError
+    centre, half = values[1:3], values[3:5] / 2
+    return int(values[0]), np.concatenate([centre - half, centre + half])

@@ -31,8 +31,12 @@ def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> N
         torch.save({"format": FORMAT, "config": config.model_dump(mode="json"), **state}, part)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
+
+    Args:
+        path: file that `save_checkpoint` wrote.
+        setting: what names it, for the message.
 
     Raises:
         CheckpointError: missing, damaged, or not one of ours.
@@ -40,16 +44,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: resume: no such checkpoint; check the path") from None
+        raise CheckpointError(f"{path}: {setting}: no such checkpoint; check the path") from None
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path}: resume: not a checkpoint that can be read ({reason}); name a file that "
+            f"{path}: {setting}: not a checkpoint that can be read ({reason}); name a file that "
             "`python -m fsdet.train` wrote"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: resume: not a checkpoint of this trainer; backbone weights of the Ultralytics "
+            f"{path}: {setting}: not a checkpoint of this trainer; backbone weights of the Ultralytics "
             "package go to --yolo_weights"
         )
     return state

@@ -1,8 +1,4 @@
-"""AP over fixed episodes, with the swap control.
-
-COCO semantics by faster-coco-eval: detections are matched within one image and one class, AP is the
-101-point interpolated mean. A class counts anew in every episode, so the result is a mean over episodes
-and has a standard error over them.
+"""What a detector is worth: AP over fixed episodes, the swap control beside it, ST-IoU over videos.
 
 The swap control is the same episodes with every class given another class's supports. A detector that
 ignores its supports scores the same; the gap between the two is what the supports are worth.
@@ -10,210 +6,206 @@ ignores its supports scores the same; the gap between the two is what the suppor
 
 from __future__ import annotations
 
-import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
-from faster_coco_eval import COCO, COCOeval_faster
-from torch import Tensor
-from torchvision.ops import batched_nms
 
 from fsdet.config import TrainConfig
 from fsdet.data.episodes import EVAL_SEED, BaseSource, EpisodeSource
+from fsdet.data.image_set import ImageSet
 from fsdet.data.sources import load_image_set
-from fsdet.errors import DataError
-from fsdet.models.detector import Detector, EpisodeOutput
-from fsdet.structures import Batch, Detections
+from fsdet.engine.average_precision import Scores, collect, score_episode
+from fsdet.engine.intervals import half_width
+from fsdet.engine.postprocess import detect, detect_image, with_swapped_supports
+from fsdet.engine.support_draws import redrawn_supports
+from fsdet.engine.support_features import SupportFeatures
+from fsdet.engine.video_evaluation import evaluate_videos
+from fsdet.models.detector import Detector
+from fsdet.progress import progress
 
-log = logging.getLogger(__name__)
-
-CANDIDATES = 100
-"""Best scores of an image, over all anchor points and classes, that go into NMS."""
-NMS_IOU = 0.6
-MOST_DETECTIONS = 50
-"""Detections kept per image."""
+OBJECT_IMAGES, OBJECT_BATCH = 64, 8
+"""Images on which the finding of objects is scored, and how many at a time."""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Result over all episodes."""
+class Evaluation:
+    """Results over the same query images."""
 
-    ap50: float
-    """Mean over episodes of AP at IoU 0.5, 0 … 1."""
-    ap: float
-    """Mean over episodes of AP averaged over IoU 0.5 … 0.95."""
-    ap50_se: float
-    """Standard error of `ap50` over episodes."""
+    draws: tuple[Scores, ...]
+    """With the episodes' own supports, then with further draws of supports."""
+    swapped: Scores
+    """With every class given its neighbour's supports."""
+
+    @property
+    def right(self) -> Scores:
+        """With the episodes' own supports."""
+        return self.draws[0]
+
+    @property
+    def ap50(self) -> float:
+        """Mean AP50 with the episodes' own supports."""
+        return self.right.ap50
+
+    @property
+    def swap_gap(self) -> float:
+        """What the supports are worth, in AP50."""
+        return self.right.ap50 - self.swapped.ap50
 
 
 def evaluate_run(
-    detector: Detector, config: TrainConfig, device: str, final: bool
+    detector: Detector, config: TrainConfig, device: str, final: bool, label: str | None = None
 ) -> dict[str, float]:
-    """The metrics of one evaluation, by name.
+    """The metrics of one evaluation, by name; the prefix is `config.novel_split`.
 
-    Novel validation classes every time; the swap control, base classes on unseen images and the
-    finding of objects of whatever class at the end only, since each costs as much again.
+    The novel classes and their swap control every time; further draws of their supports, videos, base
+    classes on unseen images and the finding of objects of whatever class at the end only.
+
+    Args:
+        detector: put into evaluation mode meanwhile.
+        config: data, sizes of the episodes, number of episodes and draws.
+        device: where the detector lives.
+        final: whether this is the last evaluation of a run.
+        label: names a progress bar; None shows none, where another one is running.
+
+    Raises:
+        DataError: no episode has a target, or the dataset cannot be used.
     """
-    novel = EpisodeSource(load_image_set(config, "val"), config, EVAL_SEED, augment=False)
-    count = config.eval_episodes
-    scores = evaluate(detector, novel, count, device)
-    metrics = {
-        "val/nAP50": scores.ap50,
-        "val/nAP": scores.ap,
-        "val/nAP50_se": scores.ap50_se,
-    }
-    if not final:
-        return metrics
-    swapped = evaluate(detector, novel, count, device, swap=True)
-    base_set = load_image_set(config, "base")
-    base = EpisodeSource(base_set, config, EVAL_SEED, augment=False)
-    base_scores = evaluate(detector, base, math.ceil(count / 2), device)
-    objects = evaluate_objects(detector, BaseSource(base_set, EVAL_SEED), device)
-    return metrics | {
-        "val/nAP50_swapped": swapped.ap50,
-        "val/swap_gap": scores.ap50 - swapped.ap50,
-        "val/bAP50": base_scores.ap50,
-        "val/bAP": base_scores.ap,
-        "val/object_AP50": objects.ap50,
+    prefix, count = config.novel_split, config.eval_episodes
+    image_set = load_image_set(config, prefix)
+    with evaluation_mode(detector):
+        features = SupportFeatures(detector, image_set, device)
+        novel = evaluate(
+            detector,
+            EpisodeSource(image_set, config, EVAL_SEED, augment=False),
+            count,
+            device,
+            features,
+            draws=config.eval_draws if final and is_choice(image_set, config.n_shot) else 1,
+            label=label,
+        )
+        metrics = novel_metrics(novel)
+        if final:
+            videos = label and f"{label}, videos"
+            st_iou = evaluate_videos(detector, image_set, features, config.n_shot, device, videos)
+            metrics |= {} if st_iou is None else {"ST_IoU": st_iou}
+            metrics |= base_metrics(detector, config, device, label)
+    return {f"{prefix}/{name}": v for name, v in metrics.items() if math.isfinite(v)}
+
+
+def is_choice(image_set: ImageSet, n_shot: int) -> bool:
+    """Whether a class has more crops than an episode shows: else every draw of supports is the same."""
+    return bool((image_set.support_counts > n_shot).any())
+
+
+def novel_metrics(novel: Evaluation) -> dict[str, float]:
+    """Name without prefix -> value: nAP50 and its kin, its spread, the swap control, the draws."""
+    right = novel.right
+    metrics = {f"n{name}": value for name, value in right.means().items()}
+    metrics |= {"nAP50_se": right.ap50_se, "nAP50_ci95": right.ap50_ci95}
+    metrics |= {"nAP50_swapped": novel.swapped.ap50, "swap_gap": novel.swap_gap}
+    if len(novel.draws) > 1:
+        values = [draw.ap50 for draw in novel.draws]
+        metrics["nAP50_draws_mean"] = sum(values) / len(values)
+        metrics["nAP50_draws_ci95"] = half_width(values)
+    return metrics
+
+
+def base_metrics(
+    detector: Detector, config: TrainConfig, device: str, label: str | None
+) -> dict[str, float]:
+    """Name without prefix -> value: base classes on unseen images, over half as many episodes."""
+    image_set = load_image_set(config, "base")
+    base = evaluate(
+        detector,
+        EpisodeSource(image_set, config, EVAL_SEED, augment=False),
+        math.ceil(config.eval_episodes / 2),
+        device,
+        label=label and f"{label}, base classes",
+    )
+    objects = evaluate_objects(detector, BaseSource(image_set, EVAL_SEED), device)
+    return {
+        **{f"b{name}": value for name, value in base.right.means().items()},
+        "bAP50_ci95": base.right.ap50_ci95,
+        "bAP50_swapped": base.swapped.ap50,
+        "base_swap_gap": base.swap_gap,
+        "object_AP50": objects.ap50,
     }
 
 
 @torch.no_grad()
 def evaluate(
-    detector: Detector, episodes: EpisodeSource, count: int, device: str, swap: bool = False
-) -> Scores:
+    detector: Detector,
+    episodes: EpisodeSource,
+    count: int,
+    device: str,
+    features: SupportFeatures | None = None,
+    draws: int = 1,
+    label: str | None = None,
+) -> Evaluation:
     """Score `detector` on episodes 0 … count - 1.
 
+    The images of an episode are encoded once, and each support crop once.
+
     Args:
-        detector: put into evaluation mode while scored.
+        detector: put into evaluation mode meanwhile.
         episodes: fixed source.
         count: number of episodes.
         device: where the detector lives.
-        swap: give every class its neighbour's supports.
-    """
-    was_training = detector.training
-    detector.eval()
-    truth: list[Batch] = []
-    found: list[list[Detections]] = []
-    for index in range(count):
-        episode = episodes.batch(index, 1)
-        moved = (episode.swapped() if swap else episode).to(device)
-        found.append(detect(detector(moved.images, moved.supports)))
-        truth.append(episode)
-    detector.train(was_training)
-    return score(truth, found)
-
-
-@torch.no_grad()
-def evaluate_objects(detector: Detector, images: BaseSource, device: str) -> Scores:
-    """Score the finding of objects of whatever class, without supports, on the first 64 images."""
-    was_training = detector.training
-    detector.eval()
-    truth: list[Batch] = []
-    found: list[list[Detections]] = []
-    for first in range(0, 64, 8):
-        batch = images.batch(first, 8)
-        head = detector.find_objects(detector.encode(batch.images.to(device)))
-        objectness = head.objectness.float().sigmoid()[..., None]
-        pairs = zip(head.boxes().float(), objectness, strict=True)
-        found.append([_detect_image(boxes, scores) for boxes, scores in pairs])
-        targets = replace(batch.targets, labels=torch.zeros_like(batch.targets.labels))
-        truth.append(replace(batch, targets=targets, classes=batch.classes[:, :1]))
-    detector.train(was_training)
-    return score(truth, found)
-
-
-def detect(output: EpisodeOutput) -> list[Detections]:
-    """Final detections of every image of an episodic forward pass."""
-    boxes = output.head.boxes().float()
-    scores = output.logits.float().sigmoid()
-    return [_detect_image(b, s) for b, s in zip(boxes, scores, strict=True)]
-
-
-def _detect_image(boxes: Tensor, scores: Tensor) -> Detections:
-    """NMS within each class over the best candidates. boxes (A, 4), scores (A, n_way)."""
-    best = scores.flatten().topk(min(CANDIDATES, scores.numel()))
-    points, ways = best.indices // scores.shape[1], best.indices % scores.shape[1]
-    kept = batched_nms(boxes[points], best.values, ways, NMS_IOU)[:MOST_DETECTIONS]
-    return Detections(boxes[points[kept]].cpu(), best.values[kept].cpu(), ways[kept].cpu())
-
-
-def score(truth: list[Batch], found: list[list[Detections]]) -> Scores:
-    """Compare detections with targets.
-
-    Args:
-        truth: the episodes, one batch each.
-        found: per episode the detections of its images.
+        features: embedded supports of the source's image set; None embeds them here.
+        draws: how often supports are drawn for the same query images.
+        label: names a progress bar; None shows none.
 
     Raises:
         DataError: no episode has a target.
     """
-    precision = _precision(truth, found)
-    ways = truth[0].classes.shape[1]
-    by_class = np.where(precision < 0, np.nan, precision).mean(axis=1)  # (T, episodes * ways)
-    by_episode = by_class.reshape(len(by_class), len(truth), ways)
-    scored = ~np.isnan(by_episode[0]).all(axis=1)  # chance may leave an episode without any target
-    if not scored.any():
-        raise DataError("eval_episodes: no target in any of the episodes; raise eval_episodes")
-    episodes = np.nanmean(by_episode[:, scored], axis=2)
-    ap50 = episodes[0]
-    spread = float(ap50.std(ddof=1)) if len(ap50) > 1 else math.nan
-    return Scores(float(ap50.mean()), float(episodes.mean()), spread / len(ap50) ** 0.5)
-
-
-def _precision(truth: list[Batch], found: list[list[Detections]]) -> np.ndarray[Any, Any]:
-    """(IoU thresholds, recall points, episodes * ways) precision, -1 where a class has no target."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    ways = truth[0].classes.shape[1]
-    for number, (episode, detections) in enumerate(zip(truth, found, strict=True)):
-        targets = episode.targets
-        for row, detected in enumerate(detections):
-            image = {"image_id": len(images) + 1}
-            images.append({"id": len(images) + 1})
-            mask = targets.mask[row]
-            for box, way in zip(
-                _xywh(targets.boxes[row][mask]), targets.labels[row][mask].tolist(), strict=True
-            ):
-                annotations.append(
-                    {
-                        **image,
-                        "id": len(annotations) + 1,
-                        "category_id": number * ways + way + 1,
-                        "bbox": box,
-                        "area": box[2] * box[3],
-                        "iscrowd": 0,
-                    }
+    image_set = episodes.image_set
+    features = features or SupportFeatures(detector, image_set, device)
+    right: list[list[dict[str, float]]] = [[] for _ in range(draws)]
+    swapped: list[dict[str, float]] = []
+    with evaluation_mode(detector):
+        for index in progress(range(count), label) if label else range(count):
+            episode = episodes.batch(index, 1)
+            n_way = episode.classes.shape[1]
+            encoded = detector.encode(episode.images.to(device))
+            for draw in range(draws):
+                ids = (
+                    redrawn_supports(image_set, episode, index, draw)
+                    if draw
+                    else episode.support_ids
                 )
-            for box, value, way in zip(
-                _xywh(detected.boxes),
-                detected.scores.tolist(),
-                detected.labels.tolist(),
-                strict=True,
-            ):
-                results.append(
-                    {**image, "category_id": number * ways + way + 1, "bbox": box, "score": value}
-                )
-    categories = [{"id": i + 1, "name": str(i)} for i in range(len(truth) * ways)]
-    gt = COCO({"images": images, "annotations": annotations, "categories": categories})
-    evaluation = COCOeval_faster(gt, gt.loadRes(results), "bbox", print_function=_silent)
-    evaluation.params.areaRng = [evaluation.params.areaRng[0]]
-    evaluation.params.areaRngLbl = ["all"]
-    evaluation.params.maxDets = [MOST_DETECTIONS]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    precision: np.ndarray[Any, Any] = np.asarray(evaluation.eval["precision"])[:, :, :, 0, 0]
-    return precision
+                found = detect(detector.search(encoded, features.look_up(ids)))
+                right[draw].append(score_episode(episode.targets, found, n_way))
+                if draw == 0:
+                    moved = with_swapped_supports(found, n_way)
+                    swapped.append(score_episode(episode.targets, moved, n_way))
+    return Evaluation(tuple(collect(one) for one in right), collect(swapped))
 
 
-def _silent(*_: object) -> None:
-    """The evaluator's own progress lines say nothing that ours do not."""
+@torch.no_grad()
+def evaluate_objects(detector: Detector, images: BaseSource, device: str) -> Scores:
+    """Score the finding of objects of whatever class, without supports, on the first images."""
+    scores = []
+    with evaluation_mode(detector):
+        for first in range(0, OBJECT_IMAGES, OBJECT_BATCH):
+            batch = images.batch(first, OBJECT_BATCH)
+            head = detector.find_objects(detector.encode(batch.images.to(device)))
+            objectness = head.objectness.float().sigmoid()[..., None]
+            pairs = zip(head.boxes().float(), objectness, strict=True)
+            found = [detect_image(boxes, values) for boxes, values in pairs]
+            targets = replace(batch.targets, labels=torch.zeros_like(batch.targets.labels))
+            scores.append(score_episode(targets, found, n_way=1))
+    return collect(scores)
 
 
-def _xywh(boxes: Tensor) -> list[list[float]]:
-    """xyxy (n, 4) -> COCO's x, y, width, height."""
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
+@contextmanager
+def evaluation_mode(detector: Detector) -> Iterator[None]:
+    """Put the detector into evaluation mode, and back into the mode it was in."""
+    was_training = detector.training
+    detector.eval()
+    try:
+        yield
+    finally:
+        detector.train(was_training)

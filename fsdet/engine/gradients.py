@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from timm.utils.agc import adaptive_clip_grad
 from torch import Tensor, nn
+
+AGC_EPS = 1e-3
+"""Least weight norm that adaptive clipping reckons with."""
 
 
 class GradientMonitor:
-    """Global L2 norms of the gradients, total and per module, and clipping by the total.
+    """Global L2 norms of the gradients, total and per module, and the largest norm of each tensor.
 
     Args:
         parameters: module name -> its trainable parameters, all on one device.
@@ -19,6 +23,8 @@ class GradientMonitor:
         self._parameters = [p for tensors in parameters.values() for p in tensors]
         self._sizes = [len(tensors) for tensors in parameters.values()]
         self._zero = torch.zeros((), device=self._parameters[0].device)
+        self.peaks = torch.zeros(len(self._parameters), device=self._parameters[0].device)
+        """(parameters,) the largest norm that the gradient of each ever had, in the order given."""
 
     def measure(self) -> Tensor:
         """Norms of the gradients as they are now; a parameter without gradient counts as zero.
@@ -26,12 +32,15 @@ class GradientMonitor:
         Returns:
             (1 + modules,) float32 on the device: the total, then each module.
         """
-        grads = self._grads()
-        norms = iter(torch._foreach_norm(grads, 2, torch.float32) if grads else ())
-        each = [self._zero if p.grad is None else next(norms) for p in self._parameters]
-        squares = torch.stack(each) ** 2
-        modules = torch.stack([part.sum() for part in squares.split_with_sizes(self._sizes)])
+        each = self._norms()
+        self.peaks = torch.fmax(self.peaks, each)  # a NaN does not stay
+        modules = torch.stack([(part**2).sum() for part in each.split_with_sizes(self._sizes)])
         return torch.cat([modules.sum()[None], modules]).sqrt()
+
+    def total(self) -> Tensor:
+        """The global norm alone, a scalar on the device."""
+        total: Tensor = torch.linalg.vector_norm(self._norms())
+        return total
 
     def clip_(self, total_norm: Tensor, max_norm: float) -> None:
         """Scale all gradients in place so that their global norm is at most `max_norm`; 0 = off.
@@ -42,12 +51,29 @@ class GradientMonitor:
             total_norm: scalar, the first value of `measure`.
             max_norm: upper limit.
         """
-        grads = self._grads()
+        grads = [p.grad for p in self._parameters if p.grad is not None]
         if max_norm > 0 and grads:
             torch._foreach_mul_(grads, (max_norm / (total_norm + 1e-6)).clamp(max=1.0))
 
-    def _grads(self) -> list[Tensor]:
-        return [p.grad for p in self._parameters if p.grad is not None]
+    def _norms(self) -> Tensor:
+        """(parameters,) float32."""
+        grads = [p.grad for p in self._parameters if p.grad is not None]
+        norms = iter(torch._foreach_norm(grads, 2, torch.float32) if grads else ())
+        each = [self._zero if p.grad is None else next(norms) for p in self._parameters]
+        return torch.stack(each)
+
+
+def clip_units_(parameters: Iterable[nn.Parameter], factor: float) -> None:
+    """Adaptive gradient clipping (Brock et al. 2021), as timm has it.
+
+    The gradient of each unit (a row of a weight, a whole bias) is scaled in place so that its norm is at most `factor`
+    times the norm of its weights, which counts as at least 1e-3: what starts at zero must be able to move.
+
+    Args:
+        parameters: all but those of the final layer, which the paper leaves out.
+        factor: upper limit of the quotient.
+    """
+    adaptive_clip_grad(list(parameters), factor, eps=AGC_EPS)
 
 
 class UpdateRatio:

@@ -1,4 +1,5 @@
-"""What a run writes beside its checkpoints: a debug log for people and greps, and a JSONL with every step."""
+"""What a run writes beside its checkpoints: a debug log for people and greps, and JSONL files with every
+step and every evaluation."""
 
 from __future__ import annotations
 
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import psutil
+import torch
 
 from fsdet.config import MODULES
 
 DEBUG_LOG = "training_debug.log"
 STEPS_FILE = "steps.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
 
 logger = logging.getLogger("fsdet.run")
 
@@ -74,27 +78,56 @@ class StepHistory:
 
     def __init__(self, folder: Path, steps_done: int) -> None:
         self._rows: list[dict[str, float]] = []
-        path = folder / STEPS_FILE
-        kept = _lines_up_to(path, steps_done) if path.exists() and steps_done else []
-        self._file: TextIO = path.open("w", encoding="utf-8")
-        self._file.writelines(kept)
+        self._file = _reopened(folder / STEPS_FILE, steps_done)
 
     def append(self, values: dict[str, float]) -> None:
         """Add one step. A value that is not finite stands as a string in the file: JSON has none."""
         self._rows.append(values)
-        line = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(_line(values))
 
     def take(self) -> dict[str, np.ndarray]:
-        """The steps since the last call, one float64 array per metric."""
+        """The steps since the last call, one float64 array per metric; NaN where it was not measured."""
         self._file.flush()
         rows, self._rows = self._rows, []
-        keys = rows[0] if rows else {}
-        return {key: np.array([row[key] for row in rows], np.float64) for key in keys}
+        keys = dict.fromkeys(key for row in rows for key in row)
+        return {key: np.array([row.get(key, math.nan) for row in rows], np.float64) for key in keys}
 
     def close(self) -> None:
         """Flush and close the file."""
         self._file.close()
+
+
+class EvaluationLog:
+    """`evaluations.jsonl`: step, epoch, bytes of memory and metrics of every evaluation, as they come."""
+
+    def __init__(self, folder: Path, steps_done: int) -> None:
+        self._path = folder / EVALUATIONS_FILE
+        _reopened(self._path, steps_done - 1).close()  # the last one is done again
+
+    def append(self, step: int, epoch: int, metrics: dict[str, float], device: str) -> None:
+        """Add one evaluation."""
+        values = {"step": float(step), "epoch": float(epoch), "memory": memory(device), **metrics}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(values))
+
+
+def memory(device: str) -> float:
+    """Bytes: of this process now, or the most that torch has held on the GPU."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.max_memory_allocated(device))
+    return float(psutil.Process().memory_info().rss)
+
+
+def _line(values: dict[str, float]) -> str:
+    return json.dumps({k: v if math.isfinite(v) else str(v) for k, v in values.items()}) + "\n"
+
+
+def _reopened(path: Path, steps_done: int) -> TextIO:
+    """The file for writing, behind the lines of the steps that stay done."""
+    kept = _lines_up_to(path, steps_done) if path.exists() and steps_done > 0 else []
+    file = path.open("w", encoding="utf-8")
+    file.writelines(kept)
+    return file
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from fsdet.config import MODULES, TrainConfig
+from fsdet.config import MODULES, RunConfig, TrainConfig
 from fsdet.data.episodes import BaseSource, EpisodeSource
 from fsdet.data.image_set import ImageSet
+from fsdet.engine.batches import Batches
 from fsdet.engine.checkpoint import check_architecture, load_checkpoint, save_checkpoint
 from fsdet.engine.gradients import GradientMonitor, UpdateRatio
 from fsdet.engine.optim import build_optimizer, build_scheduler
 from fsdet.engine.stability import StabilityMonitor
+from fsdet.engine.support_features import SupportFeatures
 from fsdet.losses.criterion import Criterion
 from fsdet.models.detector import Detector, build_detector
+from fsdet.structures import Batch
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +35,27 @@ class Run:
 
     config: TrainConfig
     device: str
-    source: EpisodeSource | BaseSource
+    batches: Batches
     detector: Detector
     criterion: Criterion
     optimizer: AdamW
     scheduler: LambdaLR
     scaler: torch.amp.GradScaler
     gradients: GradientMonitor
+    tensors: list[str]
+    """Names of the trainable tensors, in the order of `gradients.peaks`."""
+    clipped_units: list[nn.Parameter]
+    """What adaptive clipping clips: all but the final layer."""
     updates: UpdateRatio
     stability: StabilityMonitor
+    frozen_features: SupportFeatures | None = None
+    """Embeddings of the training supports, where the encoder is frozen."""
+    ema: ModelEmaV3 | None = None
+    """Moving average of the weights."""
     step: int = 0
     """Optimiser steps done."""
+    ratios: Tensor | None = None
+    """(modules,) update ratios of the step before, if they were measured."""
     checkpoints: list[Path] = field(default_factory=list)
     """Files that this run wrote and that are still there, oldest first."""
 
@@ -49,13 +64,30 @@ class Run:
         """Epochs done."""
         return self.step // self.config.steps_per_epoch
 
+    @property
+    def evaluated(self) -> Detector:
+        """The weights that count: the moving average, where there is one."""
+        return self.detector if self.ema is None else self.ema.module
+
+    def shots(self, batch: Batch) -> Tensor:
+        """(E, n_way, n_shot, D) embeddings of a batch's supports."""
+        if self.frozen_features is not None:
+            return self.frozen_features.look_up(batch.support_ids)
+        return self.detector.embed_supports(batch.supports)
+
+    def gradient_peaks(self) -> dict[str, float]:
+        """Trainable tensor -> the largest norm that its gradient had in this stage."""
+        return dict(zip(self.tensors, self.gradients.peaks.tolist(), strict=True))
+
     def save(self, path: Path) -> None:
         """Write everything that `load_state` needs, atomically."""
         save_checkpoint(path, self.state_dict(), self.config)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, so that it can be read back with `weights_only`."""
+        average = {} if self.ema is None else {"ema": self.ema.module.state_dict()}
         return {
+            **average,
             "stage": self.config.stage,
             "step": self.step,
             "detector": self.detector.state_dict(),
@@ -65,6 +97,8 @@ class Run:
             "scaler": self.scaler.state_dict(),
             "stability": self.stability.state_dict(),
             "reference_norm": self.stability.median(),
+            "gradient_peaks": self.gradient_peaks(),
+            "ratios": self.ratios,
             "rng": torch.get_rng_state(),
         }
 
@@ -76,6 +110,11 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         self.stability.load_state_dict(state["stability"])
         torch.set_rng_state(state["rng"])
+        peaks = [state["gradient_peaks"][name] for name in self.tensors]
+        self.gradients.peaks = torch.tensor(peaks, device=self.device)
+        self.ratios = None if state["ratios"] is None else state["ratios"].to(self.device)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
         self.step = state["step"]
         self.scheduler = build_scheduler(
             self.optimizer, self.config, self.config.total_steps, last_epoch=self.step - 1
@@ -83,7 +122,9 @@ class Run:
 
     def start_from(self, state: dict[str, Any]) -> None:
         """Begin a new stage: weights and healthy gradient norm of the earlier one, all else fresh."""
-        self.detector.load_state_dict(as_float(state["detector"]))
+        self.detector.load_state_dict(weights_of(state))
+        if self.ema is not None:
+            self.ema.set(self.detector)
         shared = {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")}
         self.criterion.load_state_dict({**self.criterion.state_dict(), **shared})
         self.stability = StabilityMonitor(self.config, MODULES, state["reference_norm"])
@@ -100,12 +141,14 @@ def build_run(config: TrainConfig, image_set: ImageSet, resume: Path | None) -> 
     Raises:
         CheckpointError: the checkpoint is missing, unreadable or does not fit.
     """
-    run = _fresh_run(config, image_set)
     path = resume or config.resume
     if path is None:
-        return run
+        return _fresh_run(config, image_set)
     state = load_checkpoint(path)
     check_architecture(state, config, path)
+    # nothing is fetched that the checkpoint replaces anyway
+    own = config.model_copy(update={"support_pretrained": False, "yolo_weights": None})
+    run = replace(_fresh_run(own, image_set), config=config)
     if state["stage"] == config.stage and "optimizer" in state:
         run.load_state(state)
         log.info("resumed stage %d at step %d from %s", config.stage, run.step, path)
@@ -117,32 +160,60 @@ def build_run(config: TrainConfig, image_set: ImageSet, resume: Path | None) -> 
 
 def _fresh_run(config: TrainConfig, image_set: ImageSet) -> Run:
     device = pick_device(config.device)
-    detector = build_detector(config, config, config.seed).to(device)
-    for name, multiplier in config.lr_mults.items():
-        if multiplier == 0:
-            getattr(detector, name).requires_grad_(False)
+    detector = _build_detector(config, device)
     criterion = Criterion(config, config.stage, config.embed_dim, image_set.n_classes).to(device)
     parameters = detector.parameters_by_module()
     # the tables of stage 1 belong to no module; they learn at the head's rate
-    parameters["detection_head"] = parameters["detection_head"] + list(criterion.parameters())
+    tables = list(criterion.parameters())
+    parameters["detection_head"] = parameters["detection_head"] + tables
+    names = {p: n for part in (detector, criterion) for n, p in part.named_parameters()}
+    trained = [p for tensors in parameters.values() for p in tensors]
+    final = {*detector.detection_head.final_parameters(), *tables}
     optimizer = build_optimizer(parameters, config)
+    frozen = "support_encoder" in detector.frozen
     return Run(
         config=config,
         device=device,
-        source=build_source(config, image_set),
+        batches=Batches(build_source(config, image_set), device),
         detector=detector,
         criterion=criterion,
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, config, config.total_steps),
         scaler=torch.amp.GradScaler(device, enabled=autocast_type(config, device) == torch.float16),
         gradients=GradientMonitor(parameters),
+        tensors=[names[p] for p in trained],
+        clipped_units=[p for p in trained if p not in final],
         updates=UpdateRatio(parameters),
         stability=StabilityMonitor(config, MODULES, None),
+        frozen_features=SupportFeatures(detector, image_set, device) if frozen else None,
+        ema=build_ema(detector, config),
     )
 
 
+def _build_detector(config: TrainConfig, device: str) -> Detector:
+    """The detector on its device, in the memory order that suits it, with its frozen modules."""
+    detector = build_detector(config, config, config.seed).to(device)
+    if device.startswith("cuda"):
+        detector = detector.to(memory_format=torch.channels_last)  # on a CPU it gains nothing
+    for name, multiplier in config.lr_mults.items():
+        if multiplier == 0:
+            detector.freeze(name)
+    if config.stage == 1:
+        detector.leave_out_prototypes()
+    if config.compile:
+        detector.compile_modules()
+    return detector
+
+
+def build_ema(detector: Detector, config: RunConfig) -> ModelEmaV3 | None:
+    """The moving average of all weights and statistics, its decay rising over the first steps."""
+    if config.ema_decay is None:
+        return None
+    return ModelEmaV3(detector, decay=config.ema_decay, use_warmup=True)
+
+
 def build_source(config: TrainConfig, image_set: ImageSet) -> EpisodeSource | BaseSource:
-    """Episodes for stage 2, plain batches for stage 1."""
+    """Plain batches for stage 1, episodes for the others."""
     if config.stage == 1:
         return BaseSource(image_set, config.seed)
     return EpisodeSource(image_set, config, config.seed, augment=True)
@@ -160,6 +231,11 @@ def autocast_type(config: TrainConfig, device: str) -> torch.dtype | None:
     if config.mixed_precision == "off" or not device.startswith("cuda"):
         return None
     return torch.bfloat16 if config.mixed_precision == "bf16" else torch.float16
+
+
+def weights_of(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The detector's weights in a checkpoint, in single precision: the moving average, where there is one."""
+    return as_float(state.get("ema") or state["detector"])
 
 
 def as_float(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

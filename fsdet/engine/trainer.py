@@ -5,26 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from fsdet.config import MODULES, TrainConfig
+from fsdet.config import TrainConfig
 from fsdet.data.image_set import ImageSet
 from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.logs import StepHistory, log_metrics, log_step
+from fsdet.engine.logs import EvaluationLog, StepHistory, log_metrics, log_step
 from fsdet.engine.report import Explosion, Phase, Report, Result
-from fsdet.engine.run import Run, autocast_type, build_run
-from fsdet.losses.criterion import Losses
+from fsdet.engine.run import Run, build_run
+from fsdet.engine.step import backward, clip, is_logged, judge, optimizer_step, step_values
 from fsdet.progress import progress
-from fsdet.structures import Batch
 
 log = logging.getLogger("fsdet.run")
 
-LOG_INTERVAL = 10
-"""Steps between two entries of the debug log, and between two measurements of the update ratio."""
 KEPT_CHECKPOINTS = 2
 """Newest checkpoints of a run that stay on disk."""
 
@@ -38,30 +31,28 @@ def run_training(
     """Train to the end, to an explosion, or until `on_report` raises. See `fsdet.train.train`."""
     run = build_run(config, image_set, resume)
     history = StepHistory(config.checkpoint_dir, run.step)
+    evaluations = EvaluationLog(config.checkpoint_dir, run.step)
     metrics: dict[str, float] = {}
     explosion: Explosion | None = None
     checkpoint: Path | None = None
-    ratios: Tensor | None = None
 
     def report(phase: Phase) -> None:
         if on_report is not None:
             on_report(build_report(run, phase, metrics, history, explosion))
 
+    def evaluate() -> None:
+        nonlocal metrics
+        last = run.step >= config.total_steps
+        metrics = evaluate_run(run.evaluated, config, run.device, final=last)
+        log_metrics(run.epoch, metrics)
+        evaluations.append(run.step, run.epoch, metrics, run.device)
+        report("final" if last else "running")
+
     try:
-        if (
-            run.step >= config.total_steps
-        ):  # resumed at its end: nothing left but to say how good it is
-            metrics = evaluate_run(run.detector, config, run.device, final=True)
-            report("final")
+        if run.step and evaluation_due(run):
+            evaluate()  # whoever stopped behind this epoch may not have heard how good it is
         for _ in progress(range(run.step, config.total_steps), f"stage {config.stage}"):
-            losses = backward(run)
-            run.scaler.unscale_(run.optimizer)
-            norms = run.gradients.measure()
-            run.gradients.clip_(norms[0], config.gradient_clip_norm)
-            values = step_values(run, norms, losses, ratios)  # the step's one copy from the device
-            found = judge(run, values, measured=ratios is not None)
-            ratios = optimizer_step(run, finite=math.isfinite(values["grad/norm"]))
-            run.step += 1
+            values, found = training_step(run)
             history.append(values)
             log_step(values, logging.INFO if config.debug or is_logged(run.step) else logging.DEBUG)
 
@@ -72,147 +63,42 @@ def run_training(
                 metrics = {}
                 report("exploded")
                 break
-            if run.step % config.steps_per_epoch:
-                continue
-            last = run.step == config.total_steps
-            if last or run.epoch % config.save_interval == 0:
+            if save_due(run):
                 checkpoint = save_epoch(run)
-            if last or run.epoch % config.eval_interval == 0:
-                metrics = evaluate_run(run.detector, config, run.device, final=last)
-                log_metrics(run.epoch, metrics)
-                report("final" if last else "running")
+            if evaluation_due(run):
+                evaluate()
     finally:
         history.close()
     return Result(metrics, run.step, explosion, checkpoint, config.checkpoint_dir)
 
 
-def is_logged(step: int) -> bool:
-    """Whether this step (from 1) is one of the few that stand out in the log."""
-    return step % LOG_INTERVAL == 1
+def training_step(run: Run) -> tuple[dict[str, float], Explosion | None]:
+    """One optimiser step: what was measured in it, and the verdict if it is one too many."""
+    losses, shares = backward(run)
+    run.scaler.unscale_(run.optimizer)
+    norms = run.gradients.measure()
+    clipped = clip(run, norms[0])
+    values = step_values(run, norms, clipped, losses, shares)  # the one copy from the device
+    found = judge(run, values)
+    optimizer_step(run, finite=math.isfinite(values["grad/norm"]))
+    return values, found
 
 
-def backward(run: Run) -> list[Losses]:
-    """Forward and backward over all batches of one optimiser step; gradients are their mean."""
-    run.detector.train()
-    run.criterion.train()
-    run.optimizer.zero_grad(set_to_none=True)
-    batches = step_batches(run.config, run.step)
-    parts = []
-    for first, count in batches:
-        batch = run.source.batch(first, count).to(run.device)
-        with autocast(run):
-            losses = forward(run, batch)
-        run.scaler.scale(losses.total / len(batches)).backward()  # type: ignore[no-untyped-call]
-        parts.append(losses)
-    return parts
+def evaluation_due(run: Run) -> bool:
+    """Whether the run stands at the end of an epoch that is to be evaluated."""
+    return at_epoch_end(run, run.config.eval_interval)
 
 
-def forward(run: Run, batch: Batch) -> Losses:
-    """Losses of one batch in the run's stage."""
-    if run.config.stage == 1:
-        head = run.detector.find_objects(run.detector.encode(batch.images))
-        return run.criterion.base(head, run.detector.embed_supports(batch.supports), batch)
-    return run.criterion.episode(run.detector(batch.images, batch.supports), batch)
+def save_due(run: Run) -> bool:
+    """Whether the run stands at the end of an epoch that is to be saved."""
+    return at_epoch_end(run, run.config.save_interval)
 
 
-def autocast(run: Run) -> torch.autocast | nullcontext[None]:
-    """Mixed precision where it is asked for and available."""
-    dtype = autocast_type(run.config, run.device)
-    return nullcontext() if dtype is None else torch.autocast("cuda", dtype)
-
-
-def step_batches(config: TrainConfig, step: int) -> list[tuple[int, int]]:
-    """The batches of 0-based optimiser step `step`, each as (first episode or image, count)."""
-    epoch, within = divmod(step, config.steps_per_epoch)
-    numbers = range(
-        within * config.gradient_accumulation,
-        min((within + 1) * config.gradient_accumulation, config.batches_per_epoch),
-    )
-    size = config.batch_size
-    if config.stage == 1:
-        return [((epoch * config.n_episodes + n) * size, size) for n in numbers]
-    start = epoch * config.n_episodes
-    return [(start + n * size, min(size, config.n_episodes - n * size)) for n in numbers]
-
-
-def optimizer_step(run: Run, finite: bool) -> Tensor | None:
-    """Update the weights, unless the gradients are not finite; advance the schedule.
-
-    With a scaler the step is left to it, so that its scale can back off.
-
-    Returns:
-        update ratio per module, on every tenth step.
-    """
-    measured = is_logged(run.step + 1)
-    if measured:
-        run.updates.before()
-    if finite or run.scaler.is_enabled():
-        run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.scheduler.step()
-    return run.updates.after() if measured else None
-
-
-def step_values(
-    run: Run, norms: Tensor, losses: list[Losses], ratios: Tensor | None
-) -> dict[str, float]:
-    """Everything measured in one step, brought from the device in a single copy.
-
-    Args:
-        run: before its step counter advances.
-        norms: (1 + modules,) total and per module, before clipping.
-        losses: of each batch of the step.
-        ratios: (modules,) update ratios of the step before, where they were measured.
-    """
-    terms = list(losses[0].raw)
-    raw = torch.stack([torch.stack([part.raw[t].detach() for t in terms]) for part in losses])
-    weighted = torch.stack(
-        [torch.stack([part.weighted[t].detach() for t in terms]) for part in losses]
-    )
-    positives = torch.stack([part.positives for part in losses]).sum()
-    pieces = [norms, raw.mean(0), weighted.mean(0), positives[None]]
-    flat = torch.cat([p.float() for p in [*pieces, *([ratios] if ratios is not None else [])]])
-    values = iter(flat.tolist())
-
-    out = {"step": float(run.step + 1), "grad/norm": next(values)}
-    out |= {f"grad/norm/{name}": next(values) for name in MODULES}
-    out |= {f"train/loss/{term}": next(values) for term in terms}
-    out |= {f"train/weighted/{term}": next(values) for term in terms}
-    out["train/positives"] = next(values)
-    total = sum(out[f"train/weighted/{term}"] for term in terms)
-    out["train/loss/total"] = total
-    out |= {
-        f"train/share/{term}": out[f"train/weighted/{term}"] / total if total else math.nan
-        for term in terms
-    }
-    clip = run.config.gradient_clip_norm
-    out["grad/clipped"] = float(0 < clip < out["grad/norm"])
-    out |= {f"lr/{name}": 0.0 for name in MODULES}
-    out |= {f"lr/{group['name']}": group["lr"] for group in run.optimizer.param_groups}
-    out |= {f"update_ratio/{name}": next(values, math.nan) for name in MODULES}
-    return out
-
-
-def judge(run: Run, values: dict[str, float], measured: bool) -> Explosion | None:
-    """Show one step to the stability rules.
-
-    Args:
-        run: before its step counter advances.
-        values: of `step_values`.
-        measured: whether they hold update ratios; a ratio that is not finite tells of such weights.
-    """
-    overflow = math.isfinite(values["train/loss/total"]) and not math.isfinite(values["grad/norm"])
-    if overflow and run.scaler.is_enabled() and run.scaler.get_scale() > 1:
-        return None  # the scaler is still backing off
-    ratios = [values[f"update_ratio/{name}"] for name in MODULES]
-    return run.stability.update(
-        step=run.step + 1,
-        loss=values["train/loss/total"],
-        norm=values["grad/norm"],
-        module_norms={name: values[f"grad/norm/{name}"] for name in MODULES},
-        positives=values["train/positives"],
-        parameters_finite=not measured or all(map(math.isfinite, ratios)),
-    )
+def at_epoch_end(run: Run, interval: int) -> bool:
+    """Whether the run stands at the end of every `interval`-th epoch, or of the last."""
+    if run.step >= run.config.total_steps:
+        return True
+    return run.step % run.config.steps_per_epoch == 0 and run.epoch % interval == 0
 
 
 def build_report(

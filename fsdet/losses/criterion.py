@@ -17,13 +17,18 @@ from fsdet.config import LossConfig
 from fsdet.losses.classification import base_class_loss, bce_loss
 from fsdet.losses.dfl import boxes_to_ltrb, dfl_loss
 from fsdet.losses.supcon import supcon_loss
+from fsdet.losses.triplet import triplet_loss
 from fsdet.losses.wiou import BoxLoss
 from fsdet.models.backbone import STRIDES
 from fsdet.models.detector import EpisodeOutput
 from fsdet.models.head import HeadOutput
 from fsdet.structures import Batch, Targets
 
-TERMS = {1: ("bbox", "cls", "dfl", "base"), 2: ("bbox", "cls", "dfl", "supcon")}
+TERMS = {
+    1: ("bbox", "cls", "dfl", "base"),
+    2: ("bbox", "cls", "dfl", "supcon"),
+    3: ("bbox", "cls", "dfl", "supcon", "triplet"),
+}
 """Stage -> names of its loss terms; each has a setting `<term>_weight`."""
 COSINE_SCALE = 16.0
 """Scale of the cosine logits over base classes (stage 1)."""
@@ -65,7 +70,7 @@ class Criterion(nn.Module):
 
     Args:
         config: weights and variants.
-        stage: 1 or 2.
+        stage: 1, 2 or 3.
         embed_dim: width of the embeddings.
         n_base: number of base classes; sizes the classifiers that stage 1 alone has.
     """
@@ -73,7 +78,7 @@ class Criterion(nn.Module):
     def __init__(self, config: LossConfig, stage: int, embed_dim: int, n_base: int) -> None:
         super().__init__()
         self.weights = {term: getattr(config, f"{term}_weight") for term in TERMS[stage]}
-        self.temperature = config.supcon_temperature
+        self.temperature, self.margin = config.supcon_temperature, config.triplet_margin
         self.box_loss = BoxLoss(config.bbox_loss)
         if stage == 1:
             # two tables, not one: objects and supports are to be tied together by stage 2 alone
@@ -85,13 +90,13 @@ class Criterion(nn.Module):
             )
 
     def episode(self, output: EpisodeOutput, batch: Batch) -> Losses:
-        """Losses of an episodic forward pass (stage 2)."""
+        """Losses of an episodic forward pass (stages 2 and 3)."""
         head, targets = output.head, batch.targets
-        assigned, localisation = self._localise(head, output.logits, targets)
-        raw = {
-            **localisation,
-            "supcon": self._contrast(output, batch, assigned),
-        }
+        assigned, raw = self._localise(head, output.logits, targets)
+        embeddings, labels = _labelled_embeddings(output, batch, assigned)
+        raw["supcon"] = supcon_loss(embeddings, labels, self.temperature)
+        if "triplet" in self.weights:
+            raw["triplet"] = triplet_loss(embeddings, labels, self.margin)
         return self._weighted(raw, assigned)
 
     def base(self, head: HeadOutput, shots: Tensor, batch: Batch) -> Losses:
@@ -133,23 +138,23 @@ class Criterion(nn.Module):
         terms = {term: (loss * weight).sum() / normalizer for term, loss in raw.items()}
         return assigned, {**terms, "cls": bce_loss(logits, assigned.scores) / normalizer}
 
-    def _contrast(self, output: EpisodeOutput, batch: Batch, assigned: Assignment) -> Tensor:
-        """SupCon over the supports and the positive anchor points, by the dataset's class."""
-        per_episode = len(batch.images) // len(batch.classes)
-        class_of_way = batch.classes.repeat_interleave(per_episode, dim=0)
-        ways = batch.targets.labels.gather(1, assigned.target_index)
-        labels = class_of_way.gather(1, ways)[assigned.positive]
-        shots = batch.supports.shape[2]
-        return supcon_loss(
-            torch.cat([output.supports.flatten(0, 2), output.head.embeddings[assigned.positive]]),
-            torch.cat([batch.classes.repeat_interleave(shots, dim=1).flatten(), labels]),
-            self.temperature,
-        )
-
     def _weighted(self, raw: dict[str, Tensor], assigned: Assignment) -> Losses:
         weighted = {term: weight * raw[term] for term, weight in self.weights.items()}
         positives = assigned.positive.sum().float()
         return Losses({term: raw[term] for term in self.weights}, weighted, positives)
+
+
+def _labelled_embeddings(
+    output: EpisodeOutput, batch: Batch, assigned: Assignment
+) -> tuple[Tensor, Tensor]:
+    """(N, D) embeddings of the supports and of the positive anchor points, (N,) the dataset's classes."""
+    per_episode = len(batch.images) // len(batch.classes)
+    class_of_way = batch.classes.repeat_interleave(per_episode, dim=0)
+    ways = batch.targets.labels.gather(1, assigned.target_index)
+    found = class_of_way.gather(1, ways)[assigned.positive]
+    shown = batch.classes.repeat_interleave(output.supports.shape[2], dim=1).flatten()
+    embeddings = [output.supports.flatten(0, 2), output.head.embeddings[assigned.positive]]
+    return torch.cat(embeddings), torch.cat([shown, found])
 
 
 def assign(boxes: Tensor, logits: Tensor, points: Tensor, targets: Targets) -> Assignment:

@@ -26,6 +26,8 @@ CHANNELS = (32, 64, 128, 256)
 _TAPS = (2, 4, 6, 9)
 _NETWORKS = ("ultralytics.nn.", "torch.nn.modules.")
 """Packages whose network classes a weights file may hold; their functions it may not."""
+_SETTINGS = "ultralytics.utils.IterableSimpleNamespace"
+"""Plain values under names, which checkpoints of a training hold beside the network."""
 
 
 class Backbone(nn.Module):
@@ -52,6 +54,12 @@ class Backbone(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps, module.momentum = 1e-3, 0.03  # as Ultralytics trains it
+
+    @property
+    def shared_weight(self) -> nn.Parameter:
+        """A weight that all scales depend on: the last convolution before P2."""
+        weight: nn.Parameter = self.layers[_TAPS[0]].cv2.conv.weight  # type: ignore[union-attr, assignment]
+        return weight
 
     def forward(self, images: Tensor) -> list[Tensor]:
         features = []
@@ -115,7 +123,7 @@ def _load(path: Path) -> Any:
     """Unpickle with `weights_only`, allowing network classes and nothing else."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-        foreign = [name for name in names if not _is_network(name)]
+        foreign = [name for name in names if name != _SETTINGS and not _is_network(name)]
         if foreign:
             raise CheckpointError(
                 f"{path}: yolo_weights may hold network classes only, but holds {foreign[0]}; "

@@ -52,6 +52,7 @@ class Detector(nn.Module):
         self.support_encoder = build_support_encoder(config, data)
         self.scs_fusion = SCSFusion(CHANNELS, config.embed_dim)
         self.detection_head = DetectionHead(config.embed_dim, config.reg_max, STRIDES)
+        self.frozen: tuple[str, ...] = ()
 
     def forward(self, images: Tensor, supports: Tensor) -> EpisodeOutput:
         """Search E episodes.
@@ -89,6 +90,32 @@ class Detector(nn.Module):
         """(N, 3, s, s) uint8 -> (N, D)."""
         embeddings: Tensor = self.support_encoder(crops.float() / 255)
         return embeddings
+
+    def freeze(self, module: str) -> None:
+        """Let nothing of one module change from now on: no gradients, no running statistics."""
+        getattr(self, module).requires_grad_(False)
+        self.frozen = (*self.frozen, module)
+        self.train(self.training)
+
+    def leave_out_prototypes(self) -> None:
+        """Stage 1 has no prototypes: what attends to them or compares with them waits for stage 2."""
+        fusion, head = self.scs_fusion, self.detection_head
+        for part in (fusion.blocks, fusion.token_norm, head.prototype_out):
+            part.requires_grad_(False)
+        for parameter in (fusion.none_token, head.log_scale, head.bias):
+            parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Detector:
+        super().train(mode)
+        for module in self.frozen:
+            getattr(self, module).eval()
+        return self
+
+    def compile_modules(self) -> None:
+        """Compile the modules one by one, so that what lies between them can still be measured."""
+        torch._functorch.config.donated_buffer = False  # graphs are gone through more than once
+        for part in (self.backbone, self.detection_head, *self.scs_fusion.blocks):
+            part.compile()
 
     def parameters_by_module(self) -> dict[str, list[nn.Parameter]]:
         """Module name -> its trainable parameters, in the order of `MODULES`."""

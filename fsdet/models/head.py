@@ -84,6 +84,11 @@ class DetectionHead(nn.Module):
             strides,
         )
 
+    def final_parameters(self) -> list[nn.Parameter]:
+        """What gives the predictions themselves; adaptive clipping leaves it out."""
+        layers = (self.box_out, self.object_out, self.embed_out, self.prototype_out)
+        return [*(p for layer in layers for p in layer.parameters()), self.log_scale, self.bias]
+
     def class_logits(self, output: HeadOutput, prototypes: Tensor) -> Tensor:
         """(B, A, n_way) logits of every class of the episode.
 

@@ -1,4 +1,8 @@
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -6,6 +10,7 @@ from hypothesis import strategies as st
 from fsdet.config import DataConfig
 from fsdet.data.episodes import BaseSource, EpisodeSource
 from fsdet.data.image_set import ImageSet
+from fsdet.errors import DataError
 from fsdet.structures import Batch
 
 CLASSES, IMAGES, VARIANTS = 7, 40, 6
@@ -100,9 +105,7 @@ def test_supports_are_of_their_way_and_not_from_a_query_image(episode):
     for way, label in enumerate(episode.classes[0].tolist()):
         values = episode.supports[0, way, :, 0, 0, 0].numpy()
         assert (values // 10 == label).all()
-        origins = SET.support_images[label]
-        if not np.isin(origins, images_of(episode)).all():
-            assert not np.isin(origins[values % 10], images_of(episode)).any()
+        assert not np.isin(SET.support_images[label][values % 10], images_of(episode)).any()
 
 
 @settings(deadline=None)
@@ -112,6 +115,96 @@ def test_ways_are_different_classes_that_images_show(episode):
     assert len(set(classes)) == len(classes)
     assert set(classes) <= set(SET.usable_classes.tolist())
     assert CLASSES - 1 not in classes
+
+
+def tiny(images: int, origins: list[list[int]], shown: list[list[int]]) -> ImageSet:
+    """`shown[i]` are the classes in image i; crop v of class c was cut from image `origins[c][v]`."""
+    labels = [c for classes in shown for c in classes]
+    crops = np.array(origins)
+    values = 10 * np.arange(len(origins))[:, None] + np.arange(crops.shape[1])
+    return ImageSet(
+        images=np.broadcast_to(
+            np.arange(images, dtype=np.uint8)[:, None, None, None], (images, 64, 64, 3)
+        ),
+        offsets=np.cumsum([0, *map(len, shown)]),
+        boxes=np.tile(np.array([1, 2, 30, 40], np.float32), (len(labels), 1)),
+        labels=np.array(labels),
+        supports=np.broadcast_to(
+            values.astype(np.uint8)[..., None, None, None], (*crops.shape, 8, 8, 3)
+        ),
+        support_images=crops,
+        names=tuple(f"name {c}" for c in range(len(origins))),
+    )
+
+
+@st.composite
+def tiny_sets(draw) -> ImageSet:
+    """Sets as small as few-shot sets are: a few images of several classes, and crops from the same images."""
+    images, classes, crops = (
+        draw(st.integers(2, 6)),
+        draw(st.integers(2, 4)),
+        draw(st.integers(1, 3)),
+    )
+    shown = [
+        sorted(draw(st.sets(st.integers(0, classes - 1), max_size=classes))) for _ in range(images)
+    ]
+    origins = []
+    for label in range(classes):
+        where = [i for i in range(images) if label in shown[i]] or [-1]
+        origins.append(draw(st.lists(st.sampled_from(where), min_size=crops, max_size=crops)))
+    return tiny(images, origins, shown)
+
+
+@settings(deadline=None, max_examples=300)
+@given(tiny_sets(), st.integers(1, 5), st.integers(0, 9))
+def test_even_the_smallest_set_never_searches_an_image_with_its_own_crop(image_set, n_query, seed):
+    """Or it is refused, which is right only if no draw would do."""
+    if len(image_set.usable_classes) < 2:
+        return
+    dealer = EpisodeSource(image_set, DataConfig(n_way=2, n_query=n_query), seed, augment=False)
+    pairs = list(combinations(image_set.usable_classes.tolist(), 2))
+    if not any(possible(image_set, pair) for pair in pairs):
+        with pytest.raises(DataError, match=r"name \d.*lower n_way"):
+            dealer.episode(0)
+        return
+    for index in range(5):
+        episode = dealer.episode(index)
+        for way, label in enumerate(episode.classes[0].tolist()):
+            crops = episode.supports[0, way, :, 0, 0, 0].numpy()
+            assert (crops // 10 == label).all()
+            origins = image_set.support_images[label][crops % 10]
+            assert not np.isin(origins, images_of(episode)).any()
+
+
+def possible(image_set: ImageSet, pair: tuple[int, ...]) -> bool:
+    """Whether some images kept back leave each class of the pair a crop and a query."""
+    images = range(len(image_set))
+    for size in range(3):
+        for kept in combinations(images, size):
+            crops = all(np.isin(image_set.origins(c), [-1, *kept]).any() for c in pair)
+            queries = all(not np.isin(image_set.images_of_class[c], kept).all() for c in pair)
+            if crops and queries:
+                return True
+    return False
+
+
+def test_no_crop_repeats_while_another_is_left():
+    image_set = tiny(4, [[0, 1, 2], [3, 3, 3]], [[0], [0], [0, 1], [1]])
+    dealer = EpisodeSource(image_set, DataConfig(n_way=2, n_query=1, n_shot=5), 0, augment=False)
+    for index in range(30):
+        episode = dealer.episode(index)
+        way = episode.classes[0].tolist().index(0)
+        crops = episode.supports[0, way, :, 0, 0, 0].tolist()
+        origins = image_set.support_images[0]
+        free = {crop for crop in range(3) if origins[crop] not in images_of(episode)}
+        assert set(crops) == free
+
+
+def test_a_base_batch_shows_only_crops_that_are_there():
+    image_set = replace(SET, support_counts=np.full(CLASSES, 2))
+    for first in range(0, 80, 8):
+        crops = BaseSource(image_set, seed=0).batch(first, 8).supports[0, :, 0, 0, 0, 0]
+        assert (crops % 10 < 2).all()
 
 
 def test_every_way_is_met_among_the_targets_of_most_episodes():

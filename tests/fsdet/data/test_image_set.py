@@ -1,14 +1,11 @@
-import json
-import time
-from multiprocessing import get_context
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from fsdet.data.image_set import ImageSet, cache_root, cached_image_set
+from fsdet.config import DataConfig
+from fsdet.data.cache import Recipe
+from fsdet.data.image_set import ARRAYS, ImageSet, cached_image_set
 
-RECIPE = {"source": "made up", "size": 8}
+RECIPE = Recipe("set", {"source": "made up"}, 10_000)
 
 
 def made_up() -> ImageSet:
@@ -23,37 +20,22 @@ def made_up() -> ImageSet:
     )
 
 
-def load_slowly(root: Path) -> None:
-    def build() -> ImageSet:
-        with (root / "builds.txt").open("a") as file:
-            file.write("built\n")
-        time.sleep(1)
-        return made_up()
+def test_the_second_load_equals_the_first_without_building(tmp_path):
+    def never() -> ImageSet:
+        raise AssertionError("built again")
 
-    loaded = cached_image_set(root, "shared", RECIPE, build)
-    np.testing.assert_array_equal(loaded.images, made_up().images)
-
-
-def test_two_processes_that_start_together_build_once(tmp_path):
-    context = get_context("spawn")
-    processes = [context.Process(target=load_slowly, args=(tmp_path,)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert (tmp_path / "builds.txt").read_text() == "built\n"
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_builder_that_fails_leaves_nothing_that_looks_finished(tmp_path, error):
-    def fail() -> ImageSet:
-        raise error("half way")
-
-    with pytest.raises(error):
-        cached_image_set(tmp_path, "set", RECIPE, fail)
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert cached_image_set(tmp_path, "set", RECIPE, made_up).n_classes == 4
+    config = DataConfig(cache_dir=tmp_path)
+    first = cached_image_set(config, RECIPE, ("a", "b", "c", "d"), made_up)
+    second = cached_image_set(config, RECIPE, ("a", "b", "c", "d"), never)
+    for name in ARRAYS:
+        expected = getattr(made_up(), name)
+        np.testing.assert_array_equal(getattr(first, name), expected)
+        np.testing.assert_array_equal(getattr(second, name), expected)
+        assert getattr(second, name).dtype == expected.dtype
+    assert second.names == ("a", "b", "c", "d")
+    assert isinstance(second.images, np.memmap)
+    assert isinstance(second.supports, np.memmap)
+    assert not second.images.flags.writeable
 
 
 def test_a_disk_that_fails_while_writing_leaves_nothing(tmp_path, monkeypatch):
@@ -68,30 +50,8 @@ def test_a_disk_that_fails_while_writing_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "save", save_twice)
     with pytest.raises(OSError, match="disk full"):
-        cached_image_set(tmp_path, "set", RECIPE, made_up)
+        cached_image_set(DataConfig(cache_dir=tmp_path), RECIPE, (), made_up)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-
-
-def test_the_second_load_equals_the_first_without_building(tmp_path):
-    def never() -> ImageSet:
-        raise AssertionError("built again")
-
-    first = cached_image_set(tmp_path, "set", RECIPE, made_up)
-    second = cached_image_set(tmp_path, "set", RECIPE, never)
-    for name, expected in vars(made_up()).items():
-        np.testing.assert_array_equal(getattr(first, name), expected)
-        np.testing.assert_array_equal(getattr(second, name), expected)
-        assert getattr(second, name).dtype == expected.dtype
-    assert isinstance(second.images, np.memmap)
-    assert isinstance(second.supports, np.memmap)
-    assert not second.images.flags.writeable
-
-
-def test_another_recipe_is_another_entry_and_stands_beside_the_data(tmp_path):
-    for size in (8, 9):
-        cached_image_set(tmp_path, "set", {**RECIPE, "size": size}, made_up)
-    recipes = [json.loads(path.read_text()) for path in tmp_path.glob("set-*/recipe.json")]
-    assert sorted(recipe["size"] for recipe in recipes) == [8, 9]
 
 
 def test_objects_and_images_of_each_class():
@@ -104,9 +64,46 @@ def test_objects_and_images_of_each_class():
     assert image_set.usable_classes.tolist() == [0, 1, 3]
 
 
-def test_the_cache_lies_where_it_was_asked_for(monkeypatch):
-    monkeypatch.setenv("FSDET_CACHE", "/from/environment")
-    assert cache_root(Path("/given")) == Path("/given")
-    assert cache_root(None) == Path("/from/environment")
-    monkeypatch.delenv("FSDET_CACHE")
-    assert cache_root(None) == Path.home() / ".cache" / "fsdet"
+def test_what_is_left_out_means_one_row_each_and_no_video():
+    image_set = made_up()
+    assert len(image_set) == 3
+    np.testing.assert_array_equal(image_set.image(2), image_set.images[2])
+    assert image_set.groups.tolist() == [-1, -1, -1]
+    assert image_set.support_counts.tolist() == [2] * 4
+
+
+def with_origins(origins, counts=None) -> ImageSet:
+    whole = made_up()
+    return ImageSet(
+        images=whole.images,
+        offsets=whole.offsets,
+        boxes=whole.boxes,
+        labels=whole.labels,
+        supports=whole.supports,
+        support_images=np.array(origins),
+        support_counts=None if counts is None else np.array(counts),
+        rows=np.array([2, 0, 1]),
+    )
+
+
+def test_images_are_found_through_their_rows():
+    image_set = with_origins(np.full((4, 2), -1))
+    np.testing.assert_array_equal(image_set.image(0), image_set.images[2])
+
+
+def test_a_class_is_usable_if_a_query_and_a_crop_from_elsewhere_are_there():
+    # class 0 lies in image 2 only, class 1 in 0 and 2, class 3 in 2 only
+    only_own = with_origins([[2, 2], [0, 0], [-1, -1], [2, 2]])
+    assert only_own.usable_classes.tolist() == [1]
+    elsewhere = with_origins([[2, 1], [0, 0], [-1, -1], [2, -1]])
+    assert elsewhere.usable_classes.tolist() == [0, 1, 3]
+    repeated = with_origins([[2, 1], [0, 0], [-1, -1], [2, -1]], counts=[1, 0, 2, 2])
+    assert repeated.usable_classes.tolist() == [3]
+
+
+def test_free_crops_are_those_from_no_query():
+    image_set = with_origins([[2, 1], [0, 0], [-1, -1], [2, -1]], counts=[2, 1, 2, 2])
+    assert image_set.free_crops(0, np.array([2, 0])).tolist() == [1]
+    assert image_set.free_crops(1, np.array([2, 0])).tolist() == []
+    assert image_set.free_crops(1, np.array([2])).tolist() == [0]
+    assert image_set.free_crops(3, np.array([0, 1, 2])).tolist() == [1]

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsdet.data import openmoji
+from fsdet.data import openmoji, scenes
+from fsdet.data.episodes import EpisodeSource
 from fsdet.data.glyphs import render_glyph
-from fsdet.data.openmoji import class_codes, compose_scene, load_openmoji
+from fsdet.data.openmoji import load_openmoji
+from fsdet.data.scenes import class_codes, compose_scene
 
 SHA256 = {
     "train": "6393b48fec6ade7f",
@@ -17,7 +19,7 @@ SHA256 = {
 """First sixteen digits, of the first scene that seed 0 gives at 128 pixels."""
 
 
-def scenes(split: str, count: int, size: int = 64):
+def drawn(split: str, count: int, size: int = 64):
     rng = np.random.default_rng(1)
     return [compose_scene(rng, split, size) for _ in range(count)]
 
@@ -33,7 +35,7 @@ def test_a_seed_gives_the_same_pixels_on_any_machine(split):
 def test_boxes_lie_inside_the_image_and_end_where_the_glyph_ends(split):
     for seed in range(12):
         image, boxes, _ = compose_scene(np.random.default_rng(seed), split, 128)
-        empty = openmoji._background(np.random.default_rng(seed), split, 128)
+        empty = scenes.background(np.random.default_rng(seed), split, 128)
         changed = (image != np.asarray(empty)).any(axis=2)
         assert (boxes >= 0).all()
         assert (boxes <= 128).all()
@@ -50,55 +52,55 @@ def test_boxes_lie_inside_the_image_and_end_where_the_glyph_ends(split):
 
 
 def test_scenes_hold_several_objects_of_several_classes():
-    drawn = [labels for _, _, labels in scenes("train", 60)]
-    counts = [len(labels) for labels in drawn]
+    counted = [labels for _, _, labels in drawn("train", 60)]
+    counts = [len(labels) for labels in counted]
     assert min(counts) >= 3
     assert np.mean(counts) > 5
-    assert min(len(set(labels.tolist())) for labels in drawn) >= 2
-    assert any(np.bincount(labels).max() > 1 for labels in drawn)
+    assert min(len(set(labels.tolist())) for labels in counted) >= 2
+    assert any(np.bincount(labels).max() > 1 for labels in counted)
 
 
 def test_a_scene_aims_at_no_fewer_objects_than_the_least():
     rng = np.random.default_rng(0)
-    aimed = [len(list(openmoji._draw_labels(rng, 500))) for _ in range(500)]
-    assert min(aimed) == openmoji.OBJECTS[0]
+    aimed = [len(list(scenes._draw_labels(rng, 500))) for _ in range(500)]
+    assert min(aimed) == scenes.OBJECTS[0]
 
 
 def test_a_scene_aims_at_two_more_objects_than_the_most_at_most():
     rng = np.random.default_rng(0)
-    aimed = [len(list(openmoji._draw_labels(rng, 500))) for _ in range(500)]
-    assert max(aimed) == openmoji.OBJECTS[1] + len(openmoji.COPIES) - 1
+    aimed = [len(list(scenes._draw_labels(rng, 500))) for _ in range(500)]
+    assert max(aimed) == scenes.OBJECTS[1] + len(scenes.COPIES) - 1
 
 
 def test_labels_name_classes_of_the_split():
     for split in ("train", "val", "test"):
-        labels = np.concatenate([labels for _, _, labels in scenes(split, 20)])
+        labels = np.concatenate([labels for _, _, labels in drawn(split, 20)])
         assert labels.min() >= 0
         assert labels.max() < len(class_codes(split))
 
 
 def test_objects_hide_little_of_each_other():
-    for _, boxes, _ in scenes("train", 20):
+    for _, boxes, _ in drawn("train", 20):
         for i, box in enumerate(boxes):
             for other in boxes[:i]:
-                assert openmoji._overlap(tuple(box), tuple(other)) <= openmoji.MOST_OVERLAP
+                assert scenes._overlap(tuple(box), tuple(other)) <= scenes.MOST_OVERLAP
 
 
 def test_evaluation_shows_neither_classes_nor_backgrounds_of_training():
-    assert not set(openmoji.TRAIN_BACKGROUNDS) & set(openmoji.EVAL_BACKGROUNDS)
+    assert not set(scenes.TRAIN_BACKGROUNDS) & set(scenes.EVAL_BACKGROUNDS)
     assert class_codes("base") == class_codes("train")
     assert not set(class_codes("train")) & {*class_codes("val"), *class_codes("test")}
 
 
 def test_backgrounds_are_those_of_the_split():
     for split, names in (
-        ("train", openmoji.TRAIN_BACKGROUNDS),
-        ("val", openmoji.EVAL_BACKGROUNDS),
+        ("train", scenes.TRAIN_BACKGROUNDS),
+        ("val", scenes.EVAL_BACKGROUNDS),
     ):
-        openmoji._photograph.cache_clear()
+        scenes._photograph.cache_clear()
         for seed in range(60):
-            openmoji._background(np.random.default_rng(seed), split, 32)
-        assert openmoji._photograph.cache_info().currsize == len(names)
+            scenes.background(np.random.default_rng(seed), split, 32)
+        assert scenes._photograph.cache_info().currsize == len(names)
 
 
 def test_loading_twice_gives_the_same_set(small_config, small_data):
@@ -131,3 +133,78 @@ def test_supports_show_the_glyph_of_their_class(train_set):
     shifted = np.corrcoef(np.ravel(glyphs), np.roll(shown, 1, axis=0).ravel())[0, 1]
     assert in_order > 0.5
     assert in_order > shifted + 0.3
+
+
+def shots(small_config, **settings):
+    return load_openmoji(small_config(k_shot=4, **settings), "shots")
+
+
+def test_shots_show_every_novel_class_exactly_k_times(small_config):
+    for novel, count in (("val", 60), ("test", 100)):
+        image_set = shots(small_config, novel_split=novel)
+        assert np.bincount(image_set.labels).tolist() == [4] * count
+        assert len(image_set.usable_classes) == count
+
+
+def test_the_supports_of_shots_are_their_objects(small_config):
+    image_set = shots(small_config, image_size=128, support_size=64)
+    for label in range(0, image_set.n_classes, 7):
+        origins = image_set.support_images[label]
+        assert sorted(origins.tolist()) == sorted(
+            i for i in range(len(image_set)) for c in image_set.objects(i)[1] if c == label
+        )
+        for crop, image in zip(image_set.supports[label], origins, strict=True):
+            boxes, labels = image_set.objects(int(image))
+            cuts = [
+                openmoji.cut(image_set.image(int(image)), b, 64) for b in boxes[labels == label]
+            ]
+            assert any((crop == cut).all() for cut in cuts)
+
+
+def test_shots_depend_on_the_seed_of_the_split_alone(small_config):
+    first, same, other = (
+        shots(small_config, split_seed=s, seed=n) for s, n in ((0, 0), (0, 1), (1, 0))
+    )
+    np.testing.assert_array_equal(first.images, same.images)
+    assert first.boxes.shape != other.boxes.shape or (first.boxes != other.boxes).any()
+
+
+def test_the_backgrounds_of_shots_are_those_of_training():
+    scenes._photograph.cache_clear()
+    for seed in range(60):
+        scenes.background(np.random.default_rng(seed), "shots", 32)
+    assert scenes._photograph.cache_info().currsize == len(scenes.TRAIN_BACKGROUNDS)
+
+
+def test_episodes_of_shots_never_show_a_query_as_support(small_config):
+    config = small_config(k_shot=4, n_query=2)
+    image_set = load_openmoji(config, "shots")
+    where = {image_set.image(i).tobytes(): i for i in range(len(image_set))}
+    source = EpisodeSource(image_set, config, 0, augment=False)
+    for index in range(50):
+        episode = source.episode(index)
+        pictures = np.ascontiguousarray(np.moveaxis(episode.images.numpy(), 1, -1))
+        labels, variants = np.divmod(episode.support_ids.numpy(), 4)
+        origins = image_set.support_images[labels, variants].ravel().tolist()
+        assert not {where[picture.tobytes()] for picture in pictures} & {*origins}
+
+
+def test_classes_have_the_names_that_unicode_gives_them(small_config):
+    names = load_openmoji(small_config(), "val").names
+    assert len(set(names)) == len(class_codes("val"))
+    assert all(name == name.lower() for name in names)
+
+
+EPISODES = "515fc768042d88f5"
+"""First sixteen digits of the SHA-256 of twenty validation episodes of a small set."""
+
+
+def test_episodes_are_the_same_as_ever(small_config):
+    config = small_config(n_way=4, n_query=2)
+    source = EpisodeSource(load_openmoji(config, "val"), config, 20_000, augment=False)
+    digest = hashlib.sha256()
+    for index in range(20):
+        episode = source.episode(index)
+        for tensor in (episode.images, episode.supports, episode.targets.boxes, episode.classes):
+            digest.update(tensor.numpy().tobytes())
+    assert digest.hexdigest()[:16] == EPISODES

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsdet.data.transforms import letterbox, mirror
+from fsdet.data.transforms import letterbox, letterbox_boxes, mirror
 
 
 def painted(height: int, width: int, box: tuple[int, int, int, int]):
@@ -61,3 +61,15 @@ def test_the_whole_image_as_a_box_stays_inside_the_square(height, width, size):
     assert (moved >= 0).all()
     assert (moved <= size + 1e-3).all()
     assert max(moved[0, 2:] - moved[0, :2]) == pytest.approx(size, rel=1e-5)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=6),
+    st.sampled_from([32, 64, 96]),
+)
+def test_boxes_of_many_images_move_as_each_alone(extents, size):
+    boxes = np.array([[0.25 * w, 0.5 * h, w, h] for w, h in extents], np.float32)
+    together = letterbox_boxes(boxes, np.array(extents), size)
+    for box, moved, (width, height) in zip(boxes, together, extents, strict=True):
+        alone = letterbox(np.zeros((height, width, 3), np.uint8), box[None], size)[1]
+        np.testing.assert_array_equal(alone[0], moved)

@@ -1,173 +1,110 @@
-import contextlib
-import io
-import math
-from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from fsdet.config import DataConfig, ModelConfig
-from fsdet.data.episodes import EpisodeSource
-from fsdet.engine.evaluation import MOST_DETECTIONS, evaluate, score
-from fsdet.models.detector import build_detector
-from fsdet.structures import Batch, Detections, Targets
+from fsdet.config import DataConfig
+from fsdet.data.episodes import EVAL_SEED, EpisodeSource
+from fsdet.data.image_set import ImageSet
+from fsdet.data.sources import load_image_set
+from fsdet.engine.average_precision import collect, score_episode
+from fsdet.engine.evaluation import evaluate, evaluate_run
+from fsdet.engine.intervals import half_width
+from fsdet.engine.postprocess import detect, with_swapped_supports
+from fsdet.engine.restore import load_detector
+from fsdet.models.detector import Detector
 
-
-def boxes(rng: np.random.Generator, count: int) -> torch.Tensor:
-    corner = rng.uniform(0, 40, (count, 2))
-    return torch.tensor(
-        np.concatenate([corner, corner + rng.uniform(8, 24, (count, 2))], 1)
-    ).float()
-
-
-def episode(rng: np.random.Generator, n_way: int, n_images: int) -> tuple[Batch, list[Detections]]:
-    """Random targets, and detections that are near some of them."""
-    most = 6
-    counts = rng.integers(1, most + 1, n_images)
-    mask = torch.arange(most)[None] < torch.tensor(counts)[:, None]
-    corners = torch.stack([boxes(rng, most) for _ in range(n_images)]) * mask[..., None]
-    labels = torch.tensor(rng.integers(0, n_way, (n_images, most))) * mask
-    found = []
-    for row in range(n_images):
-        near = corners[row] + torch.tensor(rng.normal(0, 2.5, (most, 4))).float()
-        near[:, 2:] = torch.maximum(near[:, 2:], near[:, :2] + 1)
-        away = boxes(rng, 5)
-        guessed = torch.where(torch.tensor(rng.random(most) < 0.8), labels[row], 0)
-        ways = torch.cat([guessed, torch.tensor(rng.integers(0, n_way, 5))])
-        values = torch.tensor(rng.random(most + 5)).float()
-        found.append(Detections(torch.cat([near, away]), values, ways))
-    batch = Batch(
-        images=torch.zeros(n_images, 3, 64, 64, dtype=torch.uint8),
-        targets=Targets(corners, labels, mask),
-        supports=torch.zeros(1, n_way, 1, 3, 8, 8, dtype=torch.uint8),
-        support_ids=torch.arange(n_way)[None, :, None],
-        classes=torch.arange(n_way)[None],
-    )
-    return batch, found
+STAGE_1 = Path(__file__).parents[3] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
+DATA = DataConfig(image_size=64, support_size=32, n_way=3, n_query=2, n_shot=2)
 
 
-def random_episodes(seed: int, count: int = 5, n_way: int = 3):
-    rng = np.random.default_rng(seed)
-    made = [episode(rng, n_way, 4) for _ in range(count)]
-    return [batch for batch, _ in made], [found for _, found in made]
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    """As shipped; its classes mean little, but it finds objects."""
+    return load_detector(STAGE_1, "cpu")[0]
 
 
-def by_pycocotools(truth: list[Batch], found: list[list[Detections]]) -> tuple[float, float]:
-    """AP50 and AP with one category per episode and way, mean over ways, then over episodes."""
-    annotations, results, images = [], [], []
-    ways = truth[0].classes.shape[1]
-
-    def entry(image, category, box):
-        x1, y1, x2, y2 = box
-        where = {"image_id": image, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        return where | {"area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
-
-    for number, (batch, rows) in enumerate(zip(truth, found, strict=True)):
-        for row, detected in enumerate(rows):
-            image = 1000 * number + row + 1
-            images.append({"id": image})
-            for box, way, shown in zip(
-                batch.targets.boxes[row].tolist(),
-                batch.targets.labels[row].tolist(),
-                batch.targets.mask[row].tolist(),
-                strict=True,
-            ):
-                if shown:
-                    one = entry(image, 100 * number + way + 1, box)
-                    annotations.append(one | {"id": len(annotations) + 1})
-            results += [
-                entry(image, 100 * number + way + 1, box) | {"score": value}
-                for box, value, way in zip(
-                    detected.boxes.tolist(),
-                    detected.scores.tolist(),
-                    detected.labels.tolist(),
-                    strict=True,
-                )
-            ]
-    categories = [{"id": 100 * n + w + 1} for n in range(len(truth)) for w in range(ways)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        gt = COCO()
-        gt.dataset = {"images": images, "annotations": annotations, "categories": categories}
-        gt.createIndex()
-        judged = COCOeval(gt, gt.loadRes(results), "bbox")
-        judged.params.maxDets = [MOST_DETECTIONS]
-        judged.params.areaRng = judged.params.areaRng[:1]
-        judged.params.areaRngLbl = ["all"]
-        judged.evaluate()
-        judged.accumulate()
-    precision = judged.eval["precision"][..., 0, 0].astype(float)  # (T, R, categories)
-    precision[precision < 0] = math.nan
-    ap = precision.mean(axis=1).reshape(len(precision), len(truth), ways)
-    return float(np.nanmean(ap[0], axis=1).mean()), float(np.nanmean(ap, axis=2).mean())
+@pytest.fixture
+def source(train_set: ImageSet) -> EpisodeSource:
+    return EpisodeSource(train_set, DATA, EVAL_SEED, augment=False)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_scores_equal_pycocotools(seed):
-    truth, found = random_episodes(seed)
-    ours, (ap50, ap) = score(truth, found), by_pycocotools(truth, found)
-    assert 0.02 < ap50 < 0.98
-    assert ours.ap50 == pytest.approx(ap50, abs=1e-9)
-    assert ours.ap == pytest.approx(ap, abs=1e-9)
+def test_swapped_supports_give_the_same_detections_under_other_labels(detector, source):
+    """The ways are a set to the detector; this is why the swap control needs no search of its own."""
+    episode = source.batch(0, 1)
+    with torch.no_grad():
+        right = detector(episode.images, episode.supports)
+        swapped = detector(episode.images, episode.swapped().supports)
+    assert torch.allclose(swapped.logits, right.logits.roll(1, dims=2), atol=1e-4)
+    assert torch.allclose(swapped.head.boxes(), right.head.boxes(), atol=1e-3)
+    assert not torch.allclose(swapped.logits, right.logits, atol=0.1)
+    relabelled = with_swapped_supports(detect(right), 3)
+    for one, other in zip(relabelled, detect(swapped), strict=True):
+        assert torch.allclose(one.scores, other.scores, atol=1e-5)
+        assert (one.labels == other.labels).float().mean() > 0.9  # but for equal scores
 
 
-def test_the_standard_error_is_that_of_the_episodes():
-    truth, found = random_episodes(0)
-    alone = [score([batch], [rows]).ap50 for batch, rows in zip(truth, found, strict=True)]
-    together = score(truth, found)
-    assert together.ap50 == pytest.approx(np.mean(alone))
-    assert together.ap50_se == pytest.approx(np.std(alone, ddof=1) / len(alone) ** 0.5)
-    assert math.isnan(score(truth[:1], found[:1]).ap50_se)  # one value has no spread
+def test_encoding_once_gives_the_figures_of_plain_forward_passes(detector, source):
+    evaluation = evaluate(detector, source, 3, "cpu")
+    right, swapped = [], []
+    for index in range(3):
+        episode = source.batch(index, 1)
+        for batch, rows in ((episode, right), (episode.swapped(), swapped)):
+            with torch.no_grad():
+                found = detect(detector(batch.images, batch.supports))
+            rows.append(score_episode(episode.targets, found, 3))
+    assert 0.01 < evaluation.ap50 < 0.9
+    assert evaluation.right.means() == pytest.approx(collect(right).means(), abs=1e-6)
+    assert evaluation.swapped.means() == pytest.approx(collect(swapped).means(), abs=1e-6)
+    assert evaluation.swap_gap == evaluation.ap50 - evaluation.swapped.ap50
 
 
-def perfect(batch: Batch) -> list[Detections]:
-    rows = zip(batch.targets.boxes, batch.targets.labels, batch.targets.mask, strict=True)
-    return [Detections(b[m], torch.ones(int(m.sum())), w[m]) for b, w, m in rows]
+def test_further_draws_leave_the_first_as_it_is(detector, source):
+    one, three = evaluate(detector, source, 2, "cpu"), evaluate(detector, source, 2, "cpu", draws=3)
+    assert one.right == three.right
+    assert one.swapped == three.swapped
+    assert len(three.draws) == 3
+    assert three == evaluate(detector, source, 2, "cpu", draws=3)
 
 
-def test_perfect_detections_score_one():
-    truth, _ = random_episodes(1)
-    scores = score(truth, [perfect(batch) for batch in truth])
-    assert (scores.ap50, scores.ap) == pytest.approx((1, 1))
-
-
-def test_the_right_boxes_of_the_wrong_ways_score_zero():
-    truth, _ = random_episodes(1, n_way=2)
-    wrong = [[Detections(d.boxes, d.scores, 1 - d.labels) for d in perfect(b)] for b in truth]
-    assert score(truth, wrong).ap50 < 0.05
-
-
-def test_a_detection_counts_in_its_own_image_only():
-    truth, _ = random_episodes(2)
-    moved = [perfect(batch)[1:] + perfect(batch)[:1] for batch in truth]
-    assert score(truth, moved).ap50 < 0.3
-
-
-def test_no_detections_score_zero():
-    truth, _ = random_episodes(1)
-    none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    scores = score(truth, [[none] * 4 for _ in truth])
-    assert (scores.ap50, scores.ap, scores.ap50_se) == (0, 0, 0)
-
-
-@pytest.mark.filterwarnings("ignore:Mean of empty slice")
-def test_an_episode_without_any_target_leaves_the_score_finite():
-    truth, _ = random_episodes(1)
-    found = [perfect(batch) for batch in truth]
-    targets = truth[0].targets
-    empty = Targets(targets.boxes * 0, targets.labels * 0, targets.mask & False)
-    truth[0] = replace(truth[0], targets=empty)
-    assert score(truth, found).ap50 == pytest.approx(1)
-
-
-def test_evaluation_leaves_the_detector_in_its_mode(train_set):
-    data = DataConfig(support_size=32, n_query=4)
-    detector = build_detector(ModelConfig(), data, 0).train()
+def test_evaluation_leaves_the_detector_in_its_mode(detector, source):
+    detector.train()
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
-    source = EpisodeSource(train_set, data, 0, augment=False)
     first, again = (evaluate(detector, source, 2, "cpu") for _ in range(2))
     assert detector.training
     assert first == again
+    detector.eval()
     assert all(torch.equal(before[name], t) for name, t in detector.state_dict().items())
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_last_evaluation_has_all_metrics(small_config, detector, split):
+    config = small_config(novel_split=split, eval_draws=2)
+    running = evaluate_run(detector, config, "cpu", final=False)
+    last = evaluate_run(detector, config, "cpu", final=True)
+    assert running.keys() < last.keys()
+    assert all(running[name] == pytest.approx(last[name], nan_ok=True) for name in running)
+    every = {"nAP50", "nAP", "nAP75", "nAP_small", "nAP50_se", "nAP50_ci95", "nAP50_swapped"}
+    assert {f"{split}/{name}" for name in every | {"swap_gap"}} <= running.keys()
+    only_last = {"nAP50_draws_mean", "nAP50_draws_ci95", "bAP50", "bAP", "bAP50_swapped"}
+    only_last |= {"base_swap_gap", "object_AP50"}
+    assert {f"{split}/{name}" for name in only_last} <= last.keys() - running.keys()
+    gap = last[f"{split}/nAP50"] - last[f"{split}/nAP50_swapped"]
+    assert last[f"{split}/swap_gap"] == pytest.approx(gap)
+    assert f"{split}/ST_IoU" not in last  # there are no videos
+
+
+def test_the_interval_over_draws_is_that_of_their_means(small_config, detector):
+    config = small_config(eval_draws=3)
+    metrics = evaluate_run(detector, config, "cpu", final=True)
+    source = EpisodeSource(load_image_set(config, "val"), config, EVAL_SEED, augment=False)
+    draws = [one.ap50 for one in evaluate(detector, source, 2, "cpu", draws=3).draws]
+    assert metrics["val/nAP50_draws_mean"] == pytest.approx(sum(draws) / 3)
+    assert metrics["val/nAP50_draws_ci95"] == pytest.approx(half_width(draws))
+
+
+@pytest.mark.parametrize("settings", [{"eval_draws": 1}, {"eval_draws": 3, "n_shot": 3}])
+def test_where_supports_cannot_differ_there_is_no_interval(small_config, detector, settings):
+    """One draw, or as many supports as a class has crops."""
+    metrics = evaluate_run(detector, small_config(**settings), "cpu", final=True)
+    assert not [name for name in metrics if "draws" in name]

@@ -2,11 +2,13 @@ import logging
 import os
 import re
 import subprocess
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import IterableSimpleNamespace
 
 from fsdet.errors import CheckpointError
 from fsdet.models.backbone import CHANNELS, STRIDES, Backbone, load_yolo_weights
@@ -22,8 +24,16 @@ def yolov8n() -> DetectionModel:
     return model.eval()
 
 
+def with_settings(model: DetectionModel) -> DetectionModel:
+    """As Ultralytics saves it between two epochs."""
+    copy = deepcopy(model)
+    copy.args = IterableSimpleNamespace(imgsz=64, data="data.yaml")
+    return copy
+
+
 CONTENT = {
     "checkpoint": lambda model: {"model": model, "ema": None, "epoch": 3},
+    "unfinished training": lambda model: {"model": None, "ema": with_settings(model).half()},
     "ema": lambda model: {"model": None, "ema": model},
     "model": lambda model: model,
     "state dict": lambda model: model.state_dict(),
@@ -51,7 +61,8 @@ def test_features_equal_those_of_the_model_that_the_weights_are_from(yolov8n, ki
         for channels, stride in zip(CHANNELS, STRIDES, strict=True)
     ]
     for ours, theirs in zip(features[:3], expected[:3], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+        tolerance = 2e-2 if kind == "unfinished training" else 0  # it is saved in half precision
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 @torch.no_grad()

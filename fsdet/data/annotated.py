@@ -1,0 +1,237 @@
+"""Makes image sets of an annotated dataset, of whatever format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsdet.config import DataConfig
+from fsdet.data.coco import read_coco
+from fsdet.data.decoded import Decoded, decode
+from fsdet.data.fingerprint import fingerprint
+from fsdet.data.image_set import Array, ImageSet, Split
+from fsdet.data.objects import Objects, usable_objects
+from fsdet.data.records import Dataset, Part, Picture
+from fsdet.data.refdet import read_refdet
+from fsdet.data.report import Problem, Problems, log_report
+from fsdet.data.splits import ClassSplit, split_classes
+from fsdet.data.supports import Crop, Supports, cut_supports, draw_instances
+from fsdet.data.transforms import letterbox_boxes
+from fsdet.data.yolo import read_yolo
+from fsdet.errors import DataError
+
+READERS: dict[str, Callable[[DataConfig], Dataset]] = {
+    "yolo": read_yolo,
+    "coco": read_coco,
+    "refdet": read_refdet,
+}
+MOST_UNREADABLE = 0.5
+"""Part of the images that may be unreadable or missing before the dataset is refused."""
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A dataset whose images are decoded, whose objects are checked and whose classes are divided."""
+
+    dataset: Dataset
+    decoded: Decoded
+    extents: Array
+    """(N, 2) width and height of each record's image as it was; zeros where it is left out."""
+    objects: Objects
+    split: ClassSplit
+    shots: dict[int, Array]
+    """Class -> the K instances, as indices into `objects`, that serve as supports and as shots."""
+    problems: tuple[Problem, ...]
+
+    def records_of(self, *parts: Part) -> Array:
+        """(N,) bool: records of these parts that have an image."""
+        return self.extents.all(axis=1) & np.isin([r.part for r in self.dataset.records], parts)
+
+
+def open_annotated(config: DataConfig, dataset: Dataset) -> Annotated:
+    """Decode and check a dataset.
+
+    Raises:
+        DataError: it is missing or broken, see `fsdet.data.report`.
+    """
+    problems = dataset.problems.copy()
+    decoded = decode(config, dataset, problems)
+    extents = np.where(decoded.rows[:, None] >= 0, decoded.extents[decoded.rows], 0)
+    _count_lost(dataset, decoded, extents, problems)
+    extents = extents * _is_wanted(dataset, decoded, extents, problems)[:, None]
+    objects = usable_objects(dataset, extents, problems)
+    split = split_classes(config, dataset.names, np.unique(objects.labels).tolist())
+    data = Annotated(dataset, decoded, extents, objects, split, {}, ())
+    shots = {c: _instances(data, c, config) for c in (*split.base, *split.novel)}
+    for label, chosen in shots.items():
+        kind = "class with fewer than K instances" if len(chosen) else "class without instance"
+        if len(chosen) < config.k_shot and label not in dataset.object_images:
+            problems.add(kind, dataset.names[label])
+    return Annotated(dataset, decoded, extents, objects, split, shots, problems.report())
+
+
+def build_set(data: Annotated, config: DataConfig, split: Split) -> ImageSet:
+    """The image set of one split; its images are a view on those of the whole dataset.
+
+    Raises:
+        DataError: the supports would not fit into the cache.
+    """
+    classes = np.array(data.split.classes(split, config))
+    chosen, shown = _shown(data, config, split, classes)
+    rows = data.decoded.rows[chosen]
+    place = np.full(len(data.decoded.images) + 1, -1)  # the last one for crops without a row
+    place[rows] = np.arange(len(rows))
+    supports = _supports(data, config, split, classes)
+    per_image = np.bincount(np.searchsorted(chosen, shown.records), minlength=len(chosen))
+    return ImageSet(
+        images=data.decoded.images,
+        offsets=np.cumsum([0, *per_image]),
+        boxes=letterbox_boxes(shown.boxes, data.extents[shown.records], config.image_size),
+        labels=np.searchsorted(classes, shown.labels),
+        supports=supports.crops,
+        support_images=place[supports.rows],
+        support_counts=supports.counts,
+        rows=rows,
+        groups=_groups(data, chosen, classes),
+        names=tuple(data.dataset.names[c] for c in classes),
+    )
+
+
+def _shown(
+    data: Annotated, config: DataConfig, split: Split, classes: Array
+) -> tuple[Array, Objects]:
+    """Sorted numbers of the records of a split, and the objects that are its targets."""
+    objects = data.objects
+    if split == "shots":
+        wanted = np.zeros(len(objects.labels), bool)
+        wanted[np.concatenate([data.shots[c] for c in classes])] = True
+        wanted &= data.records_of("train", "shots")[objects.records]
+        return np.unique(objects.records[wanted]), objects.subset(wanted)
+    chosen = _chosen_records(data, config, split, classes)
+    wanted = np.isin(objects.labels, classes) & np.isin(objects.records, chosen)
+    return chosen, objects.subset(wanted)
+
+
+def _groups(data: Annotated, chosen: Array, classes: Array) -> Array:
+    """(n,) the video of each chosen record as the label of its class, -1 for none."""
+    videos = [data.dataset.records[record].video for record in chosen]
+    label_of = {int(c): label for label, c in enumerate(classes)}
+    return np.array([-1 if video is None else label_of[video] for video in videos], np.int64)
+
+
+def _count_lost(dataset: Dataset, decoded: Decoded, extents: Array, problems: Problems) -> None:
+    """Report pictures that could not be decoded.
+
+    Raises:
+        DataError: they are more than half.
+    """
+    lost = np.any(extents == 0, axis=1)
+    videos = {r.picture.file for r, gone in zip(dataset.records, lost, strict=True) if not gone}
+    broken = set()
+    for number in np.flatnonzero(lost & (decoded.rows >= 0)):
+        picture = dataset.records[number].picture
+        if picture.frame is None:
+            problems.add("image unreadable", dataset.place(picture.file))
+        elif picture.file in videos:
+            problems.add("frame beyond the end", dataset.place(picture.file))
+        else:
+            broken.add(picture.file)
+    for file in sorted(broken):
+        problems.add("video unreadable", dataset.place(file))
+    never_read = dataset.problems.counts.get("image missing", 0)
+    gone, total = int(lost.sum()) + never_read, len(lost) + never_read
+    if gone > MOST_UNREADABLE * total or not total:
+        report = "; ".join(map(str, problems.report()))
+        raise DataError(
+            f"{dataset.root}: {gone} of {total} images cannot be read, more than half; check data_root and copy the "
+            f"images anew ({report})"
+        )
+
+
+def _is_wanted(dataset: Dataset, decoded: Decoded, extents: Array, problems: Problems) -> Array:
+    """(N,) bool: not a second copy in its part, and of the size that the annotations give."""
+    wanted = np.ones(len(dataset.records), bool)
+    seen: dict[tuple[Part, int], int] = {}
+    for number, record in enumerate(dataset.records):
+        if not extents[number].all():
+            continue
+        place = dataset.place(record.picture.file)
+        if record.extent is not None and record.extent != tuple(extents[number].tolist()):
+            problems.add("image of another size", place)
+            wanted[number] = False
+        elif record.part != "shots" and (record.part, int(decoded.rows[number])) in seen:
+            problems.add("image twice", place)
+            wanted[number] = False
+        else:
+            seen[record.part, int(decoded.rows[number])] = number
+    both = {row for part, row in seen if part == "train"} & {r for p, r in seen if p == "eval"}
+    for row in sorted(both):
+        picture = dataset.records[seen["eval", row]].picture
+        problems.add("image in both parts", dataset.place(picture.file))
+    return wanted
+
+
+def _instances(data: Annotated, label: int, config: DataConfig) -> Array:
+    """The K instances of a class: of the K-shot files, of training images, else of evaluation images.
+
+    Raises:
+        DataError: there are K-shot files, but none for this novel class.
+    """
+    given = "shots" in {record.part for record in data.dataset.records}
+    order: tuple[Part, ...] = ("train", "eval")
+    if given and label in data.split.novel:
+        order = ("shots",)
+    for part in order:
+        records = data.records_of(part)
+        chosen = draw_instances(data.objects, label, config.k_shot, config.split_seed, records)
+        if len(chosen):
+            return chosen
+    if order == ("shots",):
+        name = data.dataset.names[label]
+        raise DataError(
+            f"shots_dir: {config.shots_dir} has no usable instance of the novel class '{name}'; add "
+            f"full_box_{config.k_shot}shot_{name}_trainval.json or take the class out of novel_classes"
+        )
+    return np.empty(0, np.int64)
+
+
+def _chosen_records(data: Annotated, config: DataConfig, split: Split, classes: Array) -> Array:
+    """Sorted numbers of the records that a split shows; frames only of videos of its classes."""
+    videos = [record.video for record in data.dataset.records]
+    here = np.array([video is None or video in classes for video in videos])
+    chosen = np.flatnonzero(data.records_of("train" if split == "train" else "eval") & here)
+    if split not in ("val", "test") or not data.split.shared:
+        return chosen
+    # every other image of each class, so that both halves show all
+    first = np.full(len(data.dataset.records), len(data.dataset.names))
+    novel = data.objects.subset(np.isin(data.objects.labels, classes))
+    np.minimum.at(first, novel.records, novel.labels)
+    shuffled = np.random.default_rng((config.split_seed, 1)).permutation(chosen)
+    ordered = shuffled[np.argsort(first[shuffled], kind="stable")]
+    return np.sort(ordered[0 if split == "val" else 1 :: 2])
+
+
+def _supports(data: Annotated, config: DataConfig, split: Split, classes: Array) -> Supports:
+    name = {"train": "base", "shots": config.novel_split}.get(split, split)
+    supports = cut_supports(config, name, [_crops(data, int(label)) for label in classes])
+    problems = Problems()
+    for file in supports.unreadable:
+        problems.add("object image unreadable", file)
+    log_report(f"{config.data_root}, supports of {name}", problems.report())
+    return supports
+
+
+def _crops(data: Annotated, label: int) -> list[Crop]:
+    name = data.dataset.names[label]
+    if photos := data.dataset.object_images.get(label):
+        return [Crop(name, Picture(photo), fingerprint(photo)) for photo in photos]
+    crops = []
+    for number in data.shots[label]:
+        record = int(data.objects.records[number])
+        row = int(data.decoded.rows[record])
+        box = tuple(data.objects.boxes[number].tolist())
+        content = data.decoded.contents[row][0]
+        crops.append(Crop(name, data.dataset.records[record].picture, content, box, row))
+    return crops

@@ -1,0 +1,138 @@
+"""`python -m fsdet.data check …`: what a dataset holds, what is broken in it, and what the model will see of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from fsdet.config import DataConfig, TrainConfig
+from fsdet.config_file import describe, load_config
+from fsdet.data.episodes import EVAL_SEED, EpisodeSource
+from fsdet.data.image_set import ImageSet, Split
+from fsdet.data.report import RULES, Problem
+from fsdet.data.sheet import write_sheet
+from fsdet.data.sources import load_annotated, load_image_set
+from fsdet.errors import ConfigError, DataError
+
+SPLITS: tuple[Split, ...] = ("train", "base", "val", "test", "shots")
+DESCRIPTION = (
+    "Read, decode and check a dataset without training. --config FILE.yaml gives the settings not named here; "
+    "--sheet FILE.png (default contact_sheet.png) is where some episodes are drawn, --episodes N how many per split."
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asks for."""
+
+    config: DataConfig
+    sheet: Path
+    episodes: int
+
+
+def parse(arguments: Sequence[str]) -> Order:
+    """Flags over `--config FILE` over defaults.
+
+    Raises:
+        ConfigError: the file or a value cannot be used.
+        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+    """
+    first = argparse.ArgumentParser(
+        "python -m fsdet.data check", add_help=False, allow_abbrev=False
+    )
+    first.add_argument("--config", type=Path)
+    first.add_argument("--sheet", type=Path, default=Path("contact_sheet.png"))
+    first.add_argument("--episodes", type=int, default=2)
+    known, rest = first.parse_known_args(arguments)
+    values = dict(load_config(known.config) if known.config else TrainConfig())
+    config = tyro.cli(
+        DataConfig,
+        args=rest,
+        default=DataConfig(**{name: values[name] for name in DataConfig.model_fields}),
+        prog="python -m fsdet.data check",
+        description=DESCRIPTION,
+        use_underscores=True,
+    )
+    try:
+        TrainConfig(**{**values, **dict(config)})  # its settings must also fit together
+    except ValidationError as error:
+        raise ConfigError(describe(error, "the flags")) from None
+    if known.episodes < 1:
+        raise ConfigError(f"episodes: must be at least 1, but got {known.episodes}")
+    return Order(config, known.sheet, known.episodes)
+
+
+def check(order: Order, console: Console) -> None:
+    """Print the report and draw the sheet.
+
+    Raises:
+        DataError: the dataset is refused, or a split that every run needs.
+    """
+    config = order.config
+    if config.dataset != "openmoji":
+        print_problems(load_annotated(config).problems, console)
+    sets: dict[Split, ImageSet] = {}
+    refused: dict[Split, DataError] = {}
+    for split in SPLITS:
+        try:
+            sets[split] = load_image_set(config, split)
+        except DataError as error:
+            refused[split] = error
+    print_splits(sets, refused, console)
+    needed: tuple[Split, ...] = ("train", "base", config.novel_split)
+    for split in needed:
+        if split in refused:
+            raise refused[split]
+    sources: dict[str, EpisodeSource] = {
+        split: EpisodeSource(image_set, config, EVAL_SEED, augment=False)
+        for split, image_set in sets.items()
+    }
+    write_sheet(sources, order.episodes, order.sheet)
+    console.print(f"episodes as the model sees them: {order.sheet}", highlight=False)
+
+
+def print_problems(problems: Sequence[Problem], console: Console) -> None:
+    """Each kind of problem that was met, with its rule and the first files, and the kinds that were not."""
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    say("What is broken, and what becomes of it", "italic")
+    for problem in problems:
+        say(f"{problem.count:>7,}  {problem.kind}: {RULES[problem.kind]}")
+        more = ["…"] if problem.count > len(problem.places) else []
+        for place in [*problem.places, *more]:
+            say(f"{'':9}{place}", "dim")
+    met = {problem.kind for problem in problems}
+    console.print(
+        "      0  " + ", ".join(kind for kind in RULES if kind not in met) + "\n", style="dim"
+    )
+
+
+def print_splits(
+    sets: dict[Split, ImageSet], refused: dict[Split, DataError], console: Console
+) -> None:
+    """Size and classes of each split, or why it is refused."""
+    table = Table(title="Splits", title_justify="left")
+    table.add_column("split")
+    for column in ("images", "without object", "objects", "classes", "usable"):
+        table.add_column(column, justify="right")
+    table.add_column("of them")
+    for split in SPLITS:
+        if split in refused:
+            table.add_row(split, *[""] * 5, f"refused: {refused[split]}")
+            continue
+        s = sets[split]
+        empty = int((s.offsets[1:] == s.offsets[:-1]).sum())
+        names = [s.names[c] for c in s.usable_classes] if s.names else []
+        some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        sizes = (len(s), empty, len(s.labels), s.n_classes, len(s.usable_classes))
+        table.add_row(split, *(f"{size:,}" for size in sizes), some)
+    console.print(table)

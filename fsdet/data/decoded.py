@@ -1,0 +1,177 @@
+"""All images of a dataset, each decoded and letterboxed once per size, in one memory map.
+
+The map is keyed by the content of the files, so every split, K, seed and trial of a machine shares it, and neither
+moving the dataset nor changing its annotations decodes anything again. Files of the same content share a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from fsdet.config import DataConfig
+from fsdet.data.cache import Recipe, cached
+from fsdet.data.fingerprint import fingerprint
+from fsdet.data.image_set import Array
+from fsdet.data.patience import patiently
+from fsdet.data.pictures import UnreadableError, open_image, read_frames
+from fsdet.data.records import Dataset, Picture
+from fsdet.data.report import Problems
+from fsdet.data.transforms import letterbox
+from fsdet.progress import progress
+
+CHUNK = 16
+"""Image files that one task decodes."""
+NO_BOXES = np.zeros((0, 4), np.float32)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The decoded images of a dataset."""
+
+    images: Array
+    """(R, S, S, 3) uint8 RGB memory map; zeros where a picture could not be decoded."""
+    extents: Array
+    """(R, 2) width and height of the picture as it was; zeros where it could not be decoded."""
+    rows: Array
+    """(N,) row of each record; -1 if its file is not there."""
+    contents: tuple[tuple[str, int | None], ...]
+    """Fingerprint and frame of each row."""
+
+
+def decode(config: DataConfig, dataset: Dataset, problems: Problems) -> Decoded:
+    """The decoded images, from the cache or built into it.
+
+    Raises:
+        DataError: they would not fit, or a file may not be read.
+    """
+    digests = fingerprints(dataset, problems)
+    contents = [
+        (digests[record.picture.file], record.picture.frame)
+        for record in dataset.records
+        if record.picture.file in digests
+    ]
+    ordered = sorted(set(contents), key=lambda content: (content[0], content[1] or 0))
+    row_of = {content: row for row, content in enumerate(ordered)}
+    rows = np.full(len(dataset.records), -1)
+    pictures: dict[int, Picture] = {}
+    for number, record in enumerate(dataset.records):
+        if record.picture.file in digests:
+            rows[number] = row_of[digests[record.picture.file], record.picture.frame]
+            pictures.setdefault(int(rows[number]), record.picture)
+    size = config.image_size
+    content = {
+        "source": "decoded",
+        "version": 1,
+        "count": len(ordered),
+        "content": hashlib.sha256(repr(ordered).encode()).hexdigest(),
+        "image_size": size,
+    }
+    recipe = Recipe(f"images-{config.dataset}", content, len(ordered) * (3 * size**2 + 16))
+    build = partial(_build, pictures=pictures, size=size, workers=config.num_workers)
+    images, extents = cached(config, recipe, build, _load)
+    return Decoded(images, extents, rows, tuple(ordered))
+
+
+def fingerprints(dataset: Dataset, problems: Problems) -> dict[Path, str]:
+    """File -> fingerprint of its content; files that are not there are reported and left out."""
+    digests = {}
+    files = dict.fromkeys(record.picture.file for record in dataset.records)
+    for file in patiently(files, "looking at files"):
+        try:
+            digests[file] = fingerprint(file)
+        except FileNotFoundError:
+            problems.add("image missing", dataset.place(file))
+        except OSError:
+            problems.add("image unreadable", dataset.place(file))
+    return digests
+
+
+def _load(folder: Path) -> tuple[Array, Array]:
+    return np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "extents.npy")
+
+
+def _build(folder: Path, pictures: dict[int, Picture], size: int, workers: int) -> None:
+    """Decode all pictures row by row; only one chunk of the map is held at a time."""
+    file = folder / "images.npy"
+    if pictures:
+        images = open_memmap(file, "w+", np.uint8, (len(pictures), size, size, 3))
+        _reserve(file)
+        del images
+    else:
+        np.save(file, np.zeros((0, size, size, 3), np.uint8))
+    extents = np.zeros((len(pictures), 2), np.int64)
+    tasks = list(_tasks(pictures))
+    work = partial(decode_rows, file=file, size=size)
+    for part in progress(_run(work, tasks, workers), "decoding images", total=len(tasks)):
+        for row, width, height in part:
+            extents[row] = width, height
+    np.save(folder / "extents.npy", extents)
+
+
+def _reserve(file: Path) -> None:
+    """Take the space now: a disk that is full while a map is written kills the process."""
+    with file.open("rb+") as opened:
+        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+
+
+Task = list[tuple[int, Picture]]
+
+
+def _tasks(pictures: dict[int, Picture]) -> Iterator[Task]:
+    """Rows in tasks of a few image files, or of the rising frames of one video."""
+    images = [item for item in pictures.items() if item[1].frame is None]
+    yield from (images[first : first + CHUNK] for first in range(0, len(images), CHUNK))
+    frames = [item for item in pictures.items() if item[1].frame is not None]
+    ordered = sorted(frames, key=lambda item: (str(item[1].file), item[1].frame))
+    for _, video in groupby(ordered, key=lambda item: item[1].file):
+        yield list(video)
+
+
+def _run(
+    work: partial[list[tuple[int, int, int]]], tasks: list[Task], workers: int
+) -> Iterable[list[tuple[int, int, int]]]:
+    if not workers:
+        yield from map(work, tasks)
+        return
+    # spawn: the parent may hold threads of torch or Ray, which a fork would leave locked
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(work, tasks)
+
+
+def decode_rows(task: Task, file: Path, size: int) -> list[tuple[int, int, int]]:
+    """Write the rows of one task; returns row, width and height of those that could be decoded."""
+    images = np.load(file, mmap_mode="r+")
+    written = []
+    for (row, _), picture in zip(task, decoded_pictures([p for _, p in task]), strict=True):
+        if picture is not None:
+            images[row] = letterbox(picture, NO_BOXES, size)[0]
+            written.append((row, picture.shape[1], picture.shape[0]))
+    return written
+
+
+def decoded_pictures(pictures: list[Picture]) -> Iterator[Array | None]:
+    """Each picture as (H, W, 3) uint8 RGB, None for one that cannot be decoded.
+
+    Args:
+        pictures: images, or rising frames; frames of one video are neighbours.
+    """
+    for (file, video), group in groupby(pictures, key=lambda p: (p.file, p.frame is not None)):
+        if video:
+            yield from read_frames(file, [p.frame for p in group if p.frame is not None])
+            continue
+        for _ in group:
+            try:
+                yield open_image(file)
+            except UnreadableError:
+                yield None

@@ -1,0 +1,60 @@
+"""What the reader of a format gives: everything that is annotated, nothing decoded.
+
+The readers (`yolo`, `coco`, `refdet`) differ in nothing else; one builder makes image sets of their records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from fsdet.data.image_set import Array
+from fsdet.data.report import Problems
+
+Part = Literal["train", "eval", "shots"]
+"""The part of the data an image belongs to; `shots` are images of given K-shot files."""
+
+
+class Picture(NamedTuple):
+    """An image file, or one frame of a video."""
+
+    file: Path
+    frame: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One annotated image."""
+
+    picture: Picture
+    part: Part
+    boxes: Array
+    """(m, 4) float64 xyxy, in pixels or as fractions of the image (see `Dataset`), not checked."""
+    labels: Array
+    """(m,) int64 index of a class name."""
+    video: int | None = None
+    """The video's class, for a frame."""
+    extent: tuple[int, int] | None = None
+    """Width and height in pixels as the annotations give them."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All records of a dataset; those of a video are neighbours in the order of time."""
+
+    root: Path
+    names: tuple[str, ...]
+    """Name of each class."""
+    records: tuple[Record, ...]
+    fractions: bool = False
+    """Boxes are given as fractions of the image's width and height instead of pixels."""
+    object_images: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
+    """Class -> photos of its object that serve as supports instead of crops."""
+    problems: Problems = field(default_factory=Problems)
+    """What was wrong so far."""
+
+    def place(self, file: Path) -> str:
+        """A file's name as the report shows it."""
+        return str(file.relative_to(self.root)) if file.is_relative_to(self.root) else str(file)

@@ -1,0 +1,133 @@
+"""Which classes are base, which novel, and which of the novel ones validate and test.
+
+`split_file` goes before `base_classes` and `novel_classes`, and these before a seeded split. Classes are given by
+name, or by index where no class has that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fsdet.config import DataConfig
+from fsdet.data.image_set import Split
+from fsdet.errors import DataError, nearest
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """Class indices, each in ascending order. No novel class is a base class."""
+
+    base: tuple[int, ...]
+    val: tuple[int, ...]
+    test: tuple[int, ...]
+
+    @property
+    def novel(self) -> tuple[int, ...]:
+        """Classes of `val` and `test`."""
+        return tuple(sorted({*self.val, *self.test}))
+
+    @property
+    def shared(self) -> bool:
+        """Whether `val` and `test` have classes in common; their images are then divided."""
+        return bool({*self.val} & {*self.test})
+
+    def classes(self, split: Split, config: DataConfig) -> tuple[int, ...]:
+        """The classes of one split."""
+        if split in ("train", "base"):
+            return self.base
+        wanted = config.novel_split if split == "shots" else split
+        return self.val if wanted == "val" else self.test
+
+
+def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[int]) -> ClassSplit:
+    """Divide the classes as the config asks.
+
+    Args:
+        config: `split_file`, `base_classes`, `novel_classes`, `novel_fraction`, `split_seed`, `n_way`.
+        names: of all classes, by index.
+        present: classes with instances; a seeded split and "all others" mean these.
+
+    Raises:
+        DataError: an unknown name, a class that is base and novel, no base or no novel class.
+    """
+    order = np.random.default_rng((config.split_seed, len(names))).permutation(len(names))
+    known = set(present)
+    there = [int(c) for c in order if c in known]
+    lists = _file_lists(config.split_file, names) if config.split_file else _given(config, names)
+    base, val, test = lists.get("base", []), lists.get("val", []), lists.get("test", [])
+    novel = lists.get("novel", [])
+    if not (val or test or novel):
+        rest = [c for c in there if c not in base]
+        novel = rest if base else rest[: max(1, round(len(rest) * config.novel_fraction))]
+    if novel and not (val or test):
+        val, test = _halves([c for c in order.tolist() if c in novel], config.n_way)
+    base = base or [c for c in there if c not in {*val, *test}]
+    split = ClassSplit(*(tuple(sorted({*part})) for part in (base, val, test)))
+    _check(split, names)
+    return split
+
+
+def _halves(novel: list[int], n_way: int) -> tuple[list[int], list[int]]:
+    """Every other class; all in both where a half would be too small for an episode."""
+    if len(novel) < 2 * n_way:
+        return novel, novel
+    return novel[::2], novel[1::2]
+
+
+def _check(split: ClassSplit, names: Sequence[str]) -> None:
+    both = sorted({*split.base} & {*split.novel})
+    if both:
+        raise DataError(
+            f"base_classes: '{names[both[0]]}' is also novel; a class is trained on or new, so remove it from one list"
+        )
+    for part, what in ((split.base, "base"), (split.val, "val"), (split.test, "test")):
+        if not part:
+            raise DataError(
+                f"split: no class is left for '{what}'; give other base_classes, novel_classes, split_file or "
+                "novel_fraction"
+            )
+
+
+def _given(config: DataConfig, names: Sequence[str]) -> dict[str, list[int]]:
+    return {
+        "base": _indices(config.base_classes, names, "base_classes"),
+        "novel": _indices(config.novel_classes, names, "novel_classes"),
+    }
+
+
+def _file_lists(file: Path, names: Sequence[str]) -> dict[str, list[int]]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"split_file: {file}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"split_file: {file}: not valid YAML: {error}") from None
+    allowed = ({"novel"}, {"novel", "base"}, {"val", "test"}, {"val", "test", "base"})
+    if not isinstance(content, dict) or set(content) not in allowed:
+        raise DataError(
+            f"split_file: {file}: must have the keys val and test, or novel, and if wanted base, each with a list of "
+            f"class names, but has {sorted(map(str, content)) if isinstance(content, dict) else content!r:.60}"
+        )
+    return {key: _indices(value, names, f"{file}: {key}") for key, value in content.items()}
+
+
+def _indices(wanted: Any, names: Sequence[str], source: str) -> list[int]:
+    if not isinstance(wanted, list | tuple):
+        raise DataError(f"{source}: must be a list of class names, but is {wanted!r}")
+    return [_index(str(name), names, source) for name in wanted]
+
+
+def _index(name: str, names: Sequence[str], source: str) -> int:
+    if name in names:
+        return list(names).index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    some = ", ".join(names[:5])
+    cure = nearest(name, names) or f"; the dataset has {len(names)} classes: {some}, …"
+    raise DataError(f"{source}: unknown class '{name}'{cure}")

@@ -1,0 +1,199 @@
+"""One optimiser step: the pieces that `fsdet.engine.trainer.training_step` puts in order."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from fsdet.config import MODULES, TrainConfig
+from fsdet.engine.batches import Request
+from fsdet.engine.gradient_shares import gradient_shares
+from fsdet.engine.gradients import clip_units_
+from fsdet.engine.report import Explosion
+from fsdet.engine.run import Run, autocast_type
+from fsdet.losses.criterion import Losses
+from fsdet.models.detector import EncodedImages
+from fsdet.structures import Batch
+
+LOG_INTERVAL = 10
+"""Steps between two entries of the debug log, and between two measurements of the update ratio."""
+
+
+def is_logged(step: int) -> bool:
+    """Whether this step (from 1) is one of the few that stand out in the log."""
+    return step % LOG_INTERVAL == 1
+
+
+def backward(run: Run) -> tuple[list[Losses], dict[str, Tensor]]:
+    """Forward and backward over all batches of one optimiser step; gradients are their mean.
+
+    Returns:
+        the losses of each batch, and the gradient shares of the last one where they are due.
+    """
+    run.detector.train()
+    run.criterion.train()
+    run.optimizer.zero_grad(set_to_none=True)
+    requests = step_batches(run.config, run.step)
+    following = [*requests[1:], *step_batches(run.config, run.step + 1)[:1]]
+    parts, shares = [], {}
+    for number, (request, then) in enumerate(zip(requests, following, strict=True)):
+        batch = run.batches.take(request, then)
+        with autocast(run):
+            losses, encoded = forward(run, batch)
+        if number == len(requests) - 1 and shares_due(run):
+            shares = gradient_shares(losses, encoded.taps, run.detector.backbone.shared_weight)
+        run.scaler.scale(losses.total / len(requests)).backward()  # type: ignore[no-untyped-call]
+        parts.append(losses)
+    return parts, shares
+
+
+def forward(run: Run, batch: Batch) -> tuple[Losses, EncodedImages]:
+    """Losses of one batch in the run's stage."""
+    encoded = run.detector.encode(batch.images)
+    shots = run.shots(batch)
+    if run.config.stage == 1:
+        return run.criterion.base(run.detector.find_objects(encoded), shots, batch), encoded
+    return run.criterion.episode(run.detector.search(encoded, shots), batch), encoded
+
+
+def autocast(run: Run) -> torch.autocast | nullcontext[None]:
+    """Mixed precision where it is asked for and available."""
+    dtype = autocast_type(run.config, run.device)
+    return nullcontext() if dtype is None else torch.autocast("cuda", dtype)
+
+
+def shares_due(run: Run) -> bool:
+    """Whether this step measures the gradient of each loss term and each scale."""
+    interval = run.config.share_interval
+    return (
+        interval is not None and run.step % interval == 0 and "backbone" not in run.detector.frozen
+    )
+
+
+def step_batches(config: TrainConfig, step: int) -> list[Request]:
+    """The batches of 0-based optimiser step `step`, each as (first episode or image, count)."""
+    epoch, within = divmod(step, config.steps_per_epoch)
+    numbers = range(
+        within * config.gradient_accumulation,
+        min((within + 1) * config.gradient_accumulation, config.batches_per_epoch),
+    )
+    size = config.batch_size
+    if config.stage == 1:
+        return [((epoch * config.n_episodes + n) * size, size) for n in numbers]
+    start = epoch * config.n_episodes
+    return [(start + n * size, min(size, config.n_episodes - n * size)) for n in numbers]
+
+
+def clip(run: Run, norm: Tensor) -> Tensor:
+    """Clip the gradients as the config says.
+
+    Args:
+        run: with unscaled gradients.
+        norm: global norm before clipping.
+
+    Returns:
+        the global norm that the optimiser gets, a scalar on the device.
+    """
+    config = run.config
+    if config.gradient_clip_mode == "agc":
+        clip_units_(run.clipped_units, config.agc_clip_factor)
+        return run.gradients.total()
+    if config.gradient_clip_mode == "norm" and config.gradient_clip_norm > 0:
+        run.gradients.clip_(norm, config.gradient_clip_norm)
+        return norm.clamp(max=config.gradient_clip_norm)
+    return norm
+
+
+def step_values(
+    run: Run, norms: Tensor, clipped: Tensor, losses: list[Losses], shares: dict[str, Tensor]
+) -> dict[str, float]:
+    """Everything measured in one step, brought from the device in a single copy.
+
+    Args:
+        run: before its step counter advances; its `ratios` are those of the step before, if measured.
+        norms: (1 + modules,) total and per module, before clipping.
+        clipped: total norm after clipping.
+        losses: of each batch of the step.
+        shares: of `gradient_shares`; empty on most steps.
+    """
+    terms = list(losses[0].raw)
+    raw = torch.stack([torch.stack([part.raw[t].detach() for t in terms]) for part in losses])
+    weighted = torch.stack(
+        [torch.stack([part.weighted[t].detach() for t in terms]) for part in losses]
+    )
+    positives = torch.stack([part.positives for part in losses]).sum()
+    names = [
+        "grad/norm",
+        *(f"grad/norm/{name}" for name in MODULES),
+        "grad/norm_after",
+        *(f"train/loss/{term}" for term in terms),
+        *(f"train/weighted/{term}" for term in terms),
+        "train/positives",
+        *shares,
+        *(f"update_ratio/{name}" for name in MODULES if run.ratios is not None),
+    ]
+    pieces = [norms, clipped[None], raw.mean(0), weighted.mean(0), positives[None]]
+    pieces += [share[None] for share in shares.values()]
+    pieces += [run.ratios] if run.ratios is not None else []
+    flat = torch.cat([piece.float() for piece in pieces]).tolist()
+
+    out = {"step": float(run.step + 1), **dict(zip(names, flat, strict=True))}
+    return out | derived_values(run, terms, out)
+
+
+def derived_values(run: Run, terms: list[str], out: dict[str, float]) -> dict[str, float]:
+    """What follows from the values of a step without a further look at the device."""
+    total = sum(out[f"train/weighted/{term}"] for term in terms)
+    values = {"train/loss/total": total}
+    for term in terms:
+        values[f"train/share/{term}"] = out[f"train/weighted/{term}"] / total if total else math.nan
+    each = sum(out.get(f"grad/term/{term}", 0.0) for term in terms)
+    if each > 0:
+        values |= {f"grad/share/{term}": out[f"grad/term/{term}"] / each for term in terms}
+    values["grad/clipped"] = float(out["grad/norm_after"] < out["grad/norm"] * (1 - 1e-6))
+    values |= {f"lr/{name}": 0.0 for name in MODULES}
+    values |= {f"lr/{group['name']}": group["lr"] for group in run.optimizer.param_groups}
+    return values
+
+
+def judge(run: Run, values: dict[str, float]) -> Explosion | None:
+    """Show one step to the stability rules; an update ratio that is not finite tells of such weights.
+
+    Args:
+        run: before its step counter advances.
+        values: of `step_values`.
+    """
+    overflow = math.isfinite(values["train/loss/total"]) and not math.isfinite(values["grad/norm"])
+    if overflow and run.scaler.is_enabled() and run.scaler.get_scale() > 1:
+        return None  # the scaler is still backing off
+    ratios = [values.get(f"update_ratio/{name}", 0.0) for name in MODULES]
+    return run.stability.update(
+        step=run.step + 1,
+        loss=values["train/loss/total"],
+        norm=values["grad/norm"],
+        module_norms={name: values[f"grad/norm/{name}"] for name in MODULES},
+        positives=values["train/positives"],
+        parameters_finite=all(map(math.isfinite, ratios)),
+    )
+
+
+def optimizer_step(run: Run, finite: bool) -> None:
+    """Update the weights, unless the gradients are not finite; advance schedule, average and counter.
+
+    With a scaler the step is left to it, so that its scale can back off. Every tenth step leaves the
+    update ratios in `run.ratios`.
+    """
+    measured = is_logged(run.step + 1)
+    if measured:
+        run.updates.before()
+    if finite or run.scaler.is_enabled():
+        run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.scheduler.step()
+    run.ratios = run.updates.after() if measured else None
+    run.step += 1
+    if run.ema is not None:
+        run.ema.update(run.detector, step=run.step)

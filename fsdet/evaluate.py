@@ -1,0 +1,162 @@
+"""`python -m fsdet.evaluate …`: a full evaluation of a checkpoint, with the settings it was trained with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.box import SIMPLE
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from fsdet.errors import ConfigError, FsdetError
+from fsdet.files import write_text_atomic
+
+EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Evaluate a checkpoint with the settings stored in it; what is not given here stays as it is there."""
+
+    checkpoint: Path
+    """Of any stage."""
+    split: Literal["val", "test"] | None = None
+    """Novel classes to evaluate on: `val` selects, `test` reports."""
+    draws: int | None = None
+    """Draws of supports for the same query images; 1 leaves out their interval."""
+    episodes: int | None = None
+    """Episodes of novel classes; half as many of base classes."""
+    data_root: Path | None = None
+    """Where the dataset lies on this machine."""
+    json: Path | None = None
+    """File for all metrics."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    threads: int | None = None
+    """CPU threads of torch."""
+
+
+def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
+    """All metrics of a final evaluation, by name.
+
+    Raises:
+        FsdetError: the checkpoint, its dataset or a setting cannot be used.
+    """
+    import torch
+
+    from fsdet.config_file import build_config
+    from fsdet.engine.evaluation import evaluate_run
+    from fsdet.engine.restore import load_detector, usable_device
+
+    device = usable_device(config.device)
+    detector, stored = load_detector(config.checkpoint, device)
+    given = {
+        "novel_split": config.split,
+        "eval_draws": config.draws,
+        "eval_episodes": config.episodes,
+        "data_root": config.data_root,
+        "threads": config.threads,
+    }
+    changed = {name: value for name, value in given.items() if value is not None}
+    settings = build_config({**stored.model_dump(), **changed}, "the command line")
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    return evaluate_run(detector, settings, device, final=True, label="evaluating")
+
+
+def summary(metrics: dict[str, float], checkpoint: Path) -> Group:
+    """What is shown of the metrics: a table, and below it what does not fit into its rows."""
+    split = next(iter(metrics)).partition("/")[0]
+    values = {name.partition("/")[2]: value for name, value in metrics.items()}
+    title = f"{checkpoint}: novel classes of split '{split}'"
+    return Group(Text(title), table(values), *(Text(line) for line in remarks(values)))
+
+
+def table(values: dict[str, float]) -> Table:
+    """Novel and base classes as rows, with intervals and the swap control."""
+    sizes = [s for s in ("small", "medium", "large") if {f"nAP_{s}", f"bAP_{s}"} & values.keys()]
+    shown = Table("classes", box=SIMPLE)
+    for heading in ("AP50", "± 95 %", "swapped", "gap", "AP", "AP75", *sizes):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for kind, letter, gap in (("novel", "n", "swap_gap"), ("base", "b", "base_swap_gap")):
+        ap = f"{letter}AP"
+        names = [f"{ap}50", f"{ap}50_ci95", f"{ap}50_swapped", gap, ap, f"{ap}75"]
+        names += [f"{ap}_{size}" for size in sizes]
+        shown.add_row(kind, *(number(values, name) for name in names))
+    return shown
+
+
+def remarks(values: dict[str, float]) -> list[str]:
+    """What does not fit into the rows, line by line."""
+    lines = ["± over episodes; swapped: every class searched with another class's supports"]
+    if "nAP50_draws_mean" in values:
+        mean, spread = number(values, "nAP50_draws_mean"), number(values, "nAP50_draws_ci95")
+        lines.append(f"novel AP50 over draws of supports: {mean} ± {spread}")
+    if "ST_IoU" in values:
+        lines.append(f"ST-IoU over videos: {number(values, 'ST_IoU')}")
+    lines.append(f"AP50 of objects of whatever class: {number(values, 'object_AP50')}")
+    return lines
+
+
+def number(values: dict[str, float], name: str) -> str:
+    """Three digits, or a dash for what was not measured."""
+    value = values.get(name, math.nan)
+    return f"{value:.3f}" if math.isfinite(value) else "–"
+
+
+def write_json(metrics: dict[str, float], path: Path) -> None:
+    """Write all metrics; null stands for what has no value, such as an interval over one episode.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    try:
+        write_text_atomic(path, json.dumps(values, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(
+            f"json: {path} cannot be written ({error.strerror}); name another file"
+        ) from None
+
+
+def parse(arguments: Sequence[str]) -> EvaluateConfig:
+    """The command line's options.
+
+    Raises:
+        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+    """
+    import tyro
+
+    return tyro.cli(
+        EvaluateConfig, args=arguments, prog="python -m fsdet.evaluate", use_underscores=True
+    )
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        config = parse(sys.argv[1:])
+        metrics = evaluate_checkpoint(config)
+        if config.json is not None:
+            write_json(metrics, config.json)
+        Console().print(summary(metrics, config.checkpoint))
+    except FsdetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""What `python -m fsdet.predict` does: search every input, write annotated copies and one COCO file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fsdet.data.image_set import Array
+from fsdet.data.pictures import count_frames
+from fsdet.errors import ConfigError
+from fsdet.files import atomic_path
+from fsdet.inference.coco_json import CocoFile
+from fsdet.inference.drawing import draw
+from fsdet.inference.inputs import find_inputs, find_supports, is_video
+from fsdet.inference.predictor import Examples, NamedDetections, Predictor, load_predictor
+from fsdet.inference.reading import read_picture
+from fsdet.inference.video import VideoWriter, frame_rate, frames_of
+from fsdet.predict import PredictConfig
+from fsdet.progress import progress
+
+RESULTS = "detections.json"
+"""Name of the COCO file."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked for, and by whom."""
+
+    predictor: Predictor
+    examples: Examples
+    score_threshold: float
+
+    def find(self, picture: Array) -> NamedDetections:
+        """Detections in (H, W, 3) uint8 RGB."""
+        return self.predictor.detect(picture, self.examples, self.score_threshold)
+
+
+def predict(config: PredictConfig) -> str:
+    """Search all inputs.
+
+    Returns:
+        what was done, in one line.
+
+    Raises:
+        FsdetError: a file or folder cannot be used; what was finished before stays.
+    """
+    supports, inputs = find_supports(config.supports), find_inputs(config.images)
+    pairs = list(zip(inputs, output_files(inputs, config.out), strict=True))
+    pictures = [pair for pair in pairs if not is_video(pair[0])]
+    videos = [pair for pair in pairs if is_video(pair[0])]
+    predictor = load_predictor(config.checkpoint, config.device)
+    search = Search(predictor, predictor.embed(supports), config.score_threshold)
+    results = CocoFile(search.examples.names)
+    make_folder(config.out)
+    for source, target in progress(pictures, "pictures") if pictures else []:
+        search_picture(search, source, target, results)
+    for source, target in videos:
+        search_video(search, source, target, results)
+    results.write(config.out / RESULTS)
+    return (
+        f"pictures: {len(pictures)}, videos: {len(videos)}, detections of "
+        f"{', '.join(search.examples.names)}: {len(results)}, in {config.out / RESULTS}"
+    )
+
+
+def search_picture(search: Search, source: Path, target: Path, results: CocoFile) -> None:
+    """Search one picture; write its annotated copy."""
+    picture = read_picture(source)
+    found = search.find(picture)
+    results.add(picture.shape[:2], found, file_name=str(source))
+    with atomic_path(target) as part:
+        draw(picture, found).save(part, "PNG" if target.suffix == ".png" else "JPEG", quality=95)
+
+
+def search_video(search: Search, source: Path, target: Path, results: CocoFile) -> None:
+    """Search every frame of one video; write its annotated copy."""
+    frames = progress(frames_of(source), source.name, total=count_frames(source) or None)
+    with VideoWriter(target, frame_rate(source)) as writer:
+        for number, frame in enumerate(frames):
+            found = search.find(frame)
+            results.add(frame.shape[:2], found, file_name=str(source), frame=number)
+            writer.write(np.asarray(draw(frame, found)))
+
+
+def output_files(inputs: Sequence[Path], out: Path) -> list[Path]:
+    """A file in `out` for each of the inputs, no two alike.
+
+    Raises:
+        ConfigError: one of them would replace an input.
+    """
+    outputs: list[Path] = []
+    for path in inputs:
+        suffix = ".mp4" if is_video(path) else ".png" if path.suffix.lower() == ".png" else ".jpg"
+        target, number = out / f"{path.stem}{suffix}", 1
+        while target in outputs:
+            number += 1
+            target = out / f"{path.stem}_{number}{suffix}"
+        outputs.append(target)
+    replaced = {path.resolve() for path in inputs} & {path.resolve() for path in outputs}
+    if replaced:
+        raise ConfigError(
+            f"out: {min(replaced)} is an input and would be replaced; name another folder"
+        )
+    return outputs
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"out: {folder} cannot be made ({error.strerror}); name another folder"
+        ) from None

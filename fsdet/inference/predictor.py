@@ -1,0 +1,143 @@
+"""`Predictor`: a trained detector that finds what example pictures show, in pictures of any size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsdet.config import TrainConfig
+from fsdet.data.image_set import Array
+from fsdet.data.transforms import letterbox
+from fsdet.engine.postprocess import SCORE_THRESHOLD, detect
+from fsdet.engine.restore import load_detector, usable_device
+from fsdet.errors import DataError
+from fsdet.inference.geometry import from_letterbox
+from fsdet.inference.reading import Picture, read_picture
+from fsdet.models.detector import Detector
+from fsdet.structures import Detections
+
+log = logging.getLogger(__name__)
+
+ONE_CLASS = "object"
+"""Name of the class where the supports give none."""
+
+
+@dataclass(frozen=True)
+class NamedDetections(Detections):
+    """What was found in one picture, best first; boxes are xyxy in pixels of that picture."""
+
+    names: tuple[str, ...]
+    """Names of the classes that were looked for; `labels` are places in it."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Embedded supports, to be searched for in many pictures."""
+
+    prototypes: Tensor
+    """(1, n_way, 1, D): the mean over the supports of each class."""
+    names: tuple[str, ...]
+    """(n_way,) names of the classes."""
+
+
+Supports: TypeAlias = Sequence[Picture] | Mapping[str, Sequence[Picture]] | Examples
+"""Pictures of one class, or of several by name, or either of them embedded before."""
+
+
+class Predictor:
+    """Finds in pictures what the supports show.
+
+    Args:
+        detector: on `device`, in evaluation mode.
+        config: that the detector was trained with; gives the sizes of images and supports.
+        device: where the detector lives.
+    """
+
+    def __init__(self, detector: Detector, config: TrainConfig, device: str) -> None:
+        self.detector, self.config, self.device = detector, config, device
+
+    def detect(
+        self, image: Picture, supports: Supports, score_threshold: float = SCORE_THRESHOLD
+    ) -> NamedDetections:
+        """Search one picture.
+
+        Args:
+            image: a file, a PIL image, or (H, W, 3) uint8 RGB.
+            supports: pictures that the object fills, about three; several classes by name; or `Examples`.
+            score_threshold: detections below it are left out.
+
+        Raises:
+            DataError: a picture cannot be read, or there are no supports.
+        """
+        examples = supports if isinstance(supports, Examples) else self.embed(supports)
+        pixels = read_picture(image)
+        height, width = pixels.shape[:2]
+        square = self._squares([pixels], self.config.image_size)
+        with torch.no_grad():
+            found = detect(self.detector.search(self.detector.encode(square), examples.prototypes))
+        boxes = from_letterbox(found[0].boxes, height, width, self.config.image_size)
+        # a box may lie in the grey margin alone, where there is no picture
+        kept = (found[0].scores >= score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        return NamedDetections(
+            boxes[kept], found[0].scores[kept], found[0].labels[kept], examples.names
+        )
+
+    def embed(self, supports: Sequence[Picture] | Mapping[str, Sequence[Picture]]) -> Examples:
+        """Embed supports once, to search many pictures for them.
+
+        Raises:
+            DataError: a picture cannot be read, or a class has none.
+        """
+        classes = _by_class(supports)
+        prototypes = []
+        for pictures in classes.values():
+            crops = self._squares([read_picture(p) for p in pictures], self.config.support_size)
+            with torch.no_grad():
+                prototypes.append(self.detector.embed_crops(crops).mean(dim=0))
+        return Examples(torch.stack(prototypes)[None, :, None], tuple(classes))
+
+    def _squares(self, pictures: list[Array], size: int) -> Tensor:
+        """(n, 3, size, size) uint8 on the device, letterboxed as in training."""
+        none = np.zeros((0, 4), np.float32)
+        squares = np.stack([letterbox(picture, none, size)[0] for picture in pictures])
+        return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous().to(self.device)
+
+
+def load_predictor(checkpoint: Path, device: str) -> Predictor:
+    """See `fsdet.load`."""
+    place = usable_device(device)
+    detector, config = load_detector(checkpoint, place)
+    if config.stage == 1:
+        log.warning(
+            "%s: a checkpoint of stage 1 finds objects but has not learnt to compare them with supports; "
+            "use one of stage 2 or 3",
+            checkpoint,
+        )
+    return Predictor(detector, config, place)
+
+
+def _by_class(
+    supports: Sequence[Picture] | Mapping[str, Sequence[Picture]],
+) -> dict[str, list[Picture]]:
+    """Name -> pictures, in the order given.
+
+    Raises:
+        DataError: not a list or a dict of lists, or an empty one.
+    """
+    classes = supports if isinstance(supports, Mapping) else {ONE_CLASS: supports}
+    for name, pictures in classes.items():
+        if not isinstance(pictures, list | tuple) or not pictures:
+            got = "none" if isinstance(pictures, list | tuple) else type(pictures).__name__
+            raise DataError(
+                f"supports: '{name}' needs a list of at least one picture, but got {got}"
+            )
+    if not classes:
+        raise DataError("supports: at least one class is needed, but got none")
+    return {name: list(pictures) for name, pictures in classes.items()}

@@ -1,0 +1,78 @@
+"""`python -m fsdet.predict …`: find what example pictures show, in pictures and videos."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fsdet.errors import ConfigError, FsdetError
+
+EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Find what example pictures show, in pictures and videos.
+
+    Writes annotated copies, and detections.json: a COCO file whose annotations carry scores, with boxes in
+    pixels of the originals.
+    """
+
+    checkpoint: Path
+    """Of stage 2 or 3."""
+    supports: tuple[Path, ...]
+    """About three pictures that the object fills; or a folder of them; or a folder of such folders, one a class."""
+    images: tuple[Path, ...]
+    """Pictures, folders of pictures, videos."""
+    out: Path = Path("predictions")
+    """Folder of the results."""
+    score_threshold: float = 0.25
+    """Leave out detections that score less, 0 … 1."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+
+
+def parse(arguments: Sequence[str]) -> PredictConfig:
+    """The command line's options.
+
+    Raises:
+        ConfigError: no path after a flag, or a score threshold outside 0 … 1.
+        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+    """
+    import tyro
+
+    config = tyro.cli(
+        PredictConfig, args=arguments, prog="python -m fsdet.predict", use_underscores=True
+    )
+    for name in ("supports", "images"):
+        if not getattr(config, name):
+            raise ConfigError(
+                f"{name}: at least one path is needed, but got none; name a file or a folder"
+            )
+    if not 0 <= config.score_threshold <= 1:
+        raise ConfigError(f"score_threshold: must lie in 0 … 1, but got {config.score_threshold:g}")
+    return config
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        config = parse(sys.argv[1:])
+        from fsdet.inference.job import predict
+
+        print(predict(config))
+    except FsdetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted; nothing but finished pictures and videos was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

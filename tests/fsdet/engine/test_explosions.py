@@ -1,0 +1,47 @@
+"""Every rule of an explosion against real runs: those of the corpus of `benchmarks/stability.py`."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from stability import FAULTY, FIRST_SEED, HEALTHY, STAGE_2, Case, run_case  # noqa: E402
+
+FEWER = {"train_scenes": 256, "resume": ROOT / STAGE_2["resume"]}
+
+
+def settings(case: Case) -> dict[str, object]:
+    return FEWER if case.settings["resume"] else {"train_scenes": 256}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", FAULTY, ids=lambda case: case.name)
+def test_each_rule_fires_on_a_run_that_really_diverges(case, small_data):
+    explosion, _ = run_case(case, FIRST_SEED, **settings(case))
+    assert explosion is not None
+    assert explosion.reason == case.rule
+    assert explosion.step > case.at
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 10))
+def test_all_rules_stay_silent_on_healthy_runs(seed, small_data):
+    case = HEALTHY[seed % len(HEALTHY)]
+    explosion, norms = run_case(case, seed, steps=20, **settings(case))
+    assert explosion is None
+    assert len(norms) == 20
+
+
+def test_every_rule_has_its_run():
+    rules = {
+        "non_finite",
+        "norm_ceiling",
+        "norm_ratio",
+        "loss_divergence",
+        "loss_collapse",
+        "silent_death",
+    }
+    assert {case.rule for case in FAULTY} == rules

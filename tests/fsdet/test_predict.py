@@ -1,0 +1,141 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+import fsdet
+from fsdet.config import TrainConfig
+from fsdet.data.openmoji import load_openmoji
+from fsdet.engine.postprocess import SCORE_THRESHOLD
+from fsdet.inference.video import VideoWriter
+from fsdet.predict import PredictConfig, main
+
+STAGE_1 = Path(__file__).parents[2] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
+
+
+@pytest.fixture
+def files(small_data: Path, tmp_path: Path) -> Path:
+    """Two scenes, a video of ten frames, and supports of two classes."""
+    scenes = load_openmoji(TrainConfig(), "val")
+    for folder in ("scenes", "supports/cup", "supports/hat"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.fromarray(scenes.image(0)).save(tmp_path / "scenes" / "a.png")
+    Image.fromarray(scenes.image(1)).resize((300, 200)).save(tmp_path / "scenes" / "b.jpg")
+    with VideoWriter(tmp_path / "clip.mp4", 10) as writer:
+        for _ in range(10):
+            writer.write(scenes.image(2))
+    for label, name in enumerate(("cup", "hat")):
+        for variant in range(3):
+            picture = Image.fromarray(np.asarray(scenes.supports[label, variant]))
+            picture.save(tmp_path / "supports" / name / f"{variant}.png")
+    return tmp_path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, **flags: object) -> int:
+    arguments = [
+        part
+        for name, value in ({"checkpoint": STAGE_1, "device": "cpu"} | flags).items()
+        for part in (f"--{name}", *(value if isinstance(value, list) else [value]))
+    ]
+    monkeypatch.setattr("sys.argv", ["predict", *map(str, arguments)])
+    return main()
+
+
+def test_pictures_and_videos_in_annotated_copies_and_coco_out(files, monkeypatch, capsys):
+    out = files / "out"
+    inputs = [files / "scenes", files / "clip.mp4"]
+    code = run(
+        monkeypatch, supports=files / "supports", images=inputs, out=out, score_threshold=0.02
+    )
+    assert code == 0
+    assert "pictures: 2, videos: 1, detections of cup, hat: " in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == [
+        "a.png",
+        "b.jpg",
+        "clip.mp4",
+        "detections.json",
+    ]
+
+    results = COCO(str(out / "detections.json"))
+    images = results.loadImgs(results.getImgIds())
+    assert [(i["width"], i["height"]) for i in images] == [(128, 128), (300, 200)] + 10 * [
+        (128, 128)
+    ]
+    assert [i.get("frame") for i in images] == [None, None, *range(10)]
+    assert {c["name"] for c in results.loadCats(results.getCatIds())} == {"cup", "hat"}
+    assert {a["category_id"] for a in results.dataset["annotations"]} == {1, 2}
+    assert min(a["score"] for a in results.dataset["annotations"]) >= 0.02
+
+    video = cv2.VideoCapture(str(out / "clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 10
+    assert video.get(cv2.CAP_PROP_FPS) == 10
+    assert not np.array_equal(np.asarray(Image.open(out / "a.png").resize((128, 128))),
+                              np.asarray(Image.open(files / "scenes" / "a.png")))  # fmt: skip
+
+
+def test_the_command_and_the_api_find_the_same(files, monkeypatch):
+    supports = sorted((files / "supports" / "cup").iterdir())
+    scene = files / "scenes" / "b.jpg"
+    run(monkeypatch, supports=supports, images=scene, out=files / "out", score_threshold=0.02)
+    written = json.loads((files / "out" / "detections.json").read_text())
+    found = fsdet.load(STAGE_1, "cpu").detect(scene, supports, score_threshold=0.02)
+    assert found.names == ("object",) == tuple(c["name"] for c in written["categories"])
+    assert [a["score"] for a in written["annotations"]] == pytest.approx(
+        found.scores.tolist(), abs=1e-5
+    )
+    x1, y1, width, height = written["annotations"][0]["bbox"]
+    assert (x1, y1, x1 + width, y1 + height) == pytest.approx(found.boxes[0].tolist(), abs=0.02)
+
+
+def test_two_inputs_of_one_name_have_two_copies(files, monkeypatch):
+    again = files / "again"
+    again.mkdir()
+    (again / "a.png").write_bytes((files / "scenes" / "a.png").read_bytes())
+    inputs = [files / "scenes" / "a.png", again / "a.png"]
+    assert run(monkeypatch, supports=files / "supports", images=inputs, out=files / "out") == 0
+    assert {p.name for p in (files / "out").iterdir()} == {"a.png", "a_2.png", "detections.json"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": "nowhere.png"}, "nowhere.png: no such file or folder"),
+        ({"images": "broken.png"}, "broken.png: cannot be decoded as an image"),
+        ({"images": "broken.mp4"}, "broken.mp4: no frame of it can be decoded"),
+        ({"images": "empty"}, "empty: holds none of"),
+        ({"supports": "empty"}, "empty: holds none of"),
+        ({"supports": "broken.png"}, "broken.png: cannot be decoded as an image"),
+        ({"supports": []}, "supports: at least one path is needed"),
+        ({"out": "scenes"}, "a.png is an input and would be replaced"),
+        ({"out": "broken.png"}, "broken.png cannot be made"),
+        ({"score_threshold": 1.5}, "score_threshold: must lie in 0 … 1, but got 1.5"),
+        ({"checkpoint": "nowhere.pt"}, "nowhere.pt: checkpoint: no such file"),
+        ({"checkpoint": "broken.png"}, "broken.png: "),
+        ({"device": "cuda:99"}, "device: 'cuda:99' cannot be used"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(files, monkeypatch, capsys, changed, message):
+    monkeypatch.chdir(files)
+    (files / "empty").mkdir()
+    for name in ("broken.png", "broken.mp4"):
+        (files / name).write_text("neither a picture nor a video")
+    flags = {"supports": "supports", "images": "scenes", "out": "out"}
+    assert run(monkeypatch, **(flags | changed)) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (files / "out" / "detections.json").exists()
+
+
+def test_an_unknown_flag_exits_with_2(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, suports="x")
+    assert stopped.value.code == 2
+
+
+def test_command_and_api_have_the_same_threshold():
+    assert PredictConfig.score_threshold == SCORE_THRESHOLD
