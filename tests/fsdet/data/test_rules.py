@@ -9,7 +9,7 @@ from made_up_data import NAMES, config, write_coco, write_refdet, write_video, w
 from PIL import Image
 
 from fsdet.data.report import RULES, Problem, Problems, log_report
-from fsdet.data.sources import load_annotated, load_image_set
+from fsdet.data.sources import load_annotated, load_image_set, log_problems
 from fsdet.errors import DataError
 
 
