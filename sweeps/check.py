@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fsdet.config import TrainConfig
+from fsdet.config import DataConfig, HealthConfig, TrainConfig
 from fsdet.config_file import build_config
 from fsdet.errors import ConfigError, FsdetError, nearest
 from sweeps.errors import SweepError
@@ -14,23 +14,15 @@ from sweeps.space import contains, read_value, to_distribution
 from sweeps.spec import OWNED, SweepSpec
 from sweeps.spec_file import PATHS, place
 
+SEARCHABLE_DATA = {"batch_size", "n_episodes", "train_scenes"}
+"""Data settings that change how a trial learns, not what it is measured on."""
 UNSEARCHABLE = {
     "seed": "trials that differ in their seed cannot be compared; set it under fixed",
     **dict.fromkeys(
-        (
-            "eval_episodes",
-            "n_way",
-            "n_query",
-            "n_shot",
-            "dataset",
-            "data_root",
-            "cache_dir",
-            "image_size",
-            "support_size",
-            "stage",
-        ),
+        [*(set(DataConfig.model_fields) - SEARCHABLE_DATA), "stage"],
         "trials must be measured alike; set it under fixed",
     ),
+    **dict.fromkeys(HealthConfig.model_fields, "it changes no trial; set it under fixed"),
 }
 """Settings that must be the same for all trials, with the reason."""
 

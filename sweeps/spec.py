@@ -20,6 +20,7 @@ from sweeps.space import Parameter, Part, Value, read_value, to_distribution
 OWNED = {
     "checkpoint_dir": "every trial gets a folder of its own; remove the line",
     "device": "set resources: {gpus: 1} to train on a GPU, {gpus: 0} to train on the CPU",
+    "novel_split": "a sweep selects on val; test is for what it has selected; remove the line",
     "stop_on_explosion": "an exploded trial must end; remove the line",
 }
 """Settings that a sweep gives to its trials itself, with what to do instead."""
