@@ -138,6 +138,8 @@ def main() -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger().handlers[0].setLevel(logging.INFO)  # the debug log takes the rest
     logging.getLogger("fsdet").setLevel(logging.INFO)
+    from fsdet.engine.health import read_health
+
     try:
         config = parse(sys.argv[1:])
         result = train(config)
@@ -147,6 +149,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; go on with --resume and the newest checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED
+    print(f"health: {read_health(result.run_dir).verdict}")
+    print(f"        all lines: python -m fsdet.health {result.run_dir}")
     if result.explosion is not None:
         print(
             f"exploded at step {result.explosion.step}: {result.explosion.detail}", file=sys.stderr

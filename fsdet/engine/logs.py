@@ -112,10 +112,13 @@ class EvaluationLog:
 
 
 def memory(device: str) -> float:
-    """Bytes: of this process now, or the most that torch has held on the GPU."""
+    """Bytes: held by this process now, or the most that torch has held on the GPU."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated(device))
-    return float(psutil.Process().memory_info().rss)
+    info = psutil.Process().memory_info()
+    return float(
+        info.rss - getattr(info, "shared", 0)
+    )  # pages of memory-mapped images are no one's
 
 
 def _line(values: dict[str, float]) -> str:

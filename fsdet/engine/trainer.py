@@ -10,6 +10,7 @@ from pathlib import Path
 from fsdet.config import TrainConfig
 from fsdet.data.image_set import ImageSet
 from fsdet.engine.evaluation import evaluate_run
+from fsdet.engine.health import write_health
 from fsdet.engine.logs import EvaluationLog, StepHistory, log_metrics, log_step
 from fsdet.engine.report import Explosion, Phase, Report, Result
 from fsdet.engine.run import Run, build_run
@@ -69,6 +70,7 @@ def run_training(
                 evaluate()
     finally:
         history.close()
+        write_health(config.checkpoint_dir, config, run.gradient_peaks(), explosion)
     return Result(metrics, run.step, explosion, checkpoint, config.checkpoint_dir)
 
 

@@ -1,0 +1,158 @@
+"""The health report of a run: a checklist with a verdict, written as `health.json` at the end of every run.
+
+A figure inside or below its band passes, above it warns. Only real faults fail: an explosion, inf or NaN, a
+module or tensor without gradient, no positives, DFL that does not come down, and, in a long run, no AP or no
+use of the supports. Bands are settings (`health_*`); what counts as a fault is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fsdet.config import TrainConfig
+from fsdet.engine import health_results, health_training
+from fsdet.engine.health_dfl import dfl_falls
+from fsdet.engine.health_evidence import Check, Evidence
+from fsdet.engine.health_files import (
+    HEALTH_FILE,
+    load_evaluations,
+    load_steps,
+    read_run,
+    read_stored,
+    save_health,
+)
+from fsdet.engine.report import Explosion
+from fsdet.errors import ConfigError
+
+__all__ = [
+    "Check",
+    "HealthReport",
+    "health_of_run",
+    "health_report",
+    "load_evaluations",
+    "load_steps",
+    "read_health",
+    "write_health",
+]
+
+LINES: tuple[Callable[[Evidence], Check | list[Check]], ...] = (
+    health_training.exploded,
+    health_training.all_finite,
+    health_training.gradient_norm,
+    health_training.loss_terms,
+    health_training.total_falls,
+    dfl_falls,
+    health_results.ap,
+    health_results.supports,
+    health_training.learning,
+    health_training.no_dead_tensors,
+    health_training.update_ratios,
+    health_training.clipping,
+    health_training.positives,
+    health_results.memory,
+)
+"""The checklist, in the order it is shown."""
+
+
+@dataclass(frozen=True)
+class HealthReport:
+    """What became of a run."""
+
+    checks: tuple[Check, ...]
+    dead: tuple[str, ...]
+    """Names of the tensors that never had a gradient."""
+    verdict: str
+    """The whole in words."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether any line failed."""
+        return any(check.status == "fail" for check in self.checks)
+
+    def check(self, name: str) -> Check:
+        """The line called `name`.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for check in self.checks:
+            if check.name == name:
+                return check
+        raise KeyError(name)
+
+
+def health_report(
+    config: TrainConfig,
+    steps: Sequence[Mapping[str, float]],
+    evaluations: Sequence[Mapping[str, float]],
+    peaks: Mapping[str, float],
+    explosion: Explosion | None,
+) -> HealthReport:
+    """Judge a run.
+
+    Args:
+        config: of the run.
+        steps: what was measured at each optimiser step, in order; any value may be missing or not finite.
+        evaluations: metrics of each evaluation, in order, with its `step`.
+        peaks: trainable tensor -> largest gradient norm that it had; empty if not recorded.
+        explosion: the verdict of `fsdet.engine.stability`.
+    """
+    run = Evidence(config, steps, evaluations, peaks, explosion)
+    checks: list[Check] = []
+    for line in LINES:
+        found = line(run)
+        checks += found if isinstance(found, list) else [found]
+    dead = health_training.dead_tensors(run)
+    return HealthReport(tuple(checks), dead, verdict(checks, len(steps)))
+
+
+def verdict(checks: Sequence[Check], steps: int) -> str:
+    """The report in a sentence or two, the faults first."""
+    if steps == 0:
+        return "nothing to judge: the run has not taken a step"
+    warned = [check.name for check in checks if check.status == "warn"]
+    notes = f"warnings: {', '.join(warned)}" if warned else "no warnings"
+    faults = [f"{check.name}: {check.message}" for check in checks if check.status == "fail"]
+    if faults:
+        return f"not healthy after {steps} steps. {'. '.join(faults)}. {notes.capitalize()}"
+    return f"healthy after {steps} steps; {notes}"
+
+
+def write_health(
+    run_dir: Path, config: TrainConfig, peaks: Mapping[str, float], explosion: Explosion | None
+) -> HealthReport:
+    """Judge the run whose steps and evaluations lie in `run_dir`, and write `health.json` there, atomically."""
+    steps = load_steps(run_dir)
+    report = health_report(config, steps, load_evaluations(run_dir), peaks, explosion)
+    save_health(run_dir, asdict(report), len(steps), peaks, explosion)
+    return report
+
+
+def health_of_run(run_dir: Path) -> HealthReport:
+    """Judge a run by its files: finished, exploded, killed or still going.
+
+    Raises:
+        ConfigError: the folder is no run, or its config cannot be used.
+    """
+    run = read_run(run_dir)
+    return health_report(run.config, run.steps, run.evaluations, run.peaks, run.explosion)
+
+
+def read_health(run_dir: Path) -> HealthReport:
+    """The report in `health.json` as it was written.
+
+    Raises:
+        ConfigError: there is none that can be read.
+    """
+    stored = read_stored(run_dir)
+    if not stored:
+        raise ConfigError(
+            f"{run_dir}: holds no {HEALTH_FILE} that can be read; `python -m fsdet.health {run_dir}` works it out"
+        )
+    checks = tuple(
+        Check(**{**check, "band": check["band"] and tuple(check["band"])})
+        for check in stored["checks"]
+    )
+    return HealthReport(checks, tuple(stored["dead"]), stored["verdict"])

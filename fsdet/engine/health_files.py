@@ -1,0 +1,158 @@
+"""What the health report reads from a run folder, and `health.json`.
+
+A run may have been killed: the last line of a file may be cut off, `health.json` may be missing or of
+earlier steps. What it would tell is then worked out again: the peaks come from the newest checkpoint,
+an explosion from showing the steps to the stability rules once more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fsdet.config import MODULES, TrainConfig
+from fsdet.config_file import load_config
+from fsdet.engine.logs import EVALUATIONS_FILE, STEPS_FILE
+from fsdet.engine.report import Explosion
+from fsdet.engine.stability import StabilityMonitor
+from fsdet.errors import CheckpointError, ConfigError
+from fsdet.files import write_text_atomic
+
+CONFIG_FILE, HEALTH_FILE = "config.yaml", "health.json"
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that a run folder tells of its run."""
+
+    config: TrainConfig
+    steps: list[Row]
+    evaluations: list[Row]
+    peaks: dict[str, float]
+    explosion: Explosion | None
+
+
+def read_run(run_dir: Path) -> RunRecord:
+    """Read a run folder, be the run finished, exploded, killed or still going.
+
+    Raises:
+        ConfigError: the folder is no run, or its config cannot be used.
+    """
+    for name in (CONFIG_FILE, STEPS_FILE):
+        if not (run_dir / name).is_file():
+            raise ConfigError(
+                f"{run_dir}: holds no {name}, so it is no run; name the checkpoint_dir of one"
+            )
+    config, steps = load_config(run_dir / CONFIG_FILE), load_steps(run_dir)
+    stored = read_stored(run_dir)
+    if stored.get("steps") == len(steps):
+        peaks, found = stored["peaks"], stored["explosion"]
+        explosion = None if found is None else Explosion(**found)
+    else:
+        state = newest_state(run_dir)
+        peaks = state.get("gradient_peaks", {})
+        explosion = replay(config, steps, state.get("stability", {}).get("reference"))
+    peaks = {name: float(peak) for name, peak in peaks.items()}
+    return RunRecord(config, steps, load_evaluations(run_dir), peaks, explosion)
+
+
+def load_steps(run_dir: Path) -> list[Row]:
+    """One mapping per optimiser step; a cut last line is left out."""
+    return _load_lines(run_dir / STEPS_FILE)
+
+
+def load_evaluations(run_dir: Path) -> list[Row]:
+    """One mapping per evaluation; empty where there was none."""
+    return _load_lines(run_dir / EVALUATIONS_FILE)
+
+
+def _load_lines(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(_numbers(json.loads(line)))
+        except json.JSONDecodeError:
+            break  # the last line of a killed run may be cut off
+    return rows
+
+
+def _numbers(content: Any) -> Row:
+    """What in a line is a number; inf and NaN stand as text there, as JSON has no word for them."""
+    row = {}
+    for key, value in content.items() if isinstance(content, dict) else ():
+        try:
+            row[key] = float(value)
+        except (TypeError, ValueError):
+            continue
+    return row
+
+
+def newest_state(run_dir: Path) -> dict[str, Any]:
+    """The newest readable checkpoint of the run; empty where there is none."""
+    from fsdet.engine.checkpoint import load_checkpoint
+
+    files = sorted(run_dir.glob("stage*_epoch*.pt"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(files):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError:
+            continue  # an older one tells almost as much
+    return {}
+
+
+def replay(
+    config: TrainConfig, steps: Sequence[Mapping[str, float]], reference: float | None
+) -> Explosion | None:
+    """The first verdict of the stability rules on `steps`.
+
+    Args:
+        config: of the run.
+        steps: as in `steps.jsonl`.
+        reference: healthy gradient norm of the earlier stage, if known.
+    """
+    monitor = StabilityMonitor(config, MODULES, reference)
+    for row in steps:
+        loss, norm = row.get("train/loss/total", math.nan), row.get("grad/norm", math.nan)
+        if config.mixed_precision == "fp16" and math.isfinite(loss) and not math.isfinite(norm):
+            continue  # the scaler may have been backing off
+        norms = {name: row.get(f"grad/norm/{name}", math.nan) for name in MODULES}
+        positives = row.get("train/positives", math.nan)
+        if found := monitor.update(int(row["step"]), loss, norm, norms, positives):
+            return found
+    return None
+
+
+def save_health(
+    run_dir: Path,
+    report: Mapping[str, Any],
+    steps: int,
+    peaks: Mapping[str, float],
+    explosion: Explosion | None,
+) -> None:
+    """Write `health.json`: the report, and what only the run itself knew; atomic, without NaN."""
+    content = {
+        **report,
+        "steps": steps,
+        "explosion": None if explosion is None else asdict(explosion),
+        "peaks": {name: x if math.isfinite(x) else str(x) for name, x in peaks.items()},
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text_atomic(run_dir / HEALTH_FILE, text + "\n")
+
+
+def read_stored(run_dir: Path) -> dict[str, Any]:
+    """The content of `health.json`; empty where it is missing or not ours."""
+    try:
+        content = json.loads((run_dir / HEALTH_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    keys = {"verdict", "checks", "dead", "steps", "explosion", "peaks"}
+    return content if isinstance(content, dict) and keys <= content.keys() else {}
