@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,19 +107,17 @@ def remarks(values: dict[str, float]) -> list[str]:
 
 def number(values: dict[str, float], name: str) -> str:
     """Three digits, or a dash for what was not measured."""
-    value = values.get(name, math.nan)
-    return f"{value:.3f}" if math.isfinite(value) else "–"
+    return f"{values[name]:.3f}" if name in values else "–"
 
 
 def write_json(metrics: dict[str, float], path: Path) -> None:
-    """Write all metrics; null stands for what has no value, such as an interval over one episode.
+    """Write all metrics that have a value; an interval over one episode has none.
 
     Raises:
         ConfigError: the file cannot be written.
     """
-    values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     try:
-        write_text_atomic(path, json.dumps(values, indent=2) + "\n")
+        write_text_atomic(path, json.dumps(metrics, indent=2) + "\n")
     except OSError as error:
         raise ConfigError(
             f"json: {path} cannot be written ({error.strerror}); name another file"

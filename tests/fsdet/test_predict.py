@@ -113,7 +113,7 @@ def test_two_inputs_of_one_name_have_two_copies(files, monkeypatch):
         ({"out": "scenes"}, "a.png is an input and would be replaced"),
         ({"out": "broken.png"}, "broken.png cannot be made"),
         ({"score_threshold": 1.5}, "score_threshold: must lie in 0 … 1, but got 1.5"),
-        ({"checkpoint": "nowhere.pt"}, "nowhere.pt: checkpoint: no such file"),
+        ({"checkpoint": "nowhere.pt"}, "nowhere.pt: checkpoint: no such checkpoint"),
         ({"checkpoint": "broken.png"}, "broken.png: "),
         ({"device": "cuda:99"}, "device: 'cuda:99' cannot be used"),
     ],

@@ -1,15 +1,11 @@
 """Every rule of an explosion against real runs: those of the corpus of `benchmarks/stability.py`."""
 
-import sys
 from pathlib import Path
 
 import pytest
+from stability import FAULTY, FIRST_SEED, HEALTHY, STAGE_2, Case, run_case
 
 ROOT = Path(__file__).parents[3]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from stability import FAULTY, FIRST_SEED, HEALTHY, STAGE_2, Case, run_case  # noqa: E402
-
 FEWER = {"train_scenes": 256, "resume": ROOT / STAGE_2["resume"]}
 
 
