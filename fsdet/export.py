@@ -1,7 +1,7 @@
 """`python -m fsdet.export RUN_DIR OUT.pt`: the newest checkpoint of a run as a small file to start from.
 
-Weights are halved to float16, optimiser and classifiers of stage 1 are left out. `OUT.json` beside it
-holds the sha256, the seed, the steps and the metrics of exactly these halved weights.
+Weights (their moving average, where there is one) are halved to float16, optimiser and classifiers of stage 1
+are left out. `OUT.json` beside it holds the sha256, the seed, the steps and the metrics of exactly these weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fsdet.config import TrainConfig
 from fsdet.config_file import build_config
 from fsdet.engine.checkpoint import load_checkpoint, save_checkpoint
 from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.run import as_float, pick_device
+from fsdet.engine.run import as_float, pick_device, weights_of
 from fsdet.errors import CheckpointError, FsdetError
 from fsdet.files import write_text_atomic
 from fsdet.models.detector import build_detector
@@ -33,9 +33,10 @@ def export(run_dir: Path, out: Path) -> dict[str, object]:
     newest = max(run_dir.glob("stage*_epoch*.pt"), key=lambda p: p.stat().st_mtime, default=None)
     if newest is None:
         raise CheckpointError(f"{run_dir}: holds no checkpoint; name the checkpoint_dir of a run")
-    state = load_checkpoint(newest)
+    state = load_checkpoint(newest, "RUN_DIR")
     config = build_config({**state.pop("config"), "resume": None, "checkpoint_dir": "checkpoints"})
-    halved = {k: v.half() if v.is_floating_point() else v for k, v in state["detector"].items()}
+    weights = weights_of(state)
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     small = {key: state[key] for key in ("stage", "step", "reference_norm")}
     shared = {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")}
     save_checkpoint(out, {**small, "detector": halved, "criterion": shared}, config)
