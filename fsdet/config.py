@@ -142,7 +142,8 @@ class OptimConfig(Group):
     backbone_lr_mult: float = Field(0.5, ge=0)
     """Learning-rate multiplier of `backbone`; 0 freezes it."""
     support_encoder_lr_mult: float = Field(0.1, ge=0)
-    """Learning-rate multiplier of `support_encoder`; 0 freezes it, and each crop is encoded only once."""
+    """Learning-rate multiplier of `support_encoder`; 0 freezes its trunk, so that each crop is encoded only once, and
+    lets its projection learn at the head's rate."""
     fusion_lr_mult: float = Field(2.0, ge=0)
     """Learning-rate multiplier of `scs_fusion`; 0 freezes it."""
     head_lr_mult: float = Field(2.0, ge=0)

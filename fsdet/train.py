@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fsdet.config import TrainConfig
-from fsdet.config_file import load_config, save_config
+from fsdet.config_file import build_config, load_config
 from fsdet.engine.report import Report, Result
 from fsdet.errors import ConfigError, FsdetError
 
@@ -55,7 +55,6 @@ def train(
         raise ConfigError(
             f"checkpoint_dir: {config.checkpoint_dir} cannot be made ({error.strerror}); name another folder"
         ) from None
-    save_config(config, config.checkpoint_dir / "config.yaml")
     with debug_log(config.checkpoint_dir), torch.autograd.set_detect_anomaly(config.debug):
         log_problems(config)
         return run_training(config, image_set, on_report, resume)
@@ -70,14 +69,16 @@ def check(config: TrainConfig) -> None:
     from fsdet.data.sources import check_data
     from fsdet.engine.checkpoint import check_architecture, load_checkpoint
     from fsdet.models.backbone import Backbone, load_yolo_weights
-    from fsdet.models.support_encoder import check_support_encoder
+    from fsdet.models.support_encoder import check_support_encoder, find_weights
 
     check_support_encoder(config.support_encoder)
     check_data(config)
-    if config.yolo_weights is not None:
-        load_yolo_weights(Backbone(), config.yolo_weights)
     if config.resume is not None:
         check_architecture(load_checkpoint(config.resume), config, config.resume)
+    else:  # a checkpoint replaces these
+        find_weights(config, config)
+        if config.yolo_weights is not None:
+            load_yolo_weights(Backbone(), config.yolo_weights)
     if config.device.startswith("cuda"):
         check_cuda(config.device)
 
@@ -117,20 +118,20 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
         ConfigError: the file or a value cannot be used.
         SystemExit: with code 2 for an unknown flag, 0 after `--help`.
     """
-    import tyro
+    from fsdet.flags import read_flags
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
     known, rest = first.parse_known_args(arguments)
     default = load_config(known.config) if known.config else TrainConfig()
-    return tyro.cli(
+    values = read_flags(
         TrainConfig,
-        args=rest,
-        default=default,
+        rest,
+        dict(default),
         prog="python -m fsdet.train",
         description="Train the few-shot detector. --config FILE.yaml gives the settings not named here.",
-        use_underscores=True,
     )
+    return build_config(values, "the command line")
 
 
 def main() -> int:

@@ -15,8 +15,13 @@ FORMAT = 1
 ARCHITECTURE = ("support_encoder", "embed_dim", "reg_max")
 """Settings that must be the same for weights to fit."""
 
-OPTIMIZER = ("lr", "weight_decay", *MULTIPLIERS.values())
-"""Settings that the optimiser of a stage keeps when that stage goes on."""
+KEPT = (
+    *("lr", "weight_decay", *MULTIPLIERS.values(), "ema_decay", "mixed_precision"),
+    *("n_episodes", "batch_size", "gradient_accumulation", "n_way", "n_query", "n_shot", "seed"),
+    *("dataset", "train_scenes", "k_shot", "split_seed", "novel_fraction", "image_size"),
+    *("base_classes", "novel_classes"),
+)
+"""Settings that a stage keeps when it goes on: its optimiser, and what a step is."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
@@ -73,16 +78,23 @@ def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -
                 f"{path}: resume: this checkpoint has {key} {stored[key]!r}, but the run asks for "
                 f"{getattr(config, key)!r}; set {key}: {stored[key]} or name another checkpoint"
             )
-    changed = [key for key in OPTIMIZER if stored[key] != getattr(config, key)]
-    if changed and stored["stage"] == config.stage and "optimizer" in state:
-        key = changed[0]
-        raise CheckpointError(
-            f"{path}: resume: this checkpoint goes on with its own optimiser, which has {key} "
-            f"{stored[key]!r}, but the run asks for {getattr(config, key)!r}; set {key}: {stored[key]}, or start "
-            "the stage anew from a checkpoint of an earlier one"
-        )
+    if stored["stage"] == config.stage and "optimizer" in state:
+        _check_same_run(stored, config, path)
     if stored["stage"] > config.stage:
         raise CheckpointError(
             f"{path}: resume: this checkpoint is of stage {stored['stage']}, but the run is stage "
             f"{config.stage}; a stage starts from a checkpoint of the same or an earlier one"
+        )
+
+
+def _check_same_run(stored: dict[str, Any], config: TrainConfig, path: Path) -> None:
+    now = config.model_dump(mode="json")
+    then = {**TrainConfig().model_dump(mode="json"), **stored}
+    changed = [key for key in KEPT if then[key] != now[key]]
+    if changed:
+        key = changed[0]
+        raise CheckpointError(
+            f"{path}: resume: this checkpoint goes on in the middle of its stage, with {key} {then[key]!r}, but the "
+            f"run asks for {now[key]!r}; set {key}: {then[key]}, or start the stage anew from a checkpoint of an "
+            "earlier one"
         )

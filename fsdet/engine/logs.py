@@ -16,10 +16,13 @@ import psutil
 import torch
 
 from fsdet.config import MODULES
+from fsdet.files import write_text_atomic
 
 DEBUG_LOG = "training_debug.log"
 STEPS_FILE = "steps.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
+CONFIG_FILE = "config.yaml"
+HEALTH_FILE = "health.json"
 
 logger = logging.getLogger("fsdet.run")
 
@@ -128,9 +131,23 @@ def _line(values: dict[str, float]) -> str:
 def _reopened(path: Path, steps_done: int) -> TextIO:
     """The file for writing, behind the lines of the steps that stay done."""
     kept = _lines_up_to(path, steps_done) if path.exists() and steps_done > 0 else []
-    file = path.open("w", encoding="utf-8")
-    file.writelines(kept)
-    return file
+    write_text_atomic(path, "".join(kept))
+    return path.open("a", encoding="utf-8")
+
+
+def set_aside(folder: Path) -> None:
+    """Move what an earlier run wrote into `folder` to `earlier-N` there; the debug log goes on."""
+    names = (CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE, HEALTH_FILE)
+    there = [folder / name for name in names if (folder / name).exists()]
+    if not there:
+        return
+    number = 1
+    while (aside := folder / f"earlier-{number}").exists():
+        number += 1
+    aside.mkdir()
+    for file in there:
+        file.replace(aside / file.name)
+    logger.info("the files of an earlier run in %s are now in %s", folder, aside)
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from fsdet.config import MODULES, RunConfig, TrainConfig
 from fsdet.data.episodes import BaseSource, EpisodeSource
 from fsdet.data.image_set import ImageSet
+from fsdet.data.sources import load_image_set
 from fsdet.engine.batches import Batches
 from fsdet.engine.checkpoint import check_architecture, load_checkpoint, save_checkpoint
 from fsdet.engine.gradients import GradientMonitor, UpdateRatio
 from fsdet.engine.optim import build_optimizer, build_scheduler
+from fsdet.engine.report import Explosion
 from fsdet.engine.stability import StabilityMonitor
 from fsdet.engine.support_features import SupportFeatures
+from fsdet.errors import CheckpointError
 from fsdet.losses.criterion import Criterion
 from fsdet.models.detector import Detector, build_detector
 from fsdet.structures import Batch
@@ -56,6 +59,10 @@ class Run:
     """Optimiser steps done."""
     ratios: Tensor | None = None
     """(modules,) update ratios of the step before, if they were measured."""
+    explosion: Explosion | None = None
+    """The first verdict, where the run goes on in spite of it."""
+    trained_on: tuple[str, ...] = ()
+    """Names of all classes that the weights were trained on, in this run and those it started from."""
     checkpoints: list[Path] = field(default_factory=list)
     """Files that this run wrote and that are still there, oldest first."""
 
@@ -99,6 +106,8 @@ class Run:
             "reference_norm": self.stability.median(),
             "gradient_peaks": self.gradient_peaks(),
             "ratios": self.ratios,
+            "explosion": None if self.explosion is None else asdict(self.explosion),
+            "trained_on": list(self.trained_on),
             "rng": torch.get_rng_state(),
         }
 
@@ -113,6 +122,7 @@ class Run:
         peaks = [state["gradient_peaks"][name] for name in self.tensors]
         self.gradients.peaks = torch.tensor(peaks, device=self.device)
         self.ratios = None if state["ratios"] is None else state["ratios"].to(self.device)
+        self.explosion = None if state["explosion"] is None else Explosion(**state["explosion"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.step = state["step"]
@@ -143,12 +153,13 @@ def build_run(config: TrainConfig, image_set: ImageSet, resume: Path | None) -> 
     """
     path = resume or config.resume
     if path is None:
-        return _fresh_run(config, image_set)
+        return replace(_fresh_run(config, image_set), trained_on=tuple(sorted(image_set.names)))
     state = load_checkpoint(path)
     check_architecture(state, config, path)
     # nothing is fetched that the checkpoint replaces anyway
     own = config.model_copy(update={"support_pretrained": False, "yolo_weights": None})
     run = replace(_fresh_run(own, image_set), config=config)
+    run.trained_on = check_classes(state, config, image_set, path)
     if state["stage"] == config.stage and "optimizer" in state:
         run.load_state(state)
         log.info("resumed stage %d at step %d from %s", config.stage, run.step, path)
@@ -158,8 +169,39 @@ def build_run(config: TrainConfig, image_set: ImageSet, resume: Path | None) -> 
     return run
 
 
+def check_classes(
+    state: dict[str, Any], config: TrainConfig, image_set: ImageSet, path: Path
+) -> tuple[str, ...]:
+    """Refuse to call a class novel that the weights were trained on.
+
+    Returns:
+        all classes that the weights will have been trained on.
+
+    Raises:
+        CheckpointError: names such classes; of another dataset they are a warning, since a name may mean
+            something else there.
+    """
+    before = set(state.get("trained_on", ()))
+    known = sorted(before & set(load_image_set(config, config.novel_split).names))
+    same_data = state["config"].get("data_root") == config.model_dump(mode="json")["data_root"]
+    if known and config.stage < 3:
+        message = (
+            f"{path}: resume: this checkpoint was trained on {', '.join(known[:5])}"
+            f"{', …' if len(known) > 5 else ''}, novel in this run; use the split it was trained with "
+            "(split_seed, novel_fraction, base_classes, novel_classes, split_file)"
+        )
+        if same_data:
+            raise CheckpointError(message)
+        log.warning("%s", message)
+    return tuple(sorted(before | set(image_set.names)))
+
+
 def _fresh_run(config: TrainConfig, image_set: ImageSet) -> Run:
     device = pick_device(config.device)
+    if config.mixed_precision != "off" and device == "cpu":
+        log.info(
+            "mixed_precision %s is for GPUs: on the CPU all is float32", config.mixed_precision
+        )
     detector = _build_detector(config, device)
     criterion = Criterion(config, config.stage, config.embed_dim, image_set.n_classes).to(device)
     parameters = detector.parameters_by_module()

@@ -1,4 +1,4 @@
-"""Embeddings of support crops, each encoded once: for a frozen encoder, and for an evaluation."""
+"""Features of support crops, each encoded once: for a frozen encoder, and for an evaluation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fsdet.models.detector import Detector
 
 
 class SupportFeatures:
-    """The embedded crops of one image set, encoded when they are first asked for.
+    """The crops of one image set as the encoder's trunk sees them, when they are first asked for.
 
     The crops of a class are encoded together, so that their numbers do not depend on the order in
-    which they are asked for. Valid as long as the encoder's weights do not change.
+    which they are asked for. Valid as long as the trunk's weights do not change.
 
     Args:
-        detector: its encoder is used in evaluation mode and gets no gradient.
+        detector: its trunk is used in evaluation mode and gets no gradient; its projection does.
         image_set: with V crops of every class.
         device: where the detector lives.
     """
@@ -24,26 +24,32 @@ class SupportFeatures:
     def __init__(self, detector: Detector, image_set: ImageSet, device: str) -> None:
         self._detector, self._device = detector, device
         self._crops = image_set.supports
-        self._place = torch.full((len(self._crops),), -1)
-        self._embedded: list[Tensor] = []
+        self._known = torch.zeros(len(self._crops), dtype=torch.bool)
+        self._table: Tensor | None = None
 
-    @torch.no_grad()
     def look_up(self, ids: Tensor) -> Tensor:
         """(E, n_way, n_shot) crop numbers on the host -> (E, n_way, n_shot, D) on the device."""
-        variants = self._crops.shape[1]
-        classes = ids // variants
-        for label in classes.unique().tolist():
-            if self._place[label] < 0:
-                self._place[label] = len(self._embedded)
-                self._embedded.append(self._encode(label))
-        rows = self._place[classes] * variants + ids % variants
-        return torch.cat(self._embedded)[rows.to(self._device, non_blocking=True)]
+        classes = (ids // self._crops.shape[1]).unique()
+        for label in classes[~self._known[classes]].tolist():
+            self._remember(label, self._encode(label))
+        assert self._table is not None
+        features = self._table[ids.to(self._device, non_blocking=True)]
+        embeddings: Tensor = self._detector.support_encoder.project(features)
+        return embeddings
 
+    def _remember(self, label: int, features: Tensor) -> None:
+        variants = len(features)
+        if self._table is None:
+            self._table = features.new_zeros(len(self._crops) * variants, features.shape[1])
+        self._table[label * variants : (label + 1) * variants] = features
+        self._known[label] = True
+
+    @torch.no_grad()
     def _encode(self, label: int) -> Tensor:
         crops = torch.from_numpy(self._crops[label].copy()).permute(0, 3, 1, 2).to(self._device)
         encoder = self._detector.support_encoder
-        was_training = encoder.training
-        encoder.eval()
-        embeddings = self._detector.embed_crops(crops)
-        encoder.train(was_training)
-        return embeddings
+        was_training = encoder.trunk.training
+        encoder.trunk.eval()
+        features: Tensor = encoder.features(crops.float() / 255)
+        encoder.trunk.train(was_training)
+        return features

@@ -8,10 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fsdet.config import TrainConfig
+from fsdet.config_file import save_config
 from fsdet.data.image_set import ImageSet
 from fsdet.engine.evaluation import evaluate_run
 from fsdet.engine.health import write_health
-from fsdet.engine.logs import EvaluationLog, StepHistory, log_metrics, log_step
+from fsdet.engine.logs import (
+    CONFIG_FILE,
+    EvaluationLog,
+    StepHistory,
+    log_metrics,
+    log_step,
+    set_aside,
+)
 from fsdet.engine.report import Explosion, Phase, Report, Result
 from fsdet.engine.run import Run, build_run
 from fsdet.engine.step import backward, clip, is_logged, judge, optimizer_step, step_values
@@ -31,15 +39,18 @@ def run_training(
 ) -> Result:
     """Train to the end, to an explosion, or until `on_report` raises. See `fsdet.train.train`."""
     run = build_run(config, image_set, resume)
+    if not run.step:
+        set_aside(config.checkpoint_dir)
+    save_config(config, config.checkpoint_dir / CONFIG_FILE)
     history = StepHistory(config.checkpoint_dir, run.step)
     evaluations = EvaluationLog(config.checkpoint_dir, run.step)
     metrics: dict[str, float] = {}
-    explosion: Explosion | None = None
     checkpoint: Path | None = None
 
     def report(phase: Phase) -> None:
+        built = build_report(run, phase, metrics, history)
         if on_report is not None:
-            on_report(build_report(run, phase, metrics, history, explosion))
+            on_report(built)
 
     def evaluate() -> None:
         nonlocal metrics
@@ -57,10 +68,10 @@ def run_training(
             history.append(values)
             log_step(values, logging.INFO if config.debug or is_logged(run.step) else logging.DEBUG)
 
-            if found and explosion is None:
-                explosion = found
+            if found and run.explosion is None:
+                run.explosion = found
                 log.error("step %d: exploded (%s): %s", found.step, found.reason, found.detail)
-            if explosion and config.stop_on_explosion:
+            if run.explosion and config.stop_on_explosion:
                 metrics = {}
                 report("exploded")
                 break
@@ -70,8 +81,8 @@ def run_training(
                 evaluate()
     finally:
         history.close()
-        write_health(config.checkpoint_dir, config, run.gradient_peaks(), explosion)
-    return Result(metrics, run.step, explosion, checkpoint, config.checkpoint_dir)
+        write_health(config.checkpoint_dir, config, run.gradient_peaks(), run.explosion)
+    return Result(metrics, run.step, run.explosion, checkpoint, config.checkpoint_dir)
 
 
 def training_step(run: Run) -> tuple[dict[str, float], Explosion | None]:
@@ -108,7 +119,6 @@ def build_report(
     phase: Phase,
     metrics: dict[str, float],
     history: StepHistory,
-    explosion: Explosion | None,
 ) -> Report:
     """The state of the run for whoever listens."""
     return Report(
@@ -118,7 +128,7 @@ def build_report(
         metrics=metrics,
         history=history.take(),
         save_checkpoint=run.save,
-        explosion=explosion,
+        explosion=run.explosion,
         peak_norm=run.stability.peak_norm,
         violation=run.stability.violation,
     )

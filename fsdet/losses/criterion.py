@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,15 @@ class Assignment:
     scores: Tensor
     """(B, A, C) soft class targets."""
 
+    @cached_property
+    def places(self) -> Tensor:
+        """(P,) the positive anchor points among the B * A of all images; the device is waited for once."""
+        return self.positive.flatten().nonzero()[:, 0]
+
+    def of_positives(self, values: Tensor) -> Tensor:
+        """(B, A, …) -> (P, …)."""
+        return values.flatten(0, 1)[self.places]
+
 
 class Criterion(nn.Module):
     """All loss terms of one stage.
@@ -110,9 +120,9 @@ class Criterion(nn.Module):
         targets = batch.targets
         classless = Targets(targets.boxes, torch.zeros_like(targets.labels), targets.mask)
         assigned, localisation = self._localise(head, head.objectness[..., None], classless)
-        labels = targets.labels.gather(1, assigned.target_index)[assigned.positive]
+        labels = assigned.of_positives(targets.labels.gather(1, assigned.target_index))
         objects = base_class_loss(
-            _cosine(head.embeddings[assigned.positive], self.object_classes), labels
+            _cosine(assigned.of_positives(head.embeddings), self.object_classes), labels
         )
         supports = base_class_loss(
             _cosine(shots.flatten(0, 2), self.support_classes), batch.classes.flatten()
@@ -125,15 +135,14 @@ class Criterion(nn.Module):
         """Assignment, and the terms that every stage has: bbox, cls, dfl."""
         boxes = head.boxes()
         assigned = assign(boxes, logits, head.points, targets)
-        positive = assigned.positive
-        weight = assigned.scores.sum(-1)[positive]
+        weight = assigned.of_positives(assigned.scores.sum(-1))
         normalizer = assigned.scores.sum().clamp(min=1)
-        strides = head.strides.expand(len(boxes), -1, -1)[positive]
-        points = head.points.expand(len(boxes), -1, -1)[positive]
-        distances = boxes_to_ltrb(points, assigned.boxes[positive], strides)
+        anchors = assigned.places % len(head.points)
+        wanted = assigned.of_positives(assigned.boxes)
+        distances = boxes_to_ltrb(head.points[anchors], wanted, head.strides[anchors])
         raw = {
-            "bbox": self.box_loss(boxes[positive], assigned.boxes[positive]),
-            "dfl": dfl_loss(head.box_logits[positive].float(), distances),
+            "bbox": self.box_loss(assigned.of_positives(boxes), wanted),
+            "dfl": dfl_loss(assigned.of_positives(head.box_logits).float(), distances),
         }
         terms = {term: (loss * weight).sum() / normalizer for term, loss in raw.items()}
         return assigned, {**terms, "cls": bce_loss(logits, assigned.scores) / normalizer}
@@ -151,9 +160,9 @@ def _labelled_embeddings(
     per_episode = len(batch.images) // len(batch.classes)
     class_of_way = batch.classes.repeat_interleave(per_episode, dim=0)
     ways = batch.targets.labels.gather(1, assigned.target_index)
-    found = class_of_way.gather(1, ways)[assigned.positive]
+    found = assigned.of_positives(class_of_way.gather(1, ways))
     shown = batch.classes.repeat_interleave(output.supports.shape[2], dim=1).flatten()
-    embeddings = [output.supports.flatten(0, 2), output.head.embeddings[assigned.positive]]
+    embeddings = [output.supports.flatten(0, 2), assigned.of_positives(output.head.embeddings)]
     return torch.cat(embeddings), torch.cat([shown, found])
 
 

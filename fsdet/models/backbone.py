@@ -79,9 +79,17 @@ class LoadedWeights(NamedTuple):
     unused: tuple[str, ...]
     """Names in the file that the backbone has no place for: neck, head, counters."""
 
+    def __str__(self) -> str:
+        layers = sorted({_layer(name) for name in self.unused})
+        rest = f"layers {layers[0]} to {layers[-1]}, the neck and the head" if layers else "none"
+        return (
+            f"loaded {self.loaded} tensors, the whole backbone (layers 0 to 9); not loaded: "
+            f"{len(self.unused)} tensors ({rest})"
+        )
+
 
 def load_yolo_weights(backbone: Backbone, path: Path) -> LoadedWeights:
-    """Copy layers 0-9 of an Ultralytics YOLOv8n checkpoint into `backbone`, and log what was copied.
+    """Copy layers 0-9 of an Ultralytics YOLOv8n checkpoint into `backbone`.
 
     Args:
         backbone: changed in place.
@@ -106,17 +114,7 @@ def load_yolo_weights(backbone: Backbone, path: Path) -> LoadedWeights:
             "use a YOLOv8 file of size n, such as yolov8n.pt"
         )
     backbone.load_state_dict({name: found[name].float() for name in own})
-    report = LoadedWeights(len(own), tuple(name for name in state if _own_name(name) not in own))
-    layers = sorted({_layer(name) for name in report.unused})
-    rest = f"layers {layers[0]} to {layers[-1]}, the neck and the head" if layers else "nothing"
-    log.info(
-        "yolo_weights: %s: loaded %d tensors, the whole backbone (layers 0 to 9); not loaded: %d tensors (%s)",
-        path,
-        report.loaded,
-        len(report.unused),
-        rest,
-    )
-    return report
+    return LoadedWeights(len(own), tuple(name for name in state if _own_name(name) not in own))
 
 
 def _load(path: Path) -> Any:

@@ -92,10 +92,19 @@ class Detector(nn.Module):
         return embeddings
 
     def freeze(self, module: str) -> None:
-        """Let nothing of one module change from now on: no gradients, no running statistics."""
-        getattr(self, module).requires_grad_(False)
+        """Let a module be as it is from now on: no gradients, no running statistics.
+
+        Of the support encoder that is the trunk; the projection behind it may be a fresh one and goes on learning,
+        at the head's rate.
+        """
         self.frozen = (*self.frozen, module)
+        self._freezable(module).requires_grad_(False)
         self.train(self.training)
+
+    def _freezable(self, module: str) -> nn.Module:
+        encoder = module == "support_encoder"
+        part: nn.Module = self.support_encoder.trunk if encoder else getattr(self, module)
+        return part
 
     def leave_out_prototypes(self) -> None:
         """Stage 1 has no prototypes: what attends to them or compares with them waits for stage 2."""
@@ -108,7 +117,7 @@ class Detector(nn.Module):
     def train(self, mode: bool = True) -> Detector:
         super().train(mode)
         for module in self.frozen:
-            getattr(self, module).eval()
+            self._freezable(module).eval()
         return self
 
     def compile_modules(self) -> None:
@@ -118,11 +127,15 @@ class Detector(nn.Module):
             part.compile()
 
     def parameters_by_module(self) -> dict[str, list[nn.Parameter]]:
-        """Module name -> its trainable parameters, in the order of `MODULES`."""
-        return {
+        """Module name -> the trainable parameters that learn at its rate, in the order of `MODULES`."""
+        modules = {
             name: [p for p in getattr(self, name).parameters() if p.requires_grad]
             for name in MODULES
         }
+        if "support_encoder" in self.frozen:
+            modules["detection_head"] += modules.pop("support_encoder")
+            modules = {name: modules.get(name, []) for name in MODULES}
+        return modules
 
 
 def build_detector(config: ModelConfig, data: DataConfig, seed: int) -> Detector:
@@ -135,5 +148,6 @@ def build_detector(config: ModelConfig, data: DataConfig, seed: int) -> Detector
     torch.manual_seed(seed)
     detector = Detector(config, data)
     if config.yolo_weights is not None:
-        load_yolo_weights(detector.backbone, config.yolo_weights)
+        loaded = load_yolo_weights(detector.backbone, config.yolo_weights)
+        log.info("yolo_weights: %s: %s", config.yolo_weights, loaded)
     return detector

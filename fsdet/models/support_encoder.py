@@ -69,8 +69,13 @@ class SupportEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, crops: Tensor) -> Tensor:
-        embedding: Tensor = self.project(self.trunk((crops - self.mean) / self.std))
+        embedding: Tensor = self.project(self.features(crops))
         return embedding
+
+    def features(self, crops: Tensor) -> Tensor:
+        """(N, 3, s, s) in 0 … 1 -> (N, features): what the trunk gives."""
+        found: Tensor = self.trunk((crops - self.mean) / self.std)
+        return found
 
 
 def build_support_encoder(config: ModelConfig, data: DataConfig) -> SupportEncoder:
@@ -86,8 +91,7 @@ def build_support_encoder(config: ModelConfig, data: DataConfig) -> SupportEncod
     name = config.support_encoder
     if name == SMALL_CONV:
         return SupportEncoder(SmallConv(), SmallConv.num_features, config.embed_dim)
-    check_support_encoder(name)
-    source = _weights(name, cache_root(data.cache_dir)) if config.support_pretrained else {}
+    source = find_weights(config, data)
     trunk, features = _build_timm(name, data.support_size, source)
     shown: dict[str, Any] = trunk.pretrained_cfg
     mean, std = shown.get("mean") or IMAGENET_MEAN, shown.get("std") or IMAGENET_STD
@@ -109,13 +113,17 @@ def check_support_encoder(name: str) -> None:
     )
 
 
-def _weights(name: str, cache: Path) -> dict[str, Any]:
-    """What `timm.create_model` needs to know to find pretrained weights: a file put there by hand, or the hub.
+def find_weights(config: ModelConfig, data: DataConfig) -> dict[str, Any]:
+    """What `timm.create_model` must know to find pretrained weights: a file put there by hand, or the hub.
 
     Raises:
-        ConfigError: there is no such file and the hub does not answer.
+        ConfigError: no such model, or there is no such file and the hub does not answer.
     """
-    file = cache / "weights" / f"{name}.safetensors"
+    name = config.support_encoder
+    check_support_encoder(name)
+    if name == SMALL_CONV or not config.support_pretrained:
+        return {}
+    file = cache_root(data.cache_dir) / "weights" / f"{name}.safetensors"
     if file.is_file():
         log.info("support_encoder: weights from %s", file)
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
@@ -164,6 +172,11 @@ def _build_timm(name: str, support_size: int, source: dict[str, Any]) -> tuple[A
             features = trunk.eval()(torch.zeros(1, 3, support_size, support_size)).shape[-1]
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if file := source.get("pretrained_cfg_overlay", {}).get("file"):
+            raise ConfigError(
+                f"{file}: support_encoder: cannot be loaded as weights of '{name}' at support_size "
+                f"{support_size} ({reason}); copy the file anew"
+            ) from None
         raise ConfigError(
             f"support_encoder: '{name}' could not be built for support_size {support_size} ({reason}); "
             f"choose another size, or support_encoder: {SMALL_CONV}"

@@ -14,10 +14,11 @@ from fsdet.config_file import save_config
 from fsdet.data.episodes import EpisodeSource
 from fsdet.data.sources import load_image_set
 from fsdet.engine.evaluation import evaluate
+from fsdet.engine.logs import StepHistory
 from fsdet.engine.report import Report, Result
 from fsdet.engine.run import build_run
 from fsdet.engine.step import backward, step_batches
-from fsdet.errors import CheckpointError
+from fsdet.errors import CheckpointError, FsdetError
 from fsdet.train import train
 
 STAGE_1 = Path(__file__).parents[3] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
@@ -70,7 +71,7 @@ def assert_resumed_equals_uninterrupted(build, tmp_path: Path, epoch: int, **set
         train(config, stop_after(epoch))
     half = config.checkpoint_dir / f"stage{config.stage}_epoch{epoch:04d}.pt"
     resumed = train(config, resume=half)
-    assert resumed.explosion is None
+    assert resumed.explosion == whole.explosion
     assert resumed.metrics == whole.metrics
     assert resumed.steps == whole.steps == config.total_steps
     one, other = state(whole.checkpoint), state(resumed.checkpoint)
@@ -81,6 +82,21 @@ def assert_resumed_equals_uninterrupted(build, tmp_path: Path, epoch: int, **set
 
 def test_a_resumed_run_equals_one_never_interrupted(small_config, tmp_path):
     assert_resumed_equals_uninterrupted(small_config, tmp_path, 1, n_query=2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ema_decay": 0.9},
+        {"gradient_clip_mode": "agc"},
+        {"support_encoder_lr_mult": 0.0},
+        {"stage": 3},
+        {"stop_on_explosion": False, "explosion_norm": 1e-3},
+    ],
+    ids=str,
+)
+def test_a_resumed_run_equals_one_never_interrupted_with(small_config, tmp_path, settings):
+    assert_resumed_equals_uninterrupted(small_config, tmp_path, 1, n_query=2, **settings)
 
 
 @pytest.mark.slow
@@ -103,6 +119,66 @@ def test_a_stage_starts_at_its_beginning_with_a_fresh_optimiser(small_config, ba
     weights = run.detector.state_dict()
     assert all(torch.equal(weights[name], t) for name, t in earlier["detector"].items())
     assert run.stability.reference == earlier["reference_norm"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ema_decay", 0.9),
+        ("gradient_accumulation", 2),
+        ("n_episodes", 6),
+        ("mixed_precision", "fp16"),
+    ],
+)
+def test_a_stage_does_not_go_on_with_other_settings(small_config, tmp_path, key, value):
+    first = train(small_config(epochs=1))
+    changed = small_config(
+        epochs=2, resume=first.checkpoint, checkpoint_dir=tmp_path / "on", **{key: value}
+    )
+    with pytest.raises(CheckpointError, match=rf"resume: .* with {key} .*; set {key}: "):
+        train(changed)
+    assert not (tmp_path / "on").exists()
+
+
+def test_a_class_that_was_trained_on_is_not_novel(small_config, base_run, tmp_path):
+    state = torch.load(base_run.checkpoint, weights_only=True)
+    assert len(state["trained_on"]) > 900
+    state["trained_on"].append(load_image_set(small_config(), "val").names[0])
+    torch.save(state, tmp_path / "leaky.pt")
+    with pytest.raises(CheckpointError, match=r"was trained on .*, novel in this run"):
+        train(small_config(resume=tmp_path / "leaky.pt"))
+
+
+def test_a_run_leaves_the_files_of_an_earlier_one_whole(small_config):
+    first = train(small_config(epochs=1, n_episodes=4))
+    before = (first.run_dir / "steps.jsonl").read_text()
+    second = train(small_config(epochs=1, n_episodes=2))
+    assert (first.run_dir / "earlier-1" / "steps.jsonl").read_text() == before
+    assert len(steps(second)) == 1
+    assert (second.run_dir / "health.json").exists()
+
+
+def test_a_mistake_found_late_leaves_the_files_of_an_earlier_run(small_config, tmp_path):
+    first = train(small_config(epochs=1))
+    before = (first.run_dir / "config.yaml").read_text()
+    with pytest.raises(FsdetError):
+        train(small_config(support_encoder="resnet10t", support_size=48, cache_dir=tmp_path / "x"))
+    assert (first.run_dir / "config.yaml").read_text() == before
+
+
+def test_steps_are_not_kept_where_nobody_listens(small_config, monkeypatch):
+    kept: list[int] = []
+    append = StepHistory.append
+
+    def counting(self, values):
+        append(self, values)
+        kept.append(len(self._rows))
+
+    monkeypatch.setattr(StepHistory, "append", counting)
+    config = small_config(epochs=4)
+    train(config)
+    assert len(kept) == config.total_steps
+    assert max(kept) == config.steps_per_epoch
 
 
 def test_the_later_stage_runs_all_its_steps(small_config, base_run):
