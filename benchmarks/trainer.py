@@ -5,7 +5,7 @@ Kinds of steps are interleaved, so that noise of the machine hits all alike; med
 - `step`: *bare* is forward, loss, backward, clip by `torch.nn.utils.clip_grad_norm_` and AdamW on a batch in memory;
   *with data* draws each batch anew; *full* is the trainer's own step with norms, verdict and logs;
 - `frozen`: stage 2 with a frozen support encoder, encoding every crop anew and looking it up;
-- `memory`: bytes held over `--steps` steps.
+- `memory`: bytes held by a run of `--steps` steps at its evaluations.
 
 On a GPU add `--device cuda --image_size 640 --mixed_precision bf16`.
 """
@@ -13,6 +13,8 @@ On a GPU add `--device cuda --image_size 640 --mixed_precision bf16`.
 from __future__ import annotations
 
 import argparse
+import json
+import resource
 import statistics
 import tempfile
 import time
@@ -24,11 +26,12 @@ import torch
 
 from fsdet.config import TrainConfig
 from fsdet.data.sources import load_image_set
-from fsdet.engine.logs import StepHistory, log_step, memory
+from fsdet.engine.logs import EVALUATIONS_FILE, StepHistory, log_step
 from fsdet.engine.run import Run, build_run
 from fsdet.engine.step import autocast, forward
 from fsdet.engine.trainer import training_step
 from fsdet.structures import Batch
+from fsdet.train import train
 
 WARM_UP = 5
 """First rounds that do not count."""
@@ -103,11 +106,15 @@ def measure_frozen(settings: dict[str, Any], rounds: int, encoder: str, size: in
 
 
 def measure_memory(settings: dict[str, Any], steps: int) -> None:
-    run = build(settings)
-    for step in range(steps + 1):
-        if step % (steps // 5) == 0 or step == steps // 20:
-            print(f"  step {step:5d}: {memory(run.device) / 1e6:8.1f} MB", flush=True)
-        training_step(run)
+    """A whole run with ten evaluations; what it holds at each of them, and the most it ever held."""
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = {"epochs": 10, "n_episodes": steps // 10, "eval_episodes": 8}
+        train(TrainConfig(**{**settings, **epochs, "checkpoint_dir": Path(folder)}))
+        lines = (Path(folder) / EVALUATIONS_FILE).read_text(encoding="utf-8").splitlines()
+    for line in map(json.loads, lines):
+        print(f"  step {line['step']:6.0f}: {line['memory'] / 1e6:8.1f} MB", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes on Linux
+    print(f"  most, memory-mapped images included: {peak / 1e3:.1f} MB")
 
 
 def main() -> None:

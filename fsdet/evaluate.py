@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,10 +15,12 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from fsdet.errors import ConfigError, FsdetError
+from fsdet.command import run_command
+from fsdet.errors import ConfigError
 from fsdet.files import write_text_atomic
 
-EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+SIZES = ("small", "medium", "large")
+"""Areas of objects that have an AP of their own; see `fsdet.engine.average_precision`."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,11 @@ class EvaluateConfig:
 
     checkpoint: Path
     """Of any stage."""
-    split: Literal["val", "test"] | None = None
+    novel_split: Literal["val", "test"] | None = None
     """Novel classes to evaluate on: `val` selects, `test` reports."""
-    draws: int | None = None
+    eval_draws: int | None = None
     """Draws of supports for the same query images; 1 leaves out their interval."""
-    episodes: int | None = None
+    eval_episodes: int | None = None
     """Episodes of novel classes; half as many of base classes."""
     data_root: Path | None = None
     """Where the dataset lies on this machine."""
@@ -41,6 +43,10 @@ class EvaluateConfig:
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     threads: int | None = None
     """CPU threads of torch."""
+
+
+SETTINGS = ("novel_split", "eval_draws", "eval_episodes", "data_root", "threads")
+"""Flags that replace the trainer's setting of the same name."""
 
 
 def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
@@ -57,13 +63,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
 
     device = usable_device(config.device)
     detector, stored = load_detector(config.checkpoint, device)
-    given = {
-        "novel_split": config.split,
-        "eval_draws": config.draws,
-        "eval_episodes": config.episodes,
-        "data_root": config.data_root,
-        "threads": config.threads,
-    }
+    given = {name: getattr(config, name) for name in SETTINGS}
     changed = {name: value for name, value in given.items() if value is not None}
     settings = build_config({**stored.model_dump(), **changed}, "the command line")
     if settings.threads is not None:
@@ -72,23 +72,48 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
 
 
 def summary(metrics: dict[str, float], checkpoint: Path) -> Group:
-    """What is shown of the metrics: a table, and below it what does not fit into its rows."""
+    """What is shown of the metrics: a table, a small one for the sizes of objects, and what fits into neither."""
     split = next(iter(metrics)).partition("/")[0]
     values = {name.partition("/")[2]: value for name, value in metrics.items()}
     title = f"{checkpoint}: novel classes of split '{split}'"
-    return Group(Text(title), table(values), *(Text(line) for line in remarks(values)))
+    told = (Text(line) for line in remarks(values))
+    return Group(Text(title), main_table(values), *size_table(values), *told)
 
 
-def table(values: dict[str, float]) -> Table:
+def main_table(values: dict[str, float]) -> Table:
     """Novel and base classes as rows, with intervals and the swap control."""
-    sizes = [s for s in ("small", "medium", "large") if {f"nAP_{s}", f"bAP_{s}"} & values.keys()]
-    shown = Table("classes", box=SIMPLE)
-    for heading in ("AP50", "± 95 %", "swapped", "gap", "AP", "AP75", *sizes):
+    rows = {
+        kind: [f"{ap}50", f"{ap}50_ci95", f"{ap}50_swapped", gap, ap, f"{ap}75"]
+        for kind, ap, gap in (("novel", "nAP", "swap_gap"), ("base", "bAP", "base_swap_gap"))
+    }
+    return table(values, ("AP50", "± 95 %", "swapped", "gap", "AP", "AP75"), rows)
+
+
+def size_table(values: dict[str, float]) -> list[Table]:
+    """AP by the size of objects, for the sizes that there are; no table where there are none."""
+    sizes = [size for size in SIZES if {f"nAP_{size}", f"bAP_{size}"} & values.keys()]
+    rows = {
+        kind: [f"{kind[0]}AP_{size}" for size in sizes]  # n or b
+        for kind in ("novel", "base")
+    }
+    return [table(values, [f"AP {size}" for size in sizes], rows)] if sizes else []
+
+
+def table(
+    values: dict[str, float], headings: Sequence[str], rows: Mapping[str, Sequence[str]]
+) -> Table:
+    """A table of metrics.
+
+    Args:
+        values: metrics by name.
+        headings: of the columns.
+        rows: kind of classes -> name of the metric in each column.
+    """
+    shown = Table(box=SIMPLE)
+    shown.add_column("classes", no_wrap=True)
+    for heading in headings:
         shown.add_column(heading, justify="right", no_wrap=True)
-    for kind, letter, gap in (("novel", "n", "swap_gap"), ("base", "b", "base_swap_gap")):
-        ap = f"{letter}AP"
-        names = [f"{ap}50", f"{ap}50_ci95", f"{ap}50_swapped", gap, ap, f"{ap}75"]
-        names += [f"{ap}_{size}" for size in sizes]
+    for kind, names in rows.items():
         shown.add_row(kind, *(number(values, name) for name in names))
     return shown
 
@@ -137,22 +162,20 @@ def parse(arguments: Sequence[str]) -> EvaluateConfig:
     )
 
 
+def run() -> int:
+    """Evaluate, write and show what the command line asks for."""
+    config = parse(sys.argv[1:])
+    metrics = evaluate_checkpoint(config)
+    if config.json is not None:
+        write_json(metrics, config.json)
+    Console().print(summary(metrics, config.checkpoint))
+    return 0
+
+
 def main() -> int:
     """Command line; returns the exit code."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        config = parse(sys.argv[1:])
-        metrics = evaluate_checkpoint(config)
-        if config.json is not None:
-            write_json(metrics, config.json)
-        Console().print(summary(metrics, config.checkpoint))
-    except FsdetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_MISTAKE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+    return run_command(run)
 
 
 if __name__ == "__main__":

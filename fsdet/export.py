@@ -9,56 +9,106 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from fsdet.command import run_command
 from fsdet.config import TrainConfig
-from fsdet.config_file import build_config
 from fsdet.engine.checkpoint import load_checkpoint, save_checkpoint
 from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.run import as_float, pick_device, weights_of
-from fsdet.errors import CheckpointError, FsdetError
-from fsdet.files import write_text_atomic
-from fsdet.models.detector import build_detector
+from fsdet.engine.restore import restore_detector, usable_device
+from fsdet.engine.run import weights_of
+from fsdet.errors import CheckpointError, ConfigError
+from fsdet.files import atomic_path
 
 
-def export(run_dir: Path, out: Path) -> dict[str, object]:
-    """Write `out` and its `.json`; return what the latter holds.
+def export(run_dir: Path, out: Path) -> dict[str, Any]:
+    """Write `out` and its `.json`, both or, after a failure, neither; return what the latter holds.
 
     Raises:
-        CheckpointError: `run_dir` holds no checkpoint.
+        CheckpointError: `run_dir` holds no checkpoint that can be used.
+        ConfigError: `out` cannot be written.
+        DataError: the dataset that the weights are evaluated on cannot be used.
     """
-    newest = max(run_dir.glob("stage*_epoch*.pt"), key=lambda p: p.stat().st_mtime, default=None)
-    if newest is None:
-        raise CheckpointError(f"{run_dir}: holds no checkpoint; name the checkpoint_dir of a run")
-    state = load_checkpoint(newest, "RUN_DIR")
-    config = build_config({**state.pop("config"), "resume": None, "checkpoint_dir": "checkpoints"})
-    weights = weights_of(state)
-    halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    small = {key: state[key] for key in ("stage", "step", "reference_norm")}
-    shared = {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")}
-    save_checkpoint(out, {**small, "detector": halved, "criterion": shared}, config)
+    check_out(out)
+    newest = newest_checkpoint(run_dir)
+    state = smaller(load_checkpoint(newest, "RUN_DIR"))
+    device = usable_device("auto")
+    detector, config = restore_detector(state, newest, device)
     facts = {
-        "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
         "stage": config.stage,
         "seed": config.seed,
         "steps": state["step"],
         "reference_norm": state["reference_norm"],
         "torch": torch.__version__,
-        "metrics": metrics_of(halved, config),
+        "metrics": evaluate_run(detector, config, device, final=True, label="evaluating"),
     }
-    write_text_atomic(out.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
+    return write_pair(out, state, config, facts)
+
+
+def check_out(out: Path) -> None:
+    """Refuse early what could not be written after the evaluation.
+
+    Raises:
+        ConfigError: with what to name instead.
+    """
+    if out.suffix != ".pt" or out.is_dir():
+        raise ConfigError(f"OUT.pt: must be a file that ends in .pt, but got {out}; name another")
+    if out.with_suffix(".json").is_dir():
+        raise ConfigError(f"OUT.pt: {out.with_suffix('.json')} is a folder; name another file")
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"OUT.pt: {out} cannot be written; name a file in another folder")
+
+
+def newest_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint of a run that was written last.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    files = [path for path in run_dir.glob("stage*_epoch*.pt") if path.is_file()]
+    if not files:
+        raise CheckpointError(f"{run_dir}: holds no checkpoint; name the checkpoint_dir of a run")
+    return max(files, key=lambda path: path.stat().st_mtime)
+
+
+def smaller(state: dict[str, Any]) -> dict[str, Any]:
+    """What a next stage starts from, with halved weights and without the run's own paths."""
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in weights_of(state).items()}
+    return {
+        "config": {**state["config"], "resume": None, "checkpoint_dir": "checkpoints"},
+        **{key: state[key] for key in ("stage", "step", "reference_norm")},
+        "detector": halved,
+        "criterion": {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")},
+    }
+
+
+def write_pair(
+    out: Path, state: dict[str, Any], config: TrainConfig, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the checkpoint, and beside it `facts` with its sha256, which are returned.
+
+    Both are complete before either has its name.
+
+    Raises:
+        ConfigError: the disk does not take them.
+    """
+    content = {key: value for key, value in state.items() if key != "config"}
+    try:
+        with atomic_path(out) as weights, atomic_path(out.with_suffix(".json")) as notes:
+            save_checkpoint(weights, content, config)
+            facts = {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), **facts}
+            notes.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"OUT.pt: {out} cannot be written ({error.strerror}); name a file in another folder"
+        ) from None
     return facts
-
-
-def metrics_of(weights: dict[str, torch.Tensor], config: TrainConfig) -> dict[str, float]:
-    """A full evaluation of `weights`."""
-    device = pick_device(config.device)
-    detector = build_detector(config, config, config.seed).to(device)
-    detector.load_state_dict(as_float(weights))
-    return evaluate_run(detector, config, device, final=True)
 
 
 def main() -> int:
@@ -67,13 +117,13 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
-    try:
-        facts = export(options.run_dir, options.out)
-    except FsdetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(facts, indent=2))
-    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
+    return run_command(lambda: show(options.run_dir, options.out))
+
+
+def show(run_dir: Path, out: Path) -> int:
+    """Export, and print what was written."""
+    print(json.dumps(export(run_dir, out), indent=2))
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 

@@ -1,6 +1,6 @@
 """`python -m fsdet.health RUN_DIR`: the health report of a run, worked out anew from its files.
 
-Exit code 0 if nothing failed, 3 if a line failed, 2 if RUN_DIR is no run.
+Exit code 0 if nothing failed, 3 if a line failed, 2 if RUN_DIR is no run or cannot be read.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fsdet.errors import FsdetError
+from fsdet.command import run_command
 
 if TYPE_CHECKING:  # torch takes seconds to load, and --help needs none of it
     from fsdet.engine.health import Check, HealthReport
 
-EXIT_MISTAKE, EXIT_FAILED = 2, 3
+EXIT_FAILED = 3
 PLAIN_WIDTH = 160
 """Columns of the table where there is no terminal."""
 NARROW = 120
@@ -39,13 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fsdet.health", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="checkpoint_dir of a run")
     options = parser.parse_args(arguments)
+    return run_command(lambda: judge(options.run_dir))
+
+
+def judge(run_dir: Path) -> int:
+    """Show the report of a run; returns the exit code."""
     from fsdet.engine.health import health_of_run
 
-    try:
-        report = health_of_run(options.run_dir)
-    except FsdetError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_MISTAKE
+    report = health_of_run(run_dir)
     show(report)
     return EXIT_FAILED if report.failed else 0
 

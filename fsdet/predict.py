@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsdet.errors import ConfigError, FsdetError
+from fsdet.command import EXIT_MISTAKE, run_command
+from fsdet.errors import ConfigError
 
-EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+EXIT_SKIPPED = 1
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class PredictConfig:
     """Find what example pictures show, in pictures and videos.
 
     Writes annotated copies, and detections.json: a COCO file whose annotations carry scores, with boxes in
-    pixels of the originals.
+    pixels of the originals. A picture or video that cannot be decoded is skipped and named at the end.
+
+    Exit code: 0 if all were searched, 1 if some were skipped, 2 if none could be searched or a flag is wrong.
     """
 
     checkpoint: Path
@@ -57,21 +60,24 @@ def parse(arguments: Sequence[str]) -> PredictConfig:
     return config
 
 
+def run() -> int:
+    """Search what the command line names, then name what had to be skipped."""
+    config = parse(sys.argv[1:])
+    from fsdet.inference.job import predict
+
+    done = predict(config)
+    for reason in done.skipped:
+        print(f"error: {reason}", file=sys.stderr)
+    if not done.searched:
+        return EXIT_MISTAKE
+    print(f"{done.summary}; skipped: {len(done.skipped)}" if done.skipped else done.summary)
+    return EXIT_SKIPPED if done.skipped else 0
+
+
 def main() -> int:
     """Command line; returns the exit code."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        config = parse(sys.argv[1:])
-        from fsdet.inference.job import predict
-
-        print(predict(config))
-    except FsdetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_MISTAKE
-    except KeyboardInterrupt:
-        print("interrupted; nothing but finished pictures and videos was written", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return 0
+    return run_command(run, "interrupted; nothing but finished pictures and videos was written")
 
 
 if __name__ == "__main__":

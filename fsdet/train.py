@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fsdet.command import run_command
 from fsdet.config import TrainConfig
 from fsdet.config_file import build_config, load_config
 from fsdet.engine.report import Report, Result
-from fsdet.errors import ConfigError, FsdetError
+from fsdet.errors import ConfigError
 
-EXIT_MISTAKE, EXIT_EXPLODED, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_EXPLODED = 3
 
 
 def train(
@@ -139,23 +140,19 @@ def main() -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger().handlers[0].setLevel(logging.INFO)  # the debug log takes the rest
     logging.getLogger("fsdet").setLevel(logging.INFO)
+    return run_command(run, "interrupted; go on with --resume and the newest checkpoint")
+
+
+def run() -> int:
+    """Train as the command line says, and say how it went; returns the exit code."""
     from fsdet.engine.health import read_health
 
-    try:
-        config = parse(sys.argv[1:])
-        result = train(config)
-    except FsdetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_MISTAKE
-    except KeyboardInterrupt:
-        print("interrupted; go on with --resume and the newest checkpoint", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    result = train(parse(sys.argv[1:]))
     print(f"health: {read_health(result.run_dir).verdict}")
     print(f"        all lines: python -m fsdet.health {result.run_dir}")
     if result.explosion is not None:
-        print(
-            f"exploded at step {result.explosion.step}: {result.explosion.detail}", file=sys.stderr
-        )
+        where = f"step {result.explosion.step}: {result.explosion.detail}"
+        print(f"exploded at {where}", file=sys.stderr)
         return EXIT_EXPLODED
     print(f"done: {result.steps} steps, files in {result.run_dir}")
     return 0

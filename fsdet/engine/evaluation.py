@@ -18,13 +18,14 @@ from fsdet.data.episodes import EVAL_SEED, BaseSource, EpisodeSource
 from fsdet.data.image_set import ImageSet
 from fsdet.data.sources import load_image_set
 from fsdet.engine.average_precision import Scores, collect, score_episode
-from fsdet.engine.intervals import half_width
+from fsdet.engine.intervals import half_width, standard_error
 from fsdet.engine.postprocess import detect, detect_image, with_swapped_supports
 from fsdet.engine.support_draws import redrawn_supports
 from fsdet.engine.support_features import SupportFeatures
 from fsdet.engine.video_evaluation import evaluate_videos
 from fsdet.models.detector import Detector
 from fsdet.progress import progress
+from fsdet.structures import Batch, Detections
 
 OBJECT_IMAGES, OBJECT_BATCH = 64, 8
 """Images on which the finding of objects is scored, and how many at a time."""
@@ -53,6 +54,12 @@ class Evaluation:
     def swap_gap(self) -> float:
         """What the supports are worth, in AP50."""
         return self.right.ap50 - self.swapped.ap50
+
+    @property
+    def swap_gap_se(self) -> float:
+        """Standard error of `swap_gap` over episodes, each compared with itself; NaN for a single one."""
+        pairs = zip(self.right.episodes["AP50"], self.swapped.episodes["AP50"], strict=True)
+        return standard_error([right - swapped for right, swapped in pairs])
 
 
 def evaluate_run(
@@ -105,7 +112,8 @@ def novel_metrics(novel: Evaluation) -> dict[str, float]:
     right = novel.right
     metrics = {f"n{name}": value for name, value in right.means().items()}
     metrics |= {"nAP50_se": right.ap50_se, "nAP50_ci95": right.ap50_ci95}
-    metrics |= {"nAP50_swapped": novel.swapped.ap50, "swap_gap": novel.swap_gap}
+    metrics |= {"nAP50_swapped": novel.swapped.ap50}
+    metrics |= {"swap_gap": novel.swap_gap, "swap_gap_se": novel.swap_gap_se}
     if len(novel.draws) > 1:
         values = [draw.ap50 for draw in novel.draws]
         metrics["nAP50_draws_mean"] = sum(values) / len(values)
@@ -163,25 +171,29 @@ def evaluate(
     """
     image_set = episodes.image_set
     features = features or SupportFeatures(detector, image_set, device)
-    right: list[list[dict[str, float]]] = [[] for _ in range(draws)]
-    swapped: list[dict[str, float]] = []
+    rows: list[list[dict[str, float]]] = []
     with evaluation_mode(detector):
         for index in progress(range(count), label) if label else range(count):
             episode = episodes.batch(index, 1)
-            n_way = episode.classes.shape[1]
+            others = (redrawn_supports(image_set, episode, index, draw) for draw in range(1, draws))
+            supports = (episode.support_ids, *others)
             encoded = detector.encode(episode.images.to(device))
-            for draw in range(draws):
-                ids = (
-                    redrawn_supports(image_set, episode, index, draw)
-                    if draw
-                    else episode.support_ids
-                )
-                found = detect(detector.search(encoded, features.look_up(ids)))
-                right[draw].append(score_episode(episode.targets, found, n_way))
-                if draw == 0:
-                    moved = with_swapped_supports(found, n_way)
-                    swapped.append(score_episode(episode.targets, moved, n_way))
-    return Evaluation(tuple(collect(one) for one in right), collect(swapped))
+            found = [detect(detector.search(encoded, features.look_up(ids))) for ids in supports]
+            rows.append(score_draws(episode, found))
+    *right, swapped = (collect(list(column)) for column in zip(*rows, strict=True))
+    return Evaluation(tuple(right), swapped)
+
+
+def score_draws(episode: Batch, found: list[list[Detections]]) -> list[dict[str, float]]:
+    """The scores of one episode with each draw of supports, and last with the first draw's swapped.
+
+    Args:
+        episode: a single one.
+        found: for each draw, the detections of each query image.
+    """
+    n_way = episode.classes.shape[1]
+    swapped = with_swapped_supports(found[0], n_way)
+    return [score_episode(episode.targets, one, n_way) for one in (*found, swapped)]
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fsdet.config import TrainConfig
 from fsdet.engine import health_results, health_training
-from fsdet.engine.health_dfl import dfl_falls
+from fsdet.engine.health_dfl import PATIENCE, dfl_falls
 from fsdet.engine.health_evidence import Check, Evidence
 from fsdet.engine.health_files import (
     HEALTH_FILE,
@@ -109,15 +109,18 @@ def health_report(
 
 
 def verdict(checks: Sequence[Check], steps: int) -> str:
-    """The report in a sentence or two, the faults first."""
+    """The report in a sentence or two, the faults first; a run of a few steps is not called healthy."""
     if steps == 0:
         return "nothing to judge: the run has not taken a step"
+    taken = f"{steps} step{'s' if steps > 1 else ''}"
     warned = [check.name for check in checks if check.status == "warn"]
     notes = f"warnings: {', '.join(warned)}" if warned else "no warnings"
     faults = [f"{check.name}: {check.message}" for check in checks if check.status == "fail"]
     if faults:
-        return f"not healthy after {steps} steps. {'. '.join(faults)}. {notes.capitalize()}"
-    return f"healthy after {steps} steps; {notes}"
+        return f"not healthy after {taken}. {'. '.join(faults)}. {notes.capitalize()}"
+    if steps < PATIENCE:
+        return f"too short to judge: {taken} without a fault, but it takes {PATIENCE}; {notes}"
+    return f"healthy after {taken}; {notes}"
 
 
 def write_health(
@@ -134,7 +137,7 @@ def health_of_run(run_dir: Path) -> HealthReport:
     """Judge a run by its files: finished, exploded, killed or still going.
 
     Raises:
-        ConfigError: the folder is no run, or its config cannot be used.
+        ConfigError: the folder is no run, a file cannot be opened, or the config cannot be used.
     """
     run = read_run(run_dir)
     return health_report(run.config, run.steps, run.evaluations, run.peaks, run.explosion)
@@ -147,12 +150,8 @@ def read_health(run_dir: Path) -> HealthReport:
         ConfigError: there is none that can be read.
     """
     stored = read_stored(run_dir)
-    if not stored:
+    if stored is None:
         raise ConfigError(
             f"{run_dir}: holds no {HEALTH_FILE} that can be read; `python -m fsdet.health {run_dir}` works it out"
         )
-    checks = tuple(
-        Check(**{**check, "band": check["band"] and tuple(check["band"])})
-        for check in stored["checks"]
-    )
-    return HealthReport(checks, tuple(stored["dead"]), stored["verdict"])
+    return HealthReport(stored.checks, stored.dead, stored.verdict)

@@ -1,8 +1,8 @@
 """What the health report reads from a run folder, and `health.json`.
 
-A run may have been killed: the last line of a file may be cut off, `health.json` may be missing or of
-earlier steps. What it would tell is then worked out again: the peaks come from the newest checkpoint,
-an explosion from showing the steps to the stability rules once more.
+A run may have been killed: the last line of a file may be cut off, `health.json` may be missing, of
+earlier steps or of another program. What it would tell is then worked out again: the peaks come from the
+newest checkpoint, an explosion from showing the steps to the stability rules once more.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, PositiveFloat, ValidationError
+
 from fsdet.config import MODULES, TrainConfig
 from fsdet.config_file import load_config
+from fsdet.engine.health_evidence import Check
 from fsdet.engine.logs import EVALUATIONS_FILE, STEPS_FILE
 from fsdet.engine.report import Explosion
 from fsdet.engine.stability import StabilityMonitor
@@ -38,11 +41,36 @@ class RunRecord:
     explosion: Explosion | None
 
 
+class StoredHealth(BaseModel):
+    """`health.json`: a report, and what only the run itself knew."""
+
+    checks: tuple[Check, ...]
+    dead: tuple[str, ...]
+    verdict: str
+    steps: int
+    explosion: Explosion | None
+    peaks: dict[str, float]
+
+
+class StoredReference(BaseModel):
+    """What is read of a checkpoint's stability monitor."""
+
+    reference: PositiveFloat | None = None
+    """Healthy gradient norm of the earlier stage, if known."""
+
+
+class StoredState(BaseModel):
+    """What is read of a checkpoint."""
+
+    gradient_peaks: dict[str, float] = {}
+    stability: StoredReference = StoredReference()
+
+
 def read_run(run_dir: Path) -> RunRecord:
     """Read a run folder, be the run finished, exploded, killed or still going.
 
     Raises:
-        ConfigError: the folder is no run, or its config cannot be used.
+        ConfigError: the folder is no run, a file cannot be opened, or the config cannot be used.
     """
     for name in (CONFIG_FILE, STEPS_FILE):
         if not (run_dir / name).is_file():
@@ -51,36 +79,41 @@ def read_run(run_dir: Path) -> RunRecord:
             )
     config, steps = load_config(run_dir / CONFIG_FILE), load_steps(run_dir)
     stored = read_stored(run_dir)
-    if stored.get("steps") == len(steps):
-        peaks, found = stored["peaks"], stored["explosion"]
-        explosion = None if found is None else Explosion(**found)
+    if stored is not None and stored.steps == len(steps):
+        peaks, explosion = stored.peaks, stored.explosion
     else:
         state = newest_state(run_dir)
-        peaks = state.get("gradient_peaks", {})
-        explosion = replay(config, steps, state.get("stability", {}).get("reference"))
-    peaks = {name: float(peak) for name, peak in peaks.items()}
+        peaks, explosion = state.gradient_peaks, replay(config, steps, state.stability.reference)
     return RunRecord(config, steps, load_evaluations(run_dir), peaks, explosion)
 
 
 def load_steps(run_dir: Path) -> list[Row]:
-    """One mapping per optimiser step; a cut last line is left out."""
+    """One mapping per optimiser step, each with its `step`; a cut last line is left out."""
     return _load_lines(run_dir / STEPS_FILE)
 
 
 def load_evaluations(run_dir: Path) -> list[Row]:
-    """One mapping per evaluation; empty where there was none."""
+    """One mapping per evaluation, each with its `step`; empty where there was none."""
     return _load_lines(run_dir / EVALUATIONS_FILE)
 
 
 def _load_lines(path: Path) -> list[Row]:
     if not path.exists():
         return []
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); name the checkpoint_dir of a run"
+        ) from None
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.splitlines():
         try:
-            rows.append(_numbers(json.loads(line)))
-        except json.JSONDecodeError:
+            row = _numbers(json.loads(line))
+        except ValueError:
             break  # the last line of a killed run may be cut off
+        if math.isfinite(row.get("step", math.nan)):  # else it is none of ours
+            rows.append(row)
     return rows
 
 
@@ -90,22 +123,29 @@ def _numbers(content: Any) -> Row:
     for key, value in content.items() if isinstance(content, dict) else ():
         try:
             row[key] = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
     return row
 
 
-def newest_state(run_dir: Path) -> dict[str, Any]:
+def newest_state(run_dir: Path) -> StoredState:
     """The newest readable checkpoint of the run; empty where there is none."""
     from fsdet.engine.checkpoint import load_checkpoint
 
-    files = sorted(run_dir.glob("stage*_epoch*.pt"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(files):
+    for path in sorted(run_dir.glob("stage*_epoch*.pt"), key=_written, reverse=True):
         try:
-            return load_checkpoint(path)
-        except CheckpointError:
+            return StoredState.model_validate(load_checkpoint(path))
+        except (CheckpointError, ValidationError):
             continue  # an older one tells almost as much
-    return {}
+    return StoredState()
+
+
+def _written(path: Path) -> float:
+    """When the file was last written; 0 if it is gone, as a run that goes on deletes its old ones."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def replay(
@@ -148,11 +188,9 @@ def save_health(
     write_text_atomic(run_dir / HEALTH_FILE, text + "\n")
 
 
-def read_stored(run_dir: Path) -> dict[str, Any]:
-    """The content of `health.json`; empty where it is missing or not ours."""
+def read_stored(run_dir: Path) -> StoredHealth | None:
+    """The content of `health.json`; None where it is missing or not ours."""
     try:
-        content = json.loads((run_dir / HEALTH_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    keys = {"verdict", "checks", "dead", "steps", "explosion", "peaks"}
-    return content if isinstance(content, dict) and keys <= content.keys() else {}
+        return StoredHealth.model_validate_json((run_dir / HEALTH_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None

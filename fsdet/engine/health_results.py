@@ -50,7 +50,9 @@ def supports(run: Evidence) -> Check:
     if not measured:
         return build_check("supports", "skip", "no evaluation with the swap control yet")
     last = measured[-1]
-    gap, error = last["swap_gap"], _error("nAP50", last, last)  # of a difference
+    gap = last["swap_gap"]
+    paired = "swap_gap_se" in last  # else the error of a difference of two independent values
+    error = _error("swap_gap", last) if paired else _error("nAP50", last, last)
     if gap > error:
         return build_check("supports", "pass", f"swapping them costs {gap:.3f} AP50", gap)
     told = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,19 @@ def load_detector(path: Path, device: str) -> tuple[Detector, TrainConfig]:
         CheckpointError: missing, unreadable, or of another version of the detector.
         ConfigError: its settings are not those of this version.
     """
-    state = load_checkpoint(path, "checkpoint")
+    return restore_detector(load_checkpoint(path, "checkpoint"), path, device)
+
+
+def restore_detector(
+    state: dict[str, Any], path: Path, device: str
+) -> tuple[Detector, TrainConfig]:
+    """As `load_detector`, from the content of a checkpoint.
+
+    Args:
+        state: of `load_checkpoint`.
+        path: where it comes from, for the messages.
+        device: of `usable_device`.
+    """
     config = build_config(state["config"], str(path))
     # nothing is fetched that the checkpoint replaces anyway
     bare = config.model_copy(update={"support_pretrained": False, "yolo_weights": None})

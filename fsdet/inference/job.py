@@ -1,16 +1,20 @@
-"""What `python -m fsdet.predict` does: search every input, write annotated copies and one COCO file."""
+"""What `python -m fsdet.predict` does: search every input, write annotated copies and one COCO file.
+
+An input that cannot be decoded is skipped: one bad picture among thousands costs no more than itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from fsdet.data.image_set import Array
 from fsdet.data.pictures import count_frames
-from fsdet.errors import ConfigError
+from fsdet.errors import ConfigError, DataError
 from fsdet.files import atomic_path
 from fsdet.inference.coco_json import CocoFile
 from fsdet.inference.drawing import draw
@@ -38,32 +42,65 @@ class Search:
         return self.predictor.detect(picture, self.examples, self.score_threshold)
 
 
-def predict(config: PredictConfig) -> str:
-    """Search all inputs.
+@dataclass(frozen=True)
+class Done:
+    """What became of the inputs."""
 
-    Returns:
-        what was done, in one line.
+    searched: int
+    """Pictures and videos that were searched."""
+    skipped: tuple[str, ...]
+    """For each of the others, its file and why it cannot be searched, in one line."""
+    summary: str
+    """The whole in one line."""
+
+
+def predict(config: PredictConfig) -> Done:
+    """Search all inputs; `detections.json` is written if any could be searched.
 
     Raises:
-        FsdetError: a file or folder cannot be used; what was finished before stays.
+        FsdetError: a flag, the checkpoint or a support cannot be used, or an input is not there.
     """
     supports, inputs = find_supports(config.supports), find_inputs(config.images)
     pairs = list(zip(inputs, output_files(inputs, config.out), strict=True))
-    pictures = [pair for pair in pairs if not is_video(pair[0])]
-    videos = [pair for pair in pairs if is_video(pair[0])]
     predictor = load_predictor(config.checkpoint, config.device)
     search = Search(predictor, predictor.embed(supports), config.score_threshold)
     results = CocoFile(search.examples.names)
     make_folder(config.out)
-    for source, target in progress(pictures, "pictures") if pictures else []:
-        search_picture(search, source, target, results)
-    for source, target in videos:
-        search_video(search, source, target, results)
-    results.write(config.out / RESULTS)
-    return (
-        f"pictures: {len(pictures)}, videos: {len(videos)}, detections of "
+    skipped = search_all(search, pairs, results)
+    searched = [source for source in inputs if source not in skipped]
+    if searched:
+        results.write(config.out / RESULTS)
+    videos = sum(is_video(source) for source in searched)
+    summary = (
+        f"pictures: {len(searched) - videos}, videos: {videos}, detections of "
         f"{', '.join(search.examples.names)}: {len(results)}, in {config.out / RESULTS}"
     )
+    return Done(len(searched), tuple(skipped.values()), summary)
+
+
+def search_all(
+    search: Search, pairs: Sequence[tuple[Path, Path]], results: CocoFile
+) -> dict[Path, str]:
+    """Search all pictures, then all videos.
+
+    Args:
+        search: what for.
+        pairs: each input with the file of its annotated copy.
+        results: takes what is found.
+
+    Returns:
+        input that cannot be decoded -> why, in one line.
+    """
+    pictures = [pair for pair in pairs if not is_video(pair[0])]
+    videos = [pair for pair in pairs if is_video(pair[0])]
+    skipped = {}
+    for source, target in chain(progress(pictures, "pictures") if pictures else (), videos):
+        search_one = search_video if is_video(source) else search_picture
+        try:
+            search_one(search, source, target, results)
+        except DataError as error:
+            skipped[source] = str(error)
+    return skipped
 
 
 def search_picture(search: Search, source: Path, target: Path, results: CocoFile) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fsdet.data.image_set import Array
 from fsdet.data.pictures import read_frames
-from fsdet.errors import DataError
+from fsdet.errors import ConfigError, DataError
 
 USUAL_RATE = 25.0
 """Frames per second where a file does not say."""
@@ -52,7 +52,7 @@ class VideoWriter:
         rate: frames per second.
 
     Raises:
-        DataError: the file cannot be written.
+        ConfigError: the file cannot be written.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -70,7 +70,7 @@ class VideoWriter:
             code = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self._part), code, self._rate, (width, height))
             if not self._writer.isOpened():
-                raise DataError(f"{self._path}: cannot be written; name another --out")
+                raise ConfigError(f"out: {self._path} cannot be written; name another folder")
         self._writer.write(cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR))
 
     def __exit__(

@@ -1,13 +1,15 @@
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from fsdet.config import TrainConfig
 from fsdet.engine.checkpoint import load_checkpoint, save_checkpoint
 from fsdet.engine.evaluation import evaluate_run
 from fsdet.engine.restore import load_detector
-from fsdet.evaluate import main, summary
+from fsdet.evaluate import EvaluateConfig, main, summary
 
 STAGE_1 = Path(__file__).parents[2] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
 
@@ -30,7 +32,8 @@ def test_the_table_and_the_file_show_what_an_evaluation_gives(
     checkpoint, monkeypatch, tmp_path, capsys
 ):
     out = tmp_path / "metrics.json"
-    flags = ("--split", "test", "--episodes", 3, "--draws", 2, "--json", out, "--device", "cpu")
+    flags = ("--novel_split", "test", "--eval_episodes", 3, "--eval_draws", 2)
+    flags += ("--json", out, "--device", "cpu")
     assert run(monkeypatch, "--checkpoint", checkpoint, *flags) == 0
     printed = capsys.readouterr().out
     for word in ("split 'test'", "± 95 %", "swapped", "gap", "novel", "base", "draws of supports"):
@@ -56,7 +59,7 @@ def test_what_has_no_value_is_not_in_the_file_and_a_dash_in_the_table(
     checkpoint, monkeypatch, tmp_path, capsys
 ):
     out = tmp_path / "metrics.json"
-    flags = ("--episodes", 1, "--draws", 1, "--json", out)
+    flags = ("--eval_episodes", 1, "--eval_draws", 1, "--json", out)
     assert run(monkeypatch, "--checkpoint", checkpoint, *flags) == 0
     metrics = json.loads(out.read_text())
     assert "val/nAP50" in metrics
@@ -64,14 +67,23 @@ def test_what_has_no_value_is_not_in_the_file_and_a_dash_in_the_table(
     assert "–" in capsys.readouterr().out
 
 
-def test_the_table_fits_a_terminal():
+def test_a_flag_that_stands_for_a_setting_has_its_name():
+    own = {"checkpoint", "json"}
+    assert {field.name for field in fields(EvaluateConfig)} - own <= set(TrainConfig.model_fields)
+
+
+def test_the_tables_fit_a_terminal():
     metrics = {f"val/{kind}AP{what}": 0.1234 for kind in "nb" for what in (
-        "", "50", "75", "_small", "_medium", "50_ci95", "50_swapped")}  # fmt: skip
+        "", "50", "75", "_small", "_medium", "_large", "50_ci95", "50_swapped")}  # fmt: skip
     metrics |= {"val/swap_gap": 0.1, "val/base_swap_gap": -0.1, "val/ST_IoU": 0.4567}
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     console.print(summary(metrics, Path("a.pt")))
     text = console.export_text()
     assert "…" not in text
+    for name in ("novel", "base"):  # once among all figures, once by size
+        assert len([line for line in text.splitlines() if line.split()[:1] == [name]]) == 2
+    for heading in ("AP50", "± 95 %", "AP small", "AP medium", "AP large"):
+        assert heading in text
     assert "ST-IoU over videos: 0.457" in text
     assert "-0.100" in text
 
@@ -80,7 +92,7 @@ def test_the_table_fits_a_terminal():
     ("flags", "message"),
     [
         (("--checkpoint", "nowhere.pt"), "nowhere.pt: checkpoint: no such checkpoint"),
-        (("--checkpoint", "CHECKPOINT", "--episodes", 0), "eval_episodes"),
+        (("--checkpoint", "CHECKPOINT", "--eval_episodes", 0), "eval_episodes"),
         (("--checkpoint", "CHECKPOINT", "--device", "cuda:99"), "device: 'cuda:99' cannot be used"),
         (
             ("--checkpoint", "CHECKPOINT", "--json", "/proc/x.json"),

@@ -1,12 +1,17 @@
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from fsdet.config import TrainConfig
+from fsdet.engine.checkpoint import save_checkpoint
+from fsdet.engine.evaluation import evaluate_run
 from fsdet.engine.restore import load_detector
-from fsdet.errors import CheckpointError
-from fsdet.export import export
+from fsdet.errors import CheckpointError, ConfigError, DataError
+from fsdet.export import export, main, write_pair
+from fsdet.models.detector import build_detector
 from fsdet.train import train
 
 
@@ -27,6 +32,50 @@ def test_the_file_holds_the_average_and_what_a_next_stage_needs(small_config, tm
     assert not detector.training
     assert config.resume is None
     assert train(small_config(resume=out, stage=3, checkpoint_dir=tmp_path / "next")).steps > 0
+
+
+def test_backbone_weights_that_have_moved_are_not_missed(small_config, tmp_path):
+    """And the metrics are those of the file."""
+    run_dir, out = tmp_path / "run", tmp_path / "small.pt"
+    save(run_dir, small_config(yolo_weights=tmp_path / "moved.pt", eval_draws=1))
+    facts = export(run_dir, out)
+    detector, config = load_detector(out, "cpu")
+    assert facts["metrics"] == pytest.approx(evaluate_run(detector, config, "cpu", final=True))
+
+
+def test_a_failure_leaves_neither_file(small_config, tmp_path):
+    """Whether before the weights are written or behind them."""
+    run_dir, out = tmp_path / "run", tmp_path / "new" / "small.pt"
+    save(run_dir, small_config(dataset="coco", data_root=tmp_path / "moved", eval_draws=1))
+    with pytest.raises(DataError):
+        export(run_dir, out)
+    assert not out.parent.exists()
+    with pytest.raises(TypeError):  # no JSON
+        write_pair(out, {"detector": {}}, small_config(), {"metrics": {1j}})
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["small", "small.json", "folder.pt", "notes.pt", "file/small.pt"])
+def test_a_file_that_cannot_be_written_is_refused_at_once(small_config, tmp_path, name):
+    for folder in ("folder.pt", "notes.json"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^OUT\.pt: "):
+        export(tmp_path / "no_run", tmp_path / name)
+
+
+def test_a_mistake_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["export", str(tmp_path), str(tmp_path / "out.pt")])
+    assert main() == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: holds no checkpoint")
+
+
+def save(run_dir: Path, config: TrainConfig) -> None:
+    """A checkpoint of untrained weights."""
+    weights = build_detector(config.model_copy(update={"yolo_weights": None}), config, 1)
+    state = {"stage": 2, "step": 0, "reference_norm": 9.0, "criterion": {}}
+    state |= {"detector": weights.state_dict()}
+    save_checkpoint(run_dir / "stage2_epoch0001.pt", state, config)
 
 
 def test_a_folder_without_checkpoint_is_refused(tmp_path):

@@ -30,10 +30,10 @@ def run_folder(folder: Path, count: int = 40, **values: object) -> Path:
 
 
 def test_a_run_without_a_fault_ends_with_0_and_its_verdict(tmp_path, capsys):
-    assert main([str(run_folder(tmp_path))]) == 0
+    assert main([str(run_folder(tmp_path, 99))]) == 0
     told = capsys.readouterr().out
     assert "✓ pass" in told
-    assert "healthy after 40 steps" in told
+    assert "too short to judge: 99 steps without a fault" in told
     assert "\x1b" not in told  # no colours in a pipe
 
 
@@ -53,6 +53,29 @@ def test_words_from_files_are_not_taken_for_markup(tmp_path, capsys):
     write_health(folder, config, {"backbone.[red].weight": 0.0}, None)
     assert main([str(folder)]) == 3
     assert "dead: backbone.[red].weight" in capsys.readouterr().out
+
+
+def test_foreign_files_in_a_run_folder_bring_no_traceback(tmp_path, capsys):
+    folder = run_folder(tmp_path)
+    (folder / "health.json").write_text('{"verdict": 1, "checks": 2, "dead": 3, "steps": 40, "explosion": 4, '
+                                        '"peaks": 5}')  # fmt: skip
+    with (folder / "steps.jsonl").open("a") as file:
+        file.write('\n{"loss": 1}\n[1, 2]\nnull\n')
+    (folder / "evaluations.jsonl").write_text('{"val/nAP50": 0.1}\n')
+    (folder / "stage2_epoch0001.pt").write_text("no checkpoint")
+    (folder / "stage2_epoch0002.pt").symlink_to("nowhere")
+    (folder / "stage2_epoch0003.pt").mkdir()
+    assert main([str(folder)]) == 0
+    assert "40 steps without a fault" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_opened_ends_with_2_and_one_line(tmp_path, capsys):
+    folder = run_folder(tmp_path)
+    (folder / "evaluations.jsonl").mkdir()
+    assert main([str(folder)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {folder / 'evaluations.jsonl'}: cannot be read (")
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize("files", [(), ("steps.jsonl",), ("config.yaml",)])

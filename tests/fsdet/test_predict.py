@@ -100,6 +100,46 @@ def test_two_inputs_of_one_name_have_two_copies(files, monkeypatch):
     assert {p.name for p in (files / "out").iterdir()} == {"a.png", "a_2.png", "detections.json"}
 
 
+def test_a_bad_picture_or_video_costs_no_more_than_itself(files, monkeypatch, capsys):
+    (files / "scenes" / "0_broken.png").write_text("no picture")
+    (files / "broken.mp4").write_text("no video")
+    inputs = [files / "scenes", files / "broken.mp4", files / "clip.mp4"]
+    assert run(monkeypatch, supports=files / "supports", images=inputs, out=files / "out") == 1
+    told = capsys.readouterr()
+    assert "pictures: 2, videos: 1, " in told.out
+    assert told.out.endswith("; skipped: 2\n")
+    errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "0_broken.png: cannot be decoded as an image" in errors[0]
+    assert "broken.mp4: no frame of it can be decoded" in errors[1]
+    written = json.loads((files / "out" / "detections.json").read_text())
+    names = [Path(image["file_name"]).name for image in written["images"]]
+    assert names == ["a.png", "b.jpg"] + 10 * ["clip.mp4"]
+    copies = {path.name for path in (files / "out").iterdir()}
+    assert copies == {"a.png", "b.jpg", "clip.mp4", "detections.json"}
+
+
+def test_where_nothing_can_be_searched_every_input_is_named(files, monkeypatch, capsys):
+    for name in ("one.png", "two.png"):
+        (files / name).write_text("no picture")
+    inputs = [files / "one.png", files / "two.png", files / "one.png"]
+    assert run(monkeypatch, supports=files / "supports", images=inputs, out=files / "out") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert [Path(line.split(":")[1].strip()).name for line in told.err.splitlines()[-2:]] == [
+        "one.png",
+        "two.png",
+    ]
+    assert not (files / "out" / "detections.json").exists()
+
+
+def test_help_gives_the_exit_codes(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["predict", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "1 if some were skipped" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

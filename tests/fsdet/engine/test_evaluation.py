@@ -1,14 +1,17 @@
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_rel
 
 from fsdet.config import DataConfig
 from fsdet.data.episodes import EVAL_SEED, EpisodeSource
 from fsdet.data.image_set import ImageSet
 from fsdet.data.sources import load_image_set
-from fsdet.engine.average_precision import collect, score_episode
-from fsdet.engine.evaluation import evaluate, evaluate_run
+from fsdet.engine.average_precision import Scores, collect, score_episode
+from fsdet.engine.evaluation import Evaluation, evaluate, evaluate_run
 from fsdet.engine.intervals import half_width
 from fsdet.engine.postprocess import detect, with_swapped_supports
 from fsdet.engine.restore import load_detector
@@ -59,6 +62,24 @@ def test_encoding_once_gives_the_figures_of_plain_forward_passes(detector, sourc
     assert evaluation.swap_gap == evaluation.ap50 - evaluation.swapped.ap50
 
 
+def test_the_error_of_the_gap_is_that_of_the_differences_of_its_episodes():
+    right, swapped = [0.2, 0.5, 0.9, 0.4], [0.1, 0.3, 0.8, 0.2]
+    result = Evaluation((scores(right),), scores(swapped))
+    assert result.swap_gap == pytest.approx(0.15)
+    assert result.swap_gap_se == pytest.approx(ttest_rel_error(right, swapped))
+    assert result.swap_gap_se < result.right.ap50_se / 4  # what the episodes share cancels out
+    assert math.isnan(Evaluation((scores([0.2]),), scores([0.1])).swap_gap_se)
+
+
+def scores(ap50: list[float]) -> Scores:
+    return Scores({"AP50": ap50})
+
+
+def ttest_rel_error(one: list[float], other: list[float]) -> float:
+    """Mean difference over its t statistic."""
+    return float(np.mean(np.subtract(one, other)) / ttest_rel(one, other).statistic)
+
+
 def test_further_draws_leave_the_first_as_it_is(detector, source):
     one, three = evaluate(detector, source, 2, "cpu"), evaluate(detector, source, 2, "cpu", draws=3)
     assert one.right == three.right
@@ -85,7 +106,8 @@ def test_the_last_evaluation_has_all_metrics(small_config, detector, split):
     assert running.keys() < last.keys()
     assert all(running[name] == pytest.approx(last[name], nan_ok=True) for name in running)
     every = {"nAP50", "nAP", "nAP75", "nAP_small", "nAP50_se", "nAP50_ci95", "nAP50_swapped"}
-    assert {f"{split}/{name}" for name in every | {"swap_gap"}} <= running.keys()
+    every |= {"swap_gap", "swap_gap_se"}
+    assert {f"{split}/{name}" for name in every} <= running.keys()
     only_last = {"nAP50_draws_mean", "nAP50_draws_ci95", "bAP50", "bAP", "bAP50_swapped"}
     only_last |= {"base_swap_gap", "object_AP50"}
     assert {f"{split}/{name}" for name in only_last} <= last.keys() - running.keys()

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fsdet.config import MODULES, HealthConfig, TrainConfig
 from fsdet.config_file import save_config
+from fsdet.engine.checkpoint import save_checkpoint
 from fsdet.engine.health import (
     HealthReport,
     health_of_run,
@@ -24,6 +26,7 @@ from fsdet.engine.report import Explosion, Result
 from fsdet.engine.run import build_run
 from fsdet.engine.step import backward
 from fsdet.errors import ConfigError
+from fsdet.train import train
 
 EXPLOSION = Explosion("norm_ceiling", 7, "scs_fusion", "gradient norm 2e+04 > 10000")
 PEAKS = {f"{module}.weight": 1.0 for module in MODULES}
@@ -108,6 +111,16 @@ def test_a_run_without_a_step_is_not_called_healthy():
     found = report([], [], {})
     assert "nothing to judge" in found.verdict
     assert not found.failed
+
+
+def test_a_run_of_a_few_steps_is_neither_healthy_nor_spared_its_faults():
+    bad = [evaluation(1, 0.0)]
+    assert report(steps(1), bad).verdict.startswith(
+        "too short to judge: 1 step without a fault, but it takes 100; warnings: "
+    )
+    assert report(steps(99), bad).verdict.startswith("too short to judge: 99 steps without a fault")
+    assert report(steps(100)).verdict.startswith("healthy after 100 steps")
+    assert report(steps(1), explosion=EXPLOSION).verdict.startswith("not healthy after 1 step. ")
 
 
 @pytest.mark.parametrize("name", ["gradient_norm", "total", "bbox", "cls", "dfl", "supcon"])
@@ -327,6 +340,15 @@ def test_no_ap_or_unused_supports_fail_in_a_long_run_only(name: str):
     assert status(name, steps(1000), flat) == "fail"
 
 
+def test_the_error_of_the_gap_is_that_of_paired_episodes_where_it_is_known():
+    gap = {"val__nAP50_swapped": 0.2, "val__swap_gap": 0.05, "val__nAP50_se": 0.03}
+    assert status("supports", evaluations=[evaluation(200, 0.25, **gap)]) == "warn"
+    paired = evaluation(200, 0.25, **gap, val__swap_gap_se=0.02)
+    assert status("supports", evaluations=[paired]) == "pass"
+    loose = evaluation(200, 0.25, **gap, val__swap_gap_se=0.03)
+    assert status("supports", evaluations=[loose]) == "warn"
+
+
 def test_a_difference_of_less_than_a_hundredth_is_none():
     rows = [evaluation(n, 0.005 * n, val__nAP50_se=0.001, val__swap_gap=0.005 * n) for n in (0, 1)]
     assert status("ap", evaluations=rows) == "warn"
@@ -356,6 +378,15 @@ def test_metrics_carry_the_split_of_the_run():
     rows = [{"step": 300, "test/nAP50": 0.4, "test/nAP50_se": 0.02}]
     assert status("ap", evaluations=rows, novel_split="test") == "pass"
     assert status("ap", evaluations=rows, novel_split="val") == "skip"
+
+
+@pytest.mark.parametrize(("stage", "metric"), [(1, "object_AP50"), (2, "nAP50")])
+def test_a_run_on_the_test_classes_is_judged_by_their_metrics(small_config, stage, metric):
+    result = train(small_config(stage=stage, novel_split="test", epochs=1, eval_draws=1))
+    found = health_of_run(result.run_dir)
+    assert found.check("ap").value == pytest.approx(result.metrics[f"test/{metric}"])
+    gap = None if stage == 1 else pytest.approx(result.metrics["test/swap_gap"])
+    assert found.check("supports").value == gap
 
 
 def test_memory_that_grows_warns():
@@ -414,6 +445,58 @@ def test_a_report_of_earlier_steps_is_not_believed(tmp_path: Path):
     found = health_of_run(tmp_path)
     assert found.check("explosion").status == "pass"
     assert found.dead == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"loss": 1.0}', '{"step": "nan"}', '{"step": null}', '{"step": 1' + 400 * "0" + "}", "[]", "7"],
+)  # fmt: skip
+def test_lines_without_a_step_are_none_of_the_run(tmp_path: Path, line: str):
+    as_run(tmp_path, steps(150), GOOD_EVALUATIONS)
+    for name in ("steps", "evaluations"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(f"{line}\n{path.read_text()}")
+    assert [row["step"] for row in load_steps(tmp_path)] == list(range(1, 151))
+    found = health_of_run(tmp_path)
+    assert found.verdict == "healthy after 150 steps; no warnings"
+
+
+FOREIGN = [
+    {"verdict": 1},
+    {"steps": "many"},
+    {"checks": [1]},
+    {"checks": [{"name": "ap"}]},
+    {"explosion": {"reason": "norm_ceiling"}},
+    {"explosion": "boom"},
+    {"peaks": {"backbone.x": "large"}},
+    {"peaks": ["backbone.x"]},
+    {"dead": 3},
+]
+
+
+@pytest.mark.parametrize("part", FOREIGN, ids=str)
+def test_a_report_of_another_program_is_not_believed(tmp_path: Path, part: Row):
+    config = as_run(tmp_path, steps(150), GOOD_EVALUATIONS)
+    write_health(tmp_path, config, {"backbone.x": 0.0}, EXPLOSION)
+    path = tmp_path / HEALTH_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | part))
+    assert not health_of_run(tmp_path).failed  # neither the explosion nor the dead tensor
+    with pytest.raises(ConfigError, match=r"holds no health\.json that can be read"):
+        read_health(tmp_path)
+
+
+def test_checkpoints_that_cannot_be_read_are_passed_over(tmp_path: Path):
+    config = as_run(tmp_path, steps(150), GOOD_EVALUATIONS)
+    good = {"gradient_peaks": {"backbone.x": 0.0}, "stability": {"reference": 9.0}}
+    foreign = [{"gradient_peaks": 5}, {"stability": [1]}, {"stability": {"reference": -1.0}}]
+    for number, state in enumerate([good, *foreign]):
+        path = tmp_path / f"stage2_epoch{number:04d}.pt"
+        save_checkpoint(path, state, config)
+        os.utime(path, (number, number))
+    (tmp_path / "stage2_epoch0008.pt").write_text("no checkpoint")
+    (tmp_path / "stage2_epoch0009.pt").symlink_to("nowhere")
+    (tmp_path / "stage2_epoch0010.pt").mkdir()
+    assert health_of_run(tmp_path).dead == ("backbone.x",)
 
 
 def test_a_real_run_is_judged_by_its_files(base_run: Result):
