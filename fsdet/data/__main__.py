@@ -7,10 +7,8 @@ import sys
 
 from rich.console import Console
 
+from fsdet.command import EXIT_MISTAKE, run_command
 from fsdet.data.check import check, parse
-from fsdet.errors import FsdetError
-
-EXIT_MISTAKE = 2
 
 
 def main(arguments: list[str]) -> int:
@@ -20,14 +18,12 @@ def main(arguments: list[str]) -> int:
         told = sys.stdout if {"-h", "--help"} & set(arguments[:1]) else sys.stderr
         told.write("usage: python -m fsdet.data check --dataset NAME --data_root PATH …\n")
         return 0 if told is sys.stdout else EXIT_MISTAKE
-    try:
-        check(parse(arguments[1:]), Console(width=None if sys.stdout.isatty() else 120))
-    except FsdetError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_MISTAKE
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
+    return run_command(lambda: look(arguments[1:]))
+
+
+def look(arguments: list[str]) -> int:
+    """Check the data that the command line names."""
+    check(parse(arguments), Console(width=None if sys.stdout.isatty() else 120))
     return 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -13,12 +15,13 @@ from fsdet.data.decoded import Decoded, decode
 from fsdet.data.fingerprint import fingerprint
 from fsdet.data.image_set import Array, ImageSet, Split
 from fsdet.data.objects import Objects, usable_objects
-from fsdet.data.records import Dataset, Part, Picture
+from fsdet.data.records import Dataset, Part, Picture, divide_videos
 from fsdet.data.refdet import read_refdet
-from fsdet.data.report import Problem, Problems, log_report
+from fsdet.data.report import Problem, Problems
 from fsdet.data.splits import ClassSplit, split_classes
 from fsdet.data.supports import Crop, Supports, cut_supports, draw_instances
 from fsdet.data.transforms import letterbox_boxes
+from fsdet.data.usable_images import merge_shots, usable_extents
 from fsdet.data.yolo import read_yolo
 from fsdet.errors import DataError
 
@@ -27,8 +30,6 @@ READERS: dict[str, Callable[[DataConfig], Dataset]] = {
     "coco": read_coco,
     "refdet": read_refdet,
 }
-MOST_UNREADABLE = 0.5
-"""Part of the images that may be unreadable or missing before the dataset is refused."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ def open_annotated(config: DataConfig, dataset: Dataset) -> Annotated:
     """
     problems = dataset.problems.copy()
     decoded = decode(config, dataset, problems)
-    extents = np.where(decoded.rows[:, None] >= 0, decoded.extents[decoded.rows], 0)
-    _count_lost(dataset, decoded, extents, problems)
-    extents = extents * _is_wanted(dataset, decoded, extents, problems)[:, None]
+    dataset, decoded = merge_shots(dataset, decoded)
+    extents = usable_extents(dataset, decoded, problems)
     objects = usable_objects(dataset, extents, problems)
     split = split_classes(config, dataset.names, np.unique(objects.labels).tolist())
+    dataset = divide_videos(dataset, split.novel)
     data = Annotated(dataset, decoded, extents, objects, split, {}, ())
     shots = {c: _instances(data, c, config) for c in (*split.base, *split.novel)}
     for label, chosen in shots.items():
@@ -83,7 +84,7 @@ def build_set(data: Annotated, config: DataConfig, split: Split) -> ImageSet:
     rows = data.decoded.rows[chosen]
     place = np.full(len(data.decoded.images) + 1, -1)  # the last one for crops without a row
     place[rows] = np.arange(len(rows))
-    supports = _supports(data, config, split, classes)
+    supports = _supports(data, config, split, classes.tolist())
     per_image = np.bincount(np.searchsorted(chosen, shown.records), minlength=len(chosen))
     return ImageSet(
         images=data.decoded.images,
@@ -121,58 +122,6 @@ def _groups(data: Annotated, chosen: Array, classes: Array) -> Array:
     return np.array([-1 if video is None else label_of[video] for video in videos], np.int64)
 
 
-def _count_lost(dataset: Dataset, decoded: Decoded, extents: Array, problems: Problems) -> None:
-    """Report pictures that could not be decoded.
-
-    Raises:
-        DataError: they are more than half.
-    """
-    lost = np.any(extents == 0, axis=1)
-    videos = {r.picture.file for r, gone in zip(dataset.records, lost, strict=True) if not gone}
-    broken = set()
-    for number in np.flatnonzero(lost & (decoded.rows >= 0)):
-        picture = dataset.records[number].picture
-        if picture.frame is None:
-            problems.add("image unreadable", dataset.place(picture.file))
-        elif picture.file in videos:
-            problems.add("frame beyond the end", dataset.place(picture.file))
-        else:
-            broken.add(picture.file)
-    for file in sorted(broken):
-        problems.add("video unreadable", dataset.place(file))
-    never_read = dataset.problems.counts.get("image missing", 0)
-    gone, total = int(lost.sum()) + never_read, len(lost) + never_read
-    if gone > MOST_UNREADABLE * total or not total:
-        report = "; ".join(map(str, problems.report()))
-        raise DataError(
-            f"{dataset.root}: {gone} of {total} images cannot be read, more than half; check data_root and copy the "
-            f"images anew ({report})"
-        )
-
-
-def _is_wanted(dataset: Dataset, decoded: Decoded, extents: Array, problems: Problems) -> Array:
-    """(N,) bool: not a second copy in its part, and of the size that the annotations give."""
-    wanted = np.ones(len(dataset.records), bool)
-    seen: dict[tuple[Part, int], int] = {}
-    for number, record in enumerate(dataset.records):
-        if not extents[number].all():
-            continue
-        place = dataset.place(record.picture.file)
-        if record.extent is not None and record.extent != tuple(extents[number].tolist()):
-            problems.add("image of another size", place)
-            wanted[number] = False
-        elif record.part != "shots" and (record.part, int(decoded.rows[number])) in seen:
-            problems.add("image twice", place)
-            wanted[number] = False
-        else:
-            seen[record.part, int(decoded.rows[number])] = number
-    both = {row for part, row in seen if part == "train"} & {r for p, r in seen if p == "eval"}
-    for row in sorted(both):
-        picture = dataset.records[seen["eval", row]].picture
-        problems.add("image in both parts", dataset.place(picture.file))
-    return wanted
-
-
 def _instances(data: Annotated, label: int, config: DataConfig) -> Array:
     """The K instances of a class: of the K-shot files, of training images, else of evaluation images.
 
@@ -199,34 +148,58 @@ def _instances(data: Annotated, label: int, config: DataConfig) -> Array:
 
 def _chosen_records(data: Annotated, config: DataConfig, split: Split, classes: Array) -> Array:
     """Sorted numbers of the records that a split shows; frames only of videos of its classes."""
-    videos = [record.video for record in data.dataset.records]
-    here = np.array([video is None or video in classes for video in videos])
-    chosen = np.flatnonzero(data.records_of("train" if split == "train" else "eval") & here)
+    chosen = _records_of_classes(data, "train" if split == "train" else "eval", classes.tolist())
     if split not in ("val", "test") or not data.split.shared:
         return chosen
-    # every other image of each class, so that both halves show all
+    halves = _halved_records(data, config)
+    return np.intersect1d(chosen, halves[0 if split == "val" else 1])
+
+
+def _records_of_classes(data: Annotated, part: Part, classes: Sequence[int]) -> Array:
+    videos = [record.video for record in data.dataset.records]
+    here = np.array([video is None or video in classes for video in videos])
+    return np.flatnonzero(data.records_of(part) & here)
+
+
+def _halved_records(data: Annotated, config: DataConfig) -> tuple[Array, Array]:
+    """The evaluation records for `val` and for `test`: every other image of each novel class, so that both show all."""
+    novel = data.objects.subset(np.isin(data.objects.labels, data.split.novel))
     first = np.full(len(data.dataset.records), len(data.dataset.names))
-    novel = data.objects.subset(np.isin(data.objects.labels, classes))
     np.minimum.at(first, novel.records, novel.labels)
-    shuffled = np.random.default_rng((config.split_seed, 1)).permutation(chosen)
+    rng = np.random.default_rng((config.split_seed, 1))
+    shuffled = rng.permutation(_records_of_classes(data, "eval", data.split.novel))
     ordered = shuffled[np.argsort(first[shuffled], kind="stable")]
-    return np.sort(ordered[0 if split == "val" else 1 :: 2])
+    return ordered[::2], ordered[1::2]
 
 
-def _supports(data: Annotated, config: DataConfig, split: Split, classes: Array) -> Supports:
-    name = {"train": "base", "shots": config.novel_split}.get(split, split)
-    supports = cut_supports(config, name, [_crops(data, int(label)) for label in classes])
+def support_problems(data: Annotated, config: DataConfig) -> tuple[Problem, ...]:
+    """What is wrong with the photos of the objects, which is seen when they are cut.
+
+    Raises:
+        DataError: the supports would not fit into the cache.
+    """
     problems = Problems()
-    for file in supports.unreadable:
-        problems.add("object image unreadable", file)
-    log_report(f"{config.data_root}, supports of {name}", problems.report())
-    return supports
+    splits: tuple[Split, ...] = ("base", "val", "test") if data.dataset.object_images else ()
+    unreadable = [
+        _supports(data, config, split, data.split.classes(split, config)).unreadable
+        for split in splits
+    ]
+    for file in sorted({*chain(*unreadable)}):
+        problems.add("object image unreadable", data.dataset.place(Path(file)))
+    return problems.report()
+
+
+def _supports(
+    data: Annotated, config: DataConfig, split: Split, classes: Sequence[int]
+) -> Supports:
+    name = {"train": "base", "shots": config.novel_split}.get(split, split)
+    return cut_supports(config, name, [_crops(data, label) for label in classes])
 
 
 def _crops(data: Annotated, label: int) -> list[Crop]:
     name = data.dataset.names[label]
     if photos := data.dataset.object_images.get(label):
-        return [Crop(name, Picture(photo), fingerprint(photo)) for photo in photos]
+        return [Crop(name, Picture(photo), _content(photo)) for photo in photos]
     crops = []
     for number in data.shots[label]:
         record = int(data.objects.records[number])
@@ -235,3 +208,10 @@ def _crops(data: Annotated, label: int) -> list[Crop]:
         content = data.decoded.contents[row][0]
         crops.append(Crop(name, data.dataset.records[record].picture, content, box, row))
     return crops
+
+
+def _content(photo: Path) -> str:
+    try:
+        return fingerprint(photo)
+    except OSError as error:
+        raise DataError(f"{photo}: cannot be read ({error.strerror}); copy it anew") from None

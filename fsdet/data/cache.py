@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from fsdet.config import DataConfig
-from fsdet.data.fingerprint import fingerprint
+from fsdet.data.fingerprint import sampled_fingerprint
 from fsdet.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
-BLOCKS = 64
-"""Pieces of a file that its fingerprint covers."""
 GIGABYTE = 10**9
 
 
@@ -101,7 +99,7 @@ def is_intact(folder: Path) -> bool:
     """Whether all files of an entry are those that were written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return all(fingerprint(folder / name, BLOCKS) == value for name, value in manifest.items())
+        return all(sampled_fingerprint(folder / name) == value for name, value in manifest.items())
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -109,7 +107,7 @@ def is_intact(folder: Path) -> bool:
 def write_manifest(folder: Path) -> None:
     """Record the fingerprints of all files of a complete entry."""
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    manifest = {path.name: fingerprint(path, BLOCKS) for path in files}
+    manifest = {path.name: sampled_fingerprint(path) for path in files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=0), encoding="utf-8")
 
 

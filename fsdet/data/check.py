@@ -18,7 +18,7 @@ from fsdet.data.episodes import EVAL_SEED, EpisodeSource
 from fsdet.data.image_set import ImageSet, Split
 from fsdet.data.report import RULES, Problem
 from fsdet.data.sheet import write_sheet
-from fsdet.data.sources import load_annotated, load_image_set
+from fsdet.data.sources import load_image_set, load_problems
 from fsdet.errors import ConfigError, DataError
 
 SPLITS: tuple[Split, ...] = ("train", "base", "val", "test", "shots")
@@ -73,11 +73,13 @@ def check(order: Order, console: Console) -> None:
     """Print the report and draw the sheet.
 
     Raises:
+        ConfigError: the sheet cannot be written.
         DataError: the dataset is refused, or a split that every run needs.
     """
     config = order.config
+    check_sheet(order.sheet)
     if config.dataset != "openmoji":
-        print_problems(load_annotated(config).problems, console)
+        print_problems(load_problems(config), console)
     sets: dict[Split, ImageSet] = {}
     refused: dict[Split, DataError] = {}
     for split in SPLITS:
@@ -94,8 +96,26 @@ def check(order: Order, console: Console) -> None:
         split: EpisodeSource(image_set, config, EVAL_SEED, augment=False)
         for split, image_set in sets.items()
     }
-    write_sheet(sources, order.episodes, order.sheet)
+    try:
+        write_sheet(sources, order.episodes, order.sheet)
+    except OSError as error:
+        raise ConfigError(
+            f"sheet: {order.sheet} cannot be written ({error.strerror}); name another file"
+        ) from None
     console.print(f"episodes as the model sees them: {order.sheet}", highlight=False)
+
+
+def check_sheet(path: Path) -> None:
+    """Refuse what cannot be a file, before anything is decoded.
+
+    Raises:
+        ConfigError: it is a folder, or lies below a file.
+    """
+    if path.is_dir():
+        raise ConfigError(f"sheet: {path} is a folder; name a PNG file in it")
+    for above in path.parents:
+        if above.is_file():
+            raise ConfigError(f"sheet: {above} is a file, so {path} cannot lie below it")
 
 
 def print_problems(problems: Sequence[Problem], console: Console) -> None:

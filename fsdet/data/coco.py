@@ -12,6 +12,8 @@ K-shot files as of "Frustratingly Simple Few-Shot Object Detection" (Wang et al.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,15 @@ def _divided(records: list[Record], seed: int) -> list[Record]:
     ]
 
 
+def _ambiguous_ids(images: list[Any]) -> set[Any]:
+    """Ids that stand for more than one file."""
+    sound = [i for i in images if isinstance(i, dict) and isinstance(i.get("id"), Hashable)]
+    counts = Counter(
+        number for number, _ in {(i.get("id"), str(i.get("file_name"))) for i in sound}
+    )
+    return {number for number, count in counts.items() if count > 1}
+
+
 class _Images:
     """Finds image files by the names that an annotation file gives them."""
 
@@ -186,14 +197,18 @@ class _Reader:
     def records(self, file: Path, content: dict[str, Any], part: Part) -> list[Record]:
         """One record per image that is there, in the order of the file."""
         objects, images = self._objects(file, content), _Images(self.root, file)
+        ambiguous = _ambiguous_ids(content["images"])
         records = []
         for image in patiently(content["images"], f"reading {file.name}"):
             try:
                 number, name = image["id"], str(image["file_name"])
                 found = objects.pop(number, _Objects([], []))
                 extent = (int(image["width"]), int(image["height"])) if "width" in image else None
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 self.problems.add("annotation malformed", f"{file.name}: image {image!r:.60}")
+                continue
+            if number in ambiguous:
+                self.problems.add("image id twice", f"{file.name}: {name}")
                 continue
             path = images.find(name)
             if path is None:
@@ -218,7 +233,7 @@ class _Reader:
                 x, y, width, height = map(float, annotation["bbox"])
                 hash((image, category))
                 crowd = bool(annotation.get("iscrowd", 0))
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 self.problems.add("annotation malformed", f"{file.name}: {annotation!r:.60}")
                 continue
             if crowd:

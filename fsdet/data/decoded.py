@@ -20,8 +20,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe, cached
-from fsdet.data.fingerprint import fingerprint
+from fsdet.data.cache import Recipe, cache_root, cached
+from fsdet.data.digests import Digests
 from fsdet.data.image_set import Array
 from fsdet.data.patience import patiently
 from fsdet.data.pictures import UnreadableError, open_image, read_frames
@@ -55,7 +55,7 @@ def decode(config: DataConfig, dataset: Dataset, problems: Problems) -> Decoded:
     Raises:
         DataError: they would not fit, or a file may not be read.
     """
-    digests = fingerprints(dataset, problems)
+    digests = fingerprints(config, dataset, problems)
     contents = [
         (digests[record.picture.file], record.picture.frame)
         for record in dataset.records
@@ -72,7 +72,7 @@ def decode(config: DataConfig, dataset: Dataset, problems: Problems) -> Decoded:
     size = config.image_size
     content = {
         "source": "decoded",
-        "version": 1,
+        "version": 2,
         "count": len(ordered),
         "content": hashlib.sha256(repr(ordered).encode()).hexdigest(),
         "image_size": size,
@@ -83,17 +83,19 @@ def decode(config: DataConfig, dataset: Dataset, problems: Problems) -> Decoded:
     return Decoded(images, extents, rows, tuple(ordered))
 
 
-def fingerprints(dataset: Dataset, problems: Problems) -> dict[Path, str]:
+def fingerprints(config: DataConfig, dataset: Dataset, problems: Problems) -> dict[Path, str]:
     """File -> fingerprint of its content; files that are not there are reported and left out."""
+    remembered = Digests(cache_root(config.cache_dir), dataset.root)
     digests = {}
-    files = dict.fromkeys(record.picture.file for record in dataset.records)
-    for file in patiently(files, "looking at files"):
+    files = {record.picture.file: record.picture.frame is not None for record in dataset.records}
+    for file, video in patiently(files.items(), "looking at files"):
         try:
-            digests[file] = fingerprint(file)
+            digests[file] = remembered.digest(file, video)
         except FileNotFoundError:
             problems.add("image missing", dataset.place(file))
         except OSError:
             problems.add("image unreadable", dataset.place(file))
+    remembered.save()
     return digests
 
 

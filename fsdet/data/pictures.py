@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fsdet.data.image_set import Array
+from fsdet.data.transforms import GREY
 from fsdet.errors import DataError
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is broken is told in our own words
@@ -29,12 +31,39 @@ def open_image(file: Path) -> Array:
         DataError: the disk or the permissions do not let it be read, which is no fault of the file's content.
     """
     try:
-        with Image.open(file) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+        with _pillow_open()(file) as opened:
+            return to_rgb(opened)
     except Exception as error:  # Pillow's plug-ins raise what they like on broken files
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from None
         raise UnreadableError(str(error)) from None
+
+
+def to_rgb(picture: Image.Image) -> Array:
+    """(H, W, 3) uint8 RGB of a PIL image, turned as its EXIF orientation says.
+
+    Of 16 bits the upper eight are kept, so that white is 65535 whatever an image holds. What is transparent is laid
+    over the grey beside a letterboxed picture: it may have any colour, and none that a viewer would show.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):  # I;16 and its byte orders; I is how Pillow opens 16-bit PGM
+        high = np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(high[..., None], 3, axis=2)
+    if picture.has_transparency_data:
+        behind = Image.new("RGBA", picture.size, (GREY, GREY, GREY, 255))
+        picture = Image.alpha_composite(behind, picture.convert("RGBA"))
+    return np.asarray(picture.convert("RGB"))
+
+
+@cache
+def _pillow_open() -> Callable[[Path], Image.Image]:
+    """`Image.open` itself.
+
+    Ultralytics puts a function in its place that answers a broken image by fetching a package for another format.
+    """
+    known = [Image.open, *getattr(Image.open, "__globals__", {}).values()]
+    own = (f for f in known if getattr(f, "__module__", "") == "PIL.Image")
+    return next((f for f in own if f.__name__ == "open"), Image.open)
 
 
 def read_frames(file: Path, frames: Sequence[int]) -> Iterator[Array | None]:

@@ -5,8 +5,8 @@ The readers (`yolo`, `coco`, `refdet`) differ in nothing else; one builder makes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -36,6 +36,8 @@ class Record:
     """(m,) int64 index of a class name."""
     video: int | None = None
     """The video's class, for a frame."""
+    part_if_novel: Part | None = None
+    """The part of a frame whose class turns out to be novel, see `divide_videos`."""
     extent: tuple[int, int] | None = None
     """Width and height in pixels as the annotations give them."""
 
@@ -58,3 +60,14 @@ class Dataset:
     def place(self, file: Path) -> str:
         """A file's name as the report shows it."""
         return str(file.relative_to(self.root)) if file.is_relative_to(self.root) else str(file)
+
+
+def divide_videos(dataset: Dataset, novel: Collection[int]) -> Dataset:
+    """The same with the frames of novel videos in the part that they then belong to."""
+    records = (
+        replace(r, part=r.part_if_novel, part_if_novel=None)
+        if r.part_if_novel is not None and r.video in novel
+        else r
+        for r in dataset.records
+    )
+    return replace(dataset, records=tuple(records))

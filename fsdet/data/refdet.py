@@ -27,7 +27,6 @@ from fsdet.data.image_set import Array
 from fsdet.data.pictures import count_frames
 from fsdet.data.records import Dataset, Part, Picture, Record
 from fsdet.data.report import Problems
-from fsdet.data.splits import split_classes
 from fsdet.data.yolo import SUFFIXES
 from fsdet.errors import DataError
 from fsdet.progress import progress
@@ -60,11 +59,10 @@ def read_refdet(config: DataConfig) -> Dataset:
             f"each; {'; '.join(map(str, problems.report())) or 'give more videos'}"
         )
     names = tuple(video.name for video in videos)
-    novel = split_classes(config, names, range(len(names))).novel
     records = [
         record
         for label, video in enumerate(videos)
-        for record in _records(video, label, label in novel, config.frames_per_video)
+        for record in _records(video, label, config.frames_per_video)
     ]
     photos = {label: video.photos for label, video in enumerate(videos)}
     return Dataset(root, names, tuple(records), object_images=photos, problems=problems)
@@ -147,6 +145,8 @@ def _videos(root: Path, annotations: dict[str, Boxes], problems: Problems) -> It
         )
         boxes = annotations.get(name, {})
         n_frames = count_frames(folder / VIDEO) if (folder / VIDEO).is_file() else None
+        if n_frames:  # else the video is left out for a reason of its own
+            boxes = _inside(boxes, n_frames, str((folder / VIDEO).relative_to(root)), problems)
         if n_frames is None:
             problems.add("video missing", name)
         elif not boxes:
@@ -159,7 +159,15 @@ def _videos(root: Path, annotations: dict[str, Boxes], problems: Problems) -> It
             yield _Video(name, folder / VIDEO, photos, boxes, n_frames)
 
 
-def _records(video: _Video, label: int, novel: bool, count: int) -> Iterator[Record]:
+def _inside(boxes: Boxes, n_frames: int, place: str, problems: Problems) -> Boxes:
+    """The boxes of frames that there are: one far beyond the end would shift every fifth."""
+    inside = {frame: found for frame, found in boxes.items() if frame < n_frames}
+    if len(inside) < len(boxes):
+        problems.add("frame beyond the end", place, len(boxes) - len(inside))
+    return inside
+
+
+def _records(video: _Video, label: int, count: int) -> Iterator[Record]:
     """The kept frames in the order of time."""
     annotated = np.array(sorted(video.boxes))
     background = np.setdiff1d(np.arange(video.n_frames), annotated)
@@ -167,15 +175,11 @@ def _records(video: _Video, label: int, novel: bool, count: int) -> Iterator[Rec
     first, last = int(annotated[0]), int(annotated[-1])
     for frame in sorted(map(int, kept)):
         boxes = np.array(video.boxes.get(frame, []), np.float64).reshape(-1, 4)
-        part = _part(frame, first, last, novel)
         labels = np.full(len(boxes), label, np.int64)
-        yield Record(Picture(video.file, frame), part, boxes, labels, video=label)
-
-
-def _part(frame: int, first: int, last: int, novel: bool) -> Part:
-    if novel:
-        return "train" if frame <= first + FIFTH * (last - first) else "eval"
-    return "eval" if frame > last - FIFTH * (last - first) else "train"
+        part: Part = "eval" if frame > last - FIFTH * (last - first) else "train"
+        if_novel: Part = "train" if frame <= first + FIFTH * (last - first) else "eval"
+        picture = Picture(video.file, frame)
+        yield Record(picture, part, boxes, labels, video=label, part_if_novel=if_novel)
 
 
 def _evenly(frames: Array, count: int) -> Array:

@@ -15,6 +15,7 @@ from PIL import Image, ImageEnhance
 
 from fsdet.data.glyphs import load_classes, render_glyph
 from fsdet.data.image_set import Array, Split
+from fsdet.data.pictures import open_image
 
 TRAIN_BACKGROUNDS = (
     "sklearn/china.jpg",
@@ -148,7 +149,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> floa
 def _photograph(name: str) -> Image.Image:
     package, folder = FOLDERS[name.split("/")[0]]
     with as_file(files(package) / folder / name.split("/")[1]) as path:
-        return Image.open(path).convert("RGB")
+        return Image.fromarray(open_image(path))
 
 
 def background(rng: np.random.Generator, split: Split, size: int) -> Image.Image:

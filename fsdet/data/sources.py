@@ -8,12 +8,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fsdet.config import DataConfig
-from fsdet.data.annotated import READERS, Annotated, build_set, open_annotated
+from fsdet.data.annotated import READERS, Annotated, build_set, open_annotated, support_problems
 from fsdet.data.cache import cache_root
 from fsdet.data.image_set import ImageSet, Split
 from fsdet.data.openmoji import load_openmoji
 from fsdet.data.records import Dataset
-from fsdet.data.report import log_report
+from fsdet.data.report import Problem, log_report
 from fsdet.data.splits import split_classes
 from fsdet.errors import DataError
 
@@ -26,11 +26,12 @@ def load_image_set(config: DataConfig, split: Split) -> ImageSet:
     """
     image_set = _loaded(_settings(config), split)
     if len(image_set.usable_classes) < config.n_way:
-        cure = "raise k_shot" if split == "shots" else "give more images"
+        novel = "give more images or novel classes, or a split_file with the same classes in val and test"
+        cures = {"shots": f"raise k_shot, {novel}", "val": novel, "test": novel}
         raise DataError(
             f"{config.data_root or config.dataset}: an episode needs n_way = {config.n_way} classes, but split "
             f"'{split}' shows {len(image_set.usable_classes)} of {image_set.n_classes} in an image and with a support "
-            f"from elsewhere; lower n_way, {cure} or choose other classes"
+            f"from elsewhere; lower n_way, {cures.get(split, 'give more images or choose other classes')}"
         )
     return image_set
 
@@ -42,6 +43,15 @@ def load_annotated(config: DataConfig) -> Annotated:
         DataError: it is missing or broken.
     """
     return _annotated(_settings(config))
+
+
+def load_problems(config: DataConfig) -> tuple[Problem, ...]:
+    """What is broken in the dataset, the photos of its objects included; nothing for `openmoji`.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    return () if config.dataset == "openmoji" else _problems(_settings(config))
 
 
 def check_data(config: DataConfig) -> None:
@@ -57,8 +67,7 @@ def check_data(config: DataConfig) -> None:
 
 def log_problems(config: DataConfig) -> None:
     """Say in one warning what is broken in the dataset, if anything, and what becomes of it."""
-    if config.dataset != "openmoji":
-        log_report(str(config.data_root), load_annotated(config).problems)
+    log_report(str(config.data_root), load_problems(config))
 
 
 def _settings(config: DataConfig) -> DataConfig:
@@ -72,6 +81,12 @@ def _loaded(config: DataConfig, split: Split) -> ImageSet:
     if config.dataset == "openmoji":
         return load_openmoji(config, split)
     return build_set(_annotated(config), config, split)
+
+
+@lru_cache(maxsize=2)
+def _problems(config: DataConfig) -> tuple[Problem, ...]:
+    data = _annotated(config)
+    return (*data.problems, *support_problems(data, config))
 
 
 @lru_cache(maxsize=2)

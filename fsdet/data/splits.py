@@ -18,6 +18,9 @@ from fsdet.config import DataConfig
 from fsdet.data.image_set import Split
 from fsdet.errors import DataError, nearest
 
+LEAST = 2
+"""Classes that an episode has at least; what is val and what test must not depend on the `n_way` of a run."""
+
 
 @dataclass(frozen=True)
 class ClassSplit:
@@ -49,7 +52,7 @@ def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[in
     """Divide the classes as the config asks.
 
     Args:
-        config: `split_file`, `base_classes`, `novel_classes`, `novel_fraction`, `split_seed`, `n_way`.
+        config: `split_file`, `base_classes`, `novel_classes`, `novel_fraction`, `split_seed`.
         names: of all classes, by index.
         present: classes with instances; a seeded split and "all others" mean these.
 
@@ -66,16 +69,16 @@ def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[in
         rest = [c for c in there if c not in base]
         novel = rest if base else rest[: max(1, round(len(rest) * config.novel_fraction))]
     if novel and not (val or test):
-        val, test = _halves([c for c in order.tolist() if c in novel], config.n_way)
+        val, test = _halves([c for c in order.tolist() if c in novel])
     base = base or [c for c in there if c not in {*val, *test}]
     split = ClassSplit(*(tuple(sorted({*part})) for part in (base, val, test)))
     _check(split, names)
     return split
 
 
-def _halves(novel: list[int], n_way: int) -> tuple[list[int], list[int]]:
-    """Every other class; all in both where a half would be too small for an episode."""
-    if len(novel) < 2 * n_way:
+def _halves(novel: list[int]) -> tuple[list[int], list[int]]:
+    """Every other class; all in both where a half would be too small for any episode."""
+    if len(novel) < 2 * LEAST:
         return novel, novel
     return novel[::2], novel[1::2]
 

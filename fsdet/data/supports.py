@@ -112,7 +112,7 @@ def cut_supports(config: DataConfig, name: str, classes: list[list[Crop]]) -> Su
     wanted = [[(c.content, c.picture.frame, c.box) for c in crops] for crops in classes]
     content = {
         "source": "supports",
-        "version": 1,
+        "version": 2,
         "content": hashlib.sha256(repr(wanted).encode()).hexdigest(),
         "k_shot": config.k_shot,
         "support_size": size,

@@ -6,6 +6,9 @@ import numpy as np
 
 from fsdet.data.image_set import Array
 
+GREY = 114
+"""What is shown where a picture has no pixels: beside it, and behind transparent ones."""
+
 
 def mirror(image: Array, boxes: Array) -> tuple[Array, Array]:
     """Left and right exchanged.
@@ -31,7 +34,7 @@ def letterbox(image: Array, boxes: Array, size: int) -> tuple[Array, Array]:
 
     extent = np.array(image.shape[1::-1])
     (width, height), (left, top) = _fitted(extent, size)
-    canvas = np.full((size, size, 3), 114, np.uint8)
+    canvas = np.full((size, size, 3), GREY, np.uint8)
     canvas[top : top + height, left : left + width] = np.asarray(
         Image.fromarray(image).resize((int(width), int(height)), Image.Resampling.BILINEAR)
     )

@@ -24,6 +24,8 @@ from fsdet.errors import DataError
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 PARTS: dict[Part, str] = {"train": "train", "eval": "val"}
 """Part of the data -> key of data.yaml."""
+NO_CLASS = 2.0**31
+"""Stands for all larger numbers of classes, which an integer may not hold."""
 
 
 def read_yolo(config: DataConfig) -> Dataset:
@@ -111,7 +113,10 @@ def _image_files(root: Path, value: object, key: str) -> Iterator[Path]:
 
 def _files_of(place: Path) -> list[Path]:
     if place.suffix == ".txt" and place.is_file():
-        lines = place.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = place.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{place}: must list images as UTF-8 text, but: {error}") from None
         return [place.parent / line.strip() for line in lines if line.strip()]
     return sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
 
@@ -141,6 +146,10 @@ def _record(file: Path, part: Part, root: Path, problems: Problems) -> Record:
     except UnicodeDecodeError:
         problems.add("label line malformed", place)
         text = ""
+    except OSError as error:
+        raise DataError(
+            f"{label_file}: cannot be read ({error.strerror}); a label file must be a text file or missing"
+        ) from None
     boxes, labels = [], []
     for number, line in enumerate(text.splitlines(), 1):
         try:
@@ -177,10 +186,11 @@ def _parsed(line: str) -> tuple[int, Array]:
     values = np.array(line.split(), np.float64)
     if not len(values) or not np.isfinite(values[0]) or values[0] != int(values[0]):
         raise ValueError
+    label = int(np.clip(values[0], -1, NO_CLASS))
     if len(values) >= 7 and len(values) % 2:
         corners = values[1:].reshape(-1, 2)
-        return int(values[0]), np.concatenate([corners.min(0), corners.max(0)])
+        return label, np.concatenate([corners.min(0), corners.max(0)])
     if len(values) not in (5, 6):  # a sixth value is the confidence of a predicted label
         raise ValueError
     centre, half = values[1:3], values[3:5] / 2
-    return int(values[0]), np.concatenate([centre - half, centre + half])
+    return label, np.concatenate([centre - half, centre + half])

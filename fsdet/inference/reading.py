@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fsdet.data.image_set import Array
-from fsdet.data.pictures import UnreadableError, open_image
+from fsdet.data.pictures import UnreadableError, open_image, to_rgb
 from fsdet.errors import DataError
 
 Picture: TypeAlias = str | Path | Image.Image | Array
@@ -25,7 +25,7 @@ def read_picture(picture: Picture) -> Array:
     if isinstance(picture, str | Path):
         return _read_file(Path(picture))
     if isinstance(picture, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        return to_rgb(picture)
     if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
         got = getattr(picture, "dtype", type(picture).__name__)
         raise DataError(f"image: must be a file, a PIL image or a uint8 array, but got {got}")

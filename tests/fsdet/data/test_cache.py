@@ -5,16 +5,19 @@ import signal
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_up_data import config, write_yolo
 
 from fsdet.config import DataConfig
 from fsdet.data import cache
 from fsdet.data.cache import Recipe, cache_root, cached
-from fsdet.data.fingerprint import fingerprint
+from fsdet.data.fingerprint import BLOCK, BLOCKS, fingerprint, sampled_fingerprint
 from fsdet.data.sources import _annotated, _read, load_annotated
 from fsdet.errors import DataError
 
@@ -234,8 +237,9 @@ def test_the_cache_lies_where_it_was_asked_for(monkeypatch):
     assert cache_root(None) == Path.home() / ".cache" / "fsdet"
 
 
-@pytest.mark.parametrize("size", [0, 10, 16384, 16385, 10**6])
-def test_a_fingerprint_sees_length_start_and_end(tmp_path, size):
+@pytest.mark.parametrize("fingerprint", [fingerprint, sampled_fingerprint])
+@pytest.mark.parametrize("size", [0, 10, BLOCK * BLOCKS, BLOCK * BLOCKS + 1, 10**6])
+def test_a_fingerprint_sees_length_start_and_end(tmp_path, size, fingerprint):
     file = tmp_path / "file"
     content = bytearray(np.random.default_rng(0).bytes(size))
     file.write_bytes(content)
@@ -248,6 +252,17 @@ def test_a_fingerprint_sees_length_start_and_end(tmp_path, size):
         file.write_bytes(changed)
         prints.add(fingerprint(file))
     assert len(prints) == (4 if size else 2)
+
+
+@given(st.integers(0, 10**6 - 1))
+def test_a_fingerprint_of_a_whole_file_sees_every_byte(place):
+    content = bytearray(10**6)
+    content[place] = 1
+    with TemporaryDirectory() as folder:
+        plain, changed = Path(folder) / "plain", Path(folder) / "changed"
+        plain.write_bytes(bytes(10**6))
+        changed.write_bytes(content)
+        assert fingerprint(plain) != fingerprint(changed)
 
 
 def decode_shapes(root: Path) -> None:

@@ -62,6 +62,30 @@ def test_problems_are_told_with_rule_count_and_files(tmp_path):
     assert (tmp_path / "contact_sheet.png").exists()
 
 
+def test_broken_photos_are_told_too(tmp_path):
+    root = write_refdet(tmp_path / "data")
+    (root / "samples" / "video_1" / "object_images" / "0.jpg").write_bytes(b"no image")
+    done = run(tmp_path, "check", "--dataset", "refdet", "--data_root", root,
+               "--novel_fraction", 0.5)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert "1  object image unreadable: left out" in lines
+    assert "samples/video_1/object_images/0.jpg" in lines
+
+
+@pytest.mark.parametrize("place", ["folder", "file/x.png"])
+def test_a_sheet_that_cannot_be_a_file_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch, capsys, place
+):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    data = write_yolo(tmp_path / "data", count=2)
+    code = main(["check", "--dataset", "yolo", "--data_root", str(data), "--sheet", place])
+    assert code == 2
+    assert capsys.readouterr().err.startswith("error: sheet: ")
+
+
 def test_a_refused_dataset_ends_with_one_line(tmp_path):
     root = write_yolo(tmp_path / "data")
     for file in (root / "images").rglob("*.png"):

@@ -88,7 +88,9 @@ def with_shots(dataset, k_shot=3, labels=NOVEL, **settings):
 
 
 def test_k_shot_files_are_the_shots_and_the_supports_of_novel_classes(dataset):
-    settings = with_shots(dataset, n_way=4)
+    same = {key: list(NOVEL_NAMES) for key in ("val", "test")}
+    (dataset / "split.yaml").write_text(json.dumps(same))
+    settings = with_shots(dataset, n_way=4, split_file=dataset / "split.yaml")
     shots, val = (load_image_set(settings, split) for split in ("shots", "val"))
     assert shots.names == val.names == NOVEL_NAMES
     assert np.bincount(shots.labels).tolist() == [3, 3, 3, 3]
@@ -133,6 +135,29 @@ def test_episodes_of_the_shots_keep_crops_and_queries_apart(dataset):
         queries = {where[picture.tobytes()] for picture in pictures}
         labels, variants = np.divmod(episode.support_ids.numpy(), settings.k_shot)
         assert not queries & {*shots.support_images[labels, variants].ravel().tolist()}
+
+
+def test_an_image_in_two_k_shot_files_is_one_image_with_the_objects_of_both(dataset):
+    settings = with_shots(dataset, labels=(1, 4), novel_classes=(NAMES[1], NAMES[4]), n_shot=1)
+    shots = load_image_set(settings, "shots")
+    assert len(shots) == len({*shots.rows}) == 5  # of images 0, 1, 16 and 1, 4, 17
+    assert sorted(len(shots.objects(i)[1]) for i in range(5)) == [1, 1, 1, 1, 2]
+    assert np.bincount(shots.labels).tolist() == [3, 3]
+
+
+def test_no_support_of_the_shots_is_cut_from_a_query_image(dataset):
+    settings = with_shots(dataset, labels=(1, 4), novel_classes=(NAMES[1], NAMES[4]), n_shot=1)
+    data, shots = load_annotated(settings), load_image_set(settings, "shots")
+    classes = data.split.classes("shots", settings)
+    source = EpisodeSource(shots, settings, 0, augment=False)
+    for index in range(300):
+        episode = source.episode(index)
+        numbers = [
+            divmod(number, settings.k_shot) for number in episode.support_ids.flatten().tolist()
+        ]
+        instances = [data.shots[classes[label]][variant] for label, variant in numbers]
+        origins = data.decoded.rows[data.objects.records[instances]]
+        assert not np.isin(origins, shots.rows[episode.image_ids.numpy()]).any()
 
 
 def edited(dataset, edit):

@@ -5,7 +5,7 @@ import pytest
 from made_up_data import HEIGHT, WIDTH, colour, config, moving_box, write_refdet
 
 from fsdet.data.episodes import EpisodeSource
-from fsdet.data.pictures import count_frames, open_image, read_frames
+from fsdet.data.pictures import count_frames, read_frames
 from fsdet.data.sources import check_data, load_annotated, load_image_set
 from fsdet.errors import DataError
 
@@ -151,11 +151,42 @@ def test_two_boxes_of_a_frame_are_two_objects(dataset):
     assert len(record.labels) == 2
 
 
-def test_an_image_is_turned_as_its_orientation_says(tmp_path):
-    from PIL import Image
+def parts_of(data, video: int) -> dict[int, str]:
+    """Annotated frame -> its part."""
+    records = [r for r in data.dataset.records if r.video == video and len(r.labels)]
+    return {r.picture.frame: r.part for r in records}
 
-    picture = Image.new("RGB", (40, 20))
-    exif = picture.getexif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / "turned.jpg", exif=exif)
-    assert open_image(tmp_path / "turned.jpg").shape == (40, 20, 3)
+
+def test_the_fifth_held_out_follows_the_split_of_the_classes_that_can_be_used(tmp_path):
+    """A class whose boxes all lie outside is no class, so others become novel than by the names alone."""
+    root = write_refdet(tmp_path / "eight", videos=8)
+    lost = int(np.random.default_rng((0, 8)).permutation(8)[0])
+    edited(root, lambda content: [b.update(x1=900, x2=930) for b in bboxes(content, lost)])
+    data = load_annotated(config(root, "refdet"))
+    assert lost not in {*data.split.base, *data.split.novel}
+    for video in data.split.novel:
+        parts = parts_of(data, video)
+        assert all(part == ("train" if frame <= 8 else "eval") for frame, part in parts.items())
+    for video in data.split.base:
+        parts = parts_of(data, video)
+        assert all(part == ("eval" if frame > 20 else "train") for frame, part in parts.items())
+
+
+@pytest.mark.parametrize("frame", [30, 100_000, 10**30])
+def test_an_annotation_beyond_the_end_moves_no_other_frame(dataset, frame):
+    sound = [parts_of(load_annotated(settings_of(dataset)), video) for video in (0, 3)]
+    for video in (0, 3):
+        edited(dataset, lambda c, v=video: bboxes(c, v).append({**bboxes(c, v)[0], "frame": frame}))
+    data = load_annotated(settings_of(dataset, n_query=2))  # read anew
+    assert [parts_of(data, video) for video in (0, 3)] == sound
+    assert [(p.kind, p.count) for p in data.problems] == [("frame beyond the end", 2)]
+
+
+def bboxes(content, video):
+    return content[video]["annotations"][0]["bboxes"]
+
+
+def edited(root, edit):
+    content = json.loads((root / "annotations.json").read_text())
+    edit(content)
+    (root / "annotations.json").write_text(json.dumps(content))

@@ -9,7 +9,12 @@ from made_up_data import NAMES, config, write_coco, write_refdet, write_video, w
 from PIL import Image
 
 from fsdet.data.report import RULES, Problem, Problems, log_report
-from fsdet.data.sources import load_annotated, load_image_set, log_problems
+from fsdet.data.sources import (
+    load_annotated,
+    load_image_set,
+    load_problems,
+    log_problems,
+)
 from fsdet.errors import DataError
 
 
@@ -91,6 +96,18 @@ def test_a_second_copy_of_an_image_is_left_out(yolo):
     assert labels_of(yolo, 3)
 
 
+@pytest.mark.parametrize("suffix", ["bmp", "tif"])
+def test_uncompressed_images_with_one_background_are_not_copies(yolo, suffix):
+    """They differ in a few bytes of a megabyte."""
+    for number in range(40, 44):
+        picture = Image.new("RGB", (640, 640), "white")
+        picture.paste((10, number, 10), (300, 310, 330, 330))
+        picture.save(yolo / "images" / "train" / f"{number:03}.{suffix}")
+    assert "image twice" not in found(yolo)
+    train = load_image_set(config(yolo), "train")
+    assert len(train) == len({*train.rows}) == 36
+
+
 def test_an_image_in_both_parts_is_kept_and_told(yolo):
     content = (yolo / "images" / "train" / "003.png").read_bytes()
     (yolo / "images" / "val" / "003.png").write_bytes(content)
@@ -140,12 +157,28 @@ def test_a_malformed_line_is_left_out_and_named(yolo, line):
     assert labels_of(yolo) == [1, 2]
 
 
+def test_a_label_file_that_is_a_folder_is_refused(yolo):
+    file = yolo / "labels" / "train" / "000.txt"
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(DataError, match=r"train/000\.txt: cannot be read \(Is a directory\)"):
+        load_annotated(config(yolo))
+
+
+def test_a_list_of_images_that_is_no_text_is_refused(yolo):
+    (yolo / "list.txt").write_bytes(b"\xff\xfe./images/train/000.png\n")
+    text = (yolo / "data.yaml").read_text().replace("images/train", "list.txt")
+    (yolo / "data.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"list\.txt: must list images as UTF-8 text"):
+        load_annotated(config(yolo))
+
+
 def test_a_label_file_that_is_no_text_is_told(yolo):
     (yolo / "labels" / "train" / "000.txt").write_bytes(b"\xff\xfe\x00")
     assert found(yolo)["label line malformed"].count == 1
 
 
-@pytest.mark.parametrize("label", ["16", "-1", "1000000"])
+@pytest.mark.parametrize("label", ["16", "-1", "1000000", "1e30", "-1e30"])
 def test_an_unknown_class_is_left_out(yolo, label):
     write_label(yolo, f"{label} 0.5 0.5 0.5 0.5\n2 0.5 0.5 0.5 0.5\n")
     assert found(yolo)["class unknown"].count == 1
@@ -231,6 +264,7 @@ def break_annotation(**values):
     [
         (break_annotation(bbox=None), "annotation malformed"),
         (break_annotation(bbox=[1, 2]), "annotation malformed"),
+        (break_annotation(bbox=[0, 0, 10**400, 5]), "annotation malformed"),
         (break_annotation(bbox="here"), "annotation malformed"),
         (break_annotation(image_id=[7]), "annotation malformed"),
         (break_annotation(image_id=12345), "annotation malformed"),
@@ -261,6 +295,38 @@ def test_an_image_of_another_size_than_annotated_is_left_out(coco):
     change(coco.joinpath(*TRAIN), lambda content: content["images"][0].update(width=95))
     assert found(coco, "coco")["image of another size"].places == ("train2017/000.png",)
     assert len(load_image_set(config(coco, "coco"), "train")) == 31
+
+
+@pytest.mark.parametrize("width", [float("inf"), float("nan"), None, "wide"])
+def test_an_image_without_a_sensible_size_is_told(coco, width):
+    change(coco.joinpath(*TRAIN), lambda content: content["images"][0].update(width=width))
+    problem = found(coco, "coco")["annotation malformed"]
+    assert problem.count == 1
+    assert problem.places[0].startswith("instances_train2017.json: image {'id': 0,")
+    assert len(load_image_set(config(coco, "coco"), "train")) == 31
+
+
+def test_images_of_one_id_are_left_out_with_the_objects_of_either(coco):
+    change(coco.joinpath(*TRAIN), lambda content: content["images"][1].update(id=0))
+    problem = found(coco, "coco", k_shot=3)["image id twice"]
+    assert problem.count == 2
+    assert problem.places == (
+        "instances_train2017.json: 000.png",
+        "instances_train2017.json: 001.png",
+    )
+    assert len(load_image_set(config(coco, "coco"), "train")) == 30
+
+
+def test_an_image_listed_twice_is_one_image(coco):
+    change(
+        coco.joinpath(*TRAIN), lambda content: content["images"].append(dict(content["images"][4]))
+    )
+    problems = found(coco, "coco", k_shot=3)
+    assert {kind: p.places for kind, p in problems.items()} == {
+        "image twice": ("train2017/004.png",)
+    }
+    train = load_image_set(config(coco, "coco", novel_classes=NAMES[:2]), "train")
+    assert len(train.objects(4)[1]) == 2
 
 
 def test_an_entry_that_is_no_image_is_told(coco):
@@ -299,14 +365,38 @@ def test_frames_beyond_the_end_are_left_out(refdet):
     assert (problem.count, problem.places) == (5, ("samples/video_2/drone_video.mp4",))
 
 
-def test_a_broken_photo_is_left_out_and_told(refdet, caplog):
-    (refdet / "samples" / "video_1" / "object_images" / "0.jpg").write_bytes(b"no image")
+def test_a_broken_photo_is_left_out_and_told_once(refdet, caplog):
+    for video in ("video_0", "video_1"):
+        (refdet / "samples" / video / "object_images" / "0.jpg").write_bytes(b"no image")
     settings = config(refdet, "refdet", novel_classes=("video_0",), n_way=2)
     with caplog.at_level(logging.WARNING, "fsdet.data"):
-        train = load_image_set(settings, "train")
-    assert train.support_counts.tolist() == [2, 3, 3]
-    assert "object image unreadable: 1" in caplog.text
-    assert "video_1/object_images/0.jpg" in caplog.text
+        for split in ("train", "base"):
+            assert load_image_set(settings, split).support_counts.tolist() == [2, 3, 3]
+        assert not caplog.records
+        log_problems(settings)
+    (told,) = caplog.records
+    assert "object image unreadable: 2" in told.getMessage()
+    for video in ("video_0", "video_1"):
+        assert told.getMessage().count(f"samples/{video}/object_images/0.jpg") == 1
+    assert load_problems(settings)[0].count == 2
+
+
+def test_a_photo_that_cannot_be_read_ends_with_its_name(refdet):
+    photo = refdet / "samples" / "video_1" / "object_images" / "0.jpg"
+    photo.unlink()
+    photo.mkdir()
+    with pytest.raises(DataError, match=r"video_1/object_images/0\.jpg: cannot be read"):
+        load_problems(config(refdet, "refdet"))
+
+
+def test_a_copy_of_a_video_is_left_out_even_where_one_is_base_and_one_novel(refdet):
+    folders = [refdet / "samples" / f"video_{label}" for label in (0, 3)]
+    (folders[1] / "drone_video.mp4").write_bytes((folders[0] / "drone_video.mp4").read_bytes())
+    settings = config(refdet, "refdet", novel_classes=("video_0",), n_way=2)
+    data = load_annotated(settings)
+    assert "image twice" in {p.kind for p in data.problems}
+    assert 3 not in data.objects.labels
+    assert {0, 1, 2} == {*data.objects.labels.tolist()}
 
 
 @pytest.mark.parametrize(

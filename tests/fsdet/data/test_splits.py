@@ -38,12 +38,40 @@ def test_a_class_that_goes_leaves_most_others_where_they_are():
 
 
 def test_enough_novel_classes_are_halved_and_fewer_are_shared():
-    halved = split(novel_classes=NAMES[:4], n_way=2)
+    halved = split(novel_classes=NAMES[:4])
     assert not halved.shared
     assert (len(halved.val), len(halved.test)) == (2, 2)
-    shared = split(novel_classes=NAMES[:3], n_way=2)
+    shared = split(novel_classes=NAMES[:3])
     assert shared.shared
     assert shared.val == shared.test == (0, 1, 2)
+
+
+@given(st.integers(2, 64), st.integers(1, 12))
+def test_what_is_val_and_what_is_test_does_not_depend_on_the_ways_of_an_episode(n_way, count):
+    assert split(novel_classes=NAMES[:count], n_way=n_way) == split(novel_classes=NAMES[:count])
+
+
+def test_halves_too_small_for_an_episode_are_refused_with_a_cure_that_works(tmp_path):
+    root = write_yolo(tmp_path / "shapes")
+    settings = config(root, novel_classes=NAMES[:4], n_way=3)
+    for name in ("val", "test"):
+        with pytest.raises(DataError, match=r"shows 2 of 2 .*same classes in val and test"):
+            load_image_set(settings, name)
+    file = written(tmp_path, {"val": list(NAMES[:4]), "test": list(NAMES[:4])})
+    val, test = (load_image_set(config(root, split_file=file, n_way=3), n) for n in ("val", "test"))
+    assert val.names == test.names == NAMES[:4]
+    assert not {*val.rows} & {*test.rows}
+
+
+def test_images_are_divided_where_only_some_classes_are_shared(tmp_path):
+    root = write_yolo(tmp_path / "shapes")
+    file = written(tmp_path, {"val": list(NAMES[:4]), "test": list(NAMES[2:7])})
+    val, test = (load_image_set(config(root, split_file=file), n) for n in ("val", "test"))
+    assert (val.names, test.names) == (NAMES[:4], NAMES[2:7])
+    assert not {*val.rows} & {*test.rows}
+    assert len(val) + len(test) == 32
+    assert np.bincount(val.labels, minlength=4).min() > 0
+    assert np.bincount(test.labels, minlength=5).min() > 0
 
 
 def test_shared_classes_are_seen_on_different_images(tmp_path):
