@@ -33,10 +33,8 @@ class Digests:
         state = file.stat()
         stamp: list[object] = [state.st_size, state.st_mtime_ns, video]
         known = self._known.get(str(file), [])
-        if known[:3] == stamp:
-            digest = str(known[3])
-        else:
-            digest = sampled_fingerprint(file) if video else fingerprint(file)
+        compute = sampled_fingerprint if video else fingerprint
+        digest = str(known[3]) if known[:3] == stamp else compute(file)
         self._seen[str(file)] = [*stamp, digest]
         return digest
 
