@@ -5,16 +5,19 @@ LOCK = --quiet --no-header --no-annotate --no-emit-index-url
 
 export FSDET_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: sweep test test-fast ui check stage1 stage2 lock clean help
+.PHONY: sweep test test-fast drills ui check stage1 stage2 lock clean help
 
 sweep: .venv/installed  ## the main job: sweep stage 2 on the embedded data
-	.venv/bin/python -m sweeps.run stage2_clip_dfl.yaml
+	.venv/bin/python -m sweeps.run stage2_clip_dfl.yaml --name auto
 
 test: .venv/installed-dev  ## all tests
 	.venv/bin/python -m pytest
 
 test-fast: .venv/installed-dev  ## all but the slow tests
 	.venv/bin/python -m pytest -m "not slow"
+
+drills: .venv/installed-dev  ## break sweeps in every way and look at what is left (about 15 minutes)
+	PYTHONPATH=. .venv/bin/python benchmarks/drills.py
 
 ui: .venv/installed  ## browse what was logged, on 127.0.0.1 only
 	.venv/bin/python -m sweeps.ui

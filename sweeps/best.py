@@ -1,4 +1,7 @@
-"""`python -m sweeps.best NAME`: show a sweep's best beside its baselines, write best.yaml."""
+"""`python -m sweeps.best NAME`: show a sweep's best beside its baselines, write best.yaml.
+
+Where the sweep was confirmed, its best is the confirmed winner.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from sweeps.confirm_words import print_confirmation
 from sweeps.errors import SweepError
 from sweeps.folder import find_folder
 from sweeps.study import read_trials
 from sweeps.summary import print_summary, write_best
+from sweeps.winner import confirmation_of, write_winner
 
 EXIT_NONE_COMPLETED, EXIT_MISTAKE = 1, 2
 
@@ -31,8 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SweepError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_MISTAKE
+    confirmation = confirmation_of(spec, folder)
     path = write_best(spec, folder, trials)
     print_summary(Console(), spec, folder, trials)
+    if confirmation is not None:
+        path = write_winner(spec, folder, confirmation)
+        print_confirmation(Console(), confirmation)
     if path is None:
         return EXIT_NONE_COMPLETED
     print(f"\nwritten: {path}")

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fsdet.config import DataConfig, HealthConfig, TrainConfig
-from fsdet.config_file import build_config
-from fsdet.errors import ConfigError, FsdetError, nearest
+from fsdet.config import TrainConfig
+from fsdet.errors import FsdetError
+from sweeps.complaints import Lines, place
 from sweeps.errors import SweepError
 from sweeps.machine import Machine
-from sweeps.space import contains, read_value, to_distribution
-from sweeps.spec import OWNED, SweepSpec
-from sweeps.spec_file import PATHS, place
+from sweeps.paths import PATHS
+from sweeps.rules import mistakes
+from sweeps.spec import SweepSpec
 
-SEARCHABLE_DATA = {"batch_size", "n_episodes", "train_scenes"}
-"""Data settings that change how a trial learns, not what it is measured on."""
-UNSEARCHABLE = {
-    "seed": "trials that differ in their seed cannot be compared; set it under fixed",
-    **dict.fromkeys(
-        [*(set(DataConfig.model_fields) - SEARCHABLE_DATA), "stage"],
-        "trials must be measured alike; set it under fixed",
-    ),
-    **dict.fromkeys(HealthConfig.model_fields, "it changes no trial; set it under fixed"),
-}
-"""Settings that must be the same for all trials, with the reason."""
+FILES = (*PATHS, "support_encoder", "embed_dim", "reg_max")
+"""Settings that name a file or a model, or must fit to one."""
 
 
-def check_spec(spec: SweepSpec, lines: dict[str, int] | None = None) -> None:
+def check_spec(spec: SweepSpec, lines: Lines | None = None) -> None:
     """Hold every value that a trial can get against `TrainConfig`. Cheap; loads no torch.
 
     Args:
@@ -37,114 +28,9 @@ def check_spec(spec: SweepSpec, lines: dict[str, int] | None = None) -> None:
     Raises:
         SweepError: with one line per mistake.
     """
-    mistakes = [
-        f"{place(spec.source, key, lines or {})}: {complaint}" for key, complaint in _mistakes(spec)
-    ]
-    if mistakes:
-        raise SweepError("\n".join(mistakes))
-
-
-def _mistakes(spec: SweepSpec) -> Iterator[tuple[str, str]]:
-    """Dotted key and complaint of each mistake; later rules assume that earlier ones hold."""
-    names = [*_unknown(spec), *_misplaced(spec)]
-    yield from names
-    if names:
-        return
-    ranges = list(_ranges(spec))
-    yield from ranges
-    if ranges:
-        return
-    yield from _baselines(spec)
-    if spec.trials < len(spec.baselines):
-        rule = f"must be at least the number of baselines, {len(spec.baselines)}"
-        yield "trials", f"{rule}, but got {spec.trials}; raise it"
-
-
-def _unknown(spec: SweepSpec) -> Iterator[tuple[str, str]]:
-    known = list(TrainConfig.model_fields)
-    for group, keys in (("space", spec.space), ("fixed", spec.fixed)):
-        for key in keys:
-            if key not in known:
-                cure = nearest(key, known) or "; `python -m fsdet.train --help` lists all settings"
-                yield f"{group}.{key}", f"unknown setting '{key}'{cure}"
-
-
-def _misplaced(spec: SweepSpec) -> Iterator[tuple[str, str]]:
-    for group, keys in (("space", spec.space), ("fixed", spec.fixed)):
-        for key in keys:
-            if key in OWNED:
-                yield f"{group}.{key}", f"the sweep sets this itself: {OWNED[key]}"
-    for key in spec.space:
-        if key in spec.fixed:
-            yield f"fixed.{key}", "is searched in space too; remove one of them"
-        if key.startswith("explosion_"):
-            yield (
-                f"space.{key}",
-                "what counts as an explosion must be the same for all trials; set it under fixed",
-            )
-        if key in UNSEARCHABLE:
-            yield f"space.{key}", UNSEARCHABLE[key]
-
-
-def _ranges(spec: SweepSpec) -> Iterator[tuple[str, str]]:
-    """Both ends of every range and every choice, built into a config one at a time."""
-    try:
-        build_config(spec.settings, "fixed")
-    except ConfigError as error:
-        yield from (_split(line) for line in str(error).splitlines())
-        return
-    for key, parameter in spec.space.items():
-        try:
-            to_distribution(key, parameter)
-        except ValueError as error:
-            yield f"space.{key}", str(error)
-            continue
-        others = {k: p.ends[-1] for k, p in spec.space.items() if k != key}
-        for value in parameter.ends:
-            yield from _rejected(spec, f"space.{key}", {**others, key: value}, only=key)
-
-
-def _rejected(
-    spec: SweepSpec, where: str, parameters: dict[str, Any], only: str | None = None
-) -> Iterator[tuple[str, str]]:
-    """What the trainer says against `parameters`; of the key `only` or of none in particular."""
-    try:
-        build_config({**spec.settings, **parameters}, "value")
-    except ConfigError as error:
-        for line in str(error).splitlines():
-            complaint = line.removeprefix("value: ")
-            named = complaint.partition(":")[0]
-            if only is None or named == only or named not in TrainConfig.model_fields:
-                yield where, complaint
-
-
-def _split(line: str) -> tuple[str, str]:
-    """`fixed: key: complaint` as dotted key and complaint."""
-    key, _, complaint = line.removeprefix("fixed: ").partition(": ")
-    return (f"fixed.{key}", complaint) if complaint else ("fixed", key)
-
-
-def _baselines(spec: SweepSpec) -> Iterator[tuple[str, str]]:
-    distributions = spec.distributions()
-    for name, values in spec.baselines.items():
-        where = f"baselines.{name}"
-        for key in values:
-            if key not in spec.space:
-                cure = (
-                    nearest(key, spec.space) or "; give it a range in space, or set it under fixed"
-                )
-                yield f"{where}.{key}", f"'{key}' is not searched{cure}"
-        for key, parameter in spec.space.items():
-            if key not in values:
-                yield where, f"lacks a value for the searched '{key}'; add it"
-                continue
-            value = read_value(key, values[key])
-            if not contains(distributions[key], value):
-                ends = ", ".join(str(end) for end in parameter.ends)
-                rule = f"must lie in the range of space.{key} ({ends}), but got {values[key]!r}"
-                yield f"{where}.{key}", f"{rule}; widen the range or move the baseline"
-        if set(values) == set(spec.space):
-            yield from _rejected(spec, where, dict(values))
+    found = [f"{place(spec.source, key, lines or {})}: {rule}" for key, rule in mistakes(spec)]
+    if found:
+        raise SweepError("\n".join(dict.fromkeys(found)))
 
 
 def to_fill_in(spec: SweepSpec) -> list[str]:
@@ -173,33 +59,47 @@ def check_machine(spec: SweepSpec, machine: Machine) -> None:
 
 
 def check_files(spec: SweepSpec) -> None:
-    """Look at the checkpoint, the dataset and the names that the trials will use. Loads torch.
+    """Look at every checkpoint, dataset and name that a trial can use. Loads torch.
 
     Raises:
         SweepError: the first one that cannot be used.
     """
     from fsdet.train import check
 
-    try:
-        check(_example(spec).model_copy(update={"device": "auto"}))
-    except FsdetError as error:
-        raise SweepError(f"{spec.source}: {error}") from None
+    for config in configs(spec, FILES):
+        try:
+            check(config.model_copy(update={"device": "auto"}))
+        except FsdetError as error:
+            raise SweepError(f"{spec.source}: {error}") from None
 
 
 def prepare_data(spec: SweepSpec) -> None:
-    """Build the cache of images that the trials share, so that no trial has to wait for it.
+    """Build the caches of images that the trials share, so that no trial has to wait for them.
 
     Raises:
         SweepError: the dataset is broken or too small.
     """
     from fsdet.train import prepare
 
-    try:
-        prepare(_example(spec))
-    except FsdetError as error:
-        raise SweepError(f"{spec.source}: {error}") from None
+    for config in configs(spec, ["train_scenes"]):
+        try:
+            prepare(config)
+        except FsdetError as error:
+            raise SweepError(f"{spec.source}: {error}") from None
 
 
-def _example(spec: SweepSpec) -> TrainConfig:
-    """The config of one possible trial."""
-    return spec.config({key: parameter.ends[-1] for key, parameter in spec.space.items()})
+def configs(spec: SweepSpec, keys: Iterable[str]) -> Iterator[TrainConfig]:
+    """One config for each way in which the settings `keys` can stand beside one another."""
+    space, watched = spec.conditions, set(keys)
+    branching = watched | {name for parameter in spec.space.values() for name in parameter.when}
+
+    def values_of(key: str) -> list[Any]:
+        return space.probes(key) if key in branching else space.probes(key)[-1:]
+
+    seen = set()
+    for parameters in space.walk(values_of):
+        config = spec.config(parameters)
+        looks = tuple(getattr(config, key) for key in sorted(watched))
+        if looks not in seen:
+            seen.add(looks)
+            yield config

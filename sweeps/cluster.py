@@ -17,6 +17,9 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # else Ray prints a box at verbosity 0 too
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files nobody reads
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an exploded trial reports no objective
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours tells Ctrl-C from an end
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # a snapshot nobody reads
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",  # for a stopped trial to close its files
     "TUNE_WARN_THRESHOLD_S": "60",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about CUDA_VISIBLE_DEVICES
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -59,15 +62,15 @@ def local_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterator
     if "FSDET_CACHE" in os.environ:  # Ray gives every trial a working directory of its own
         workers["FSDET_CACHE"] = str(Path(os.environ["FSDET_CACHE"]).absolute())
     with environment(QUIET | workers), words_of_ray_to(ray_log):
-        ray.init(
-            address="local",
-            num_cpus=machine.cpus,
-            num_gpus=machine.gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=True,  # False would take the handlers away
-        )
         try:
+            ray.init(
+                address="local",
+                num_cpus=machine.cpus,
+                num_gpus=machine.gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=True,  # False would take the handlers away
+            )
             yield
         finally:
             ray.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -14,7 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.states import Outcome, State
+from sweeps.states import ENDED, Outcome, State
+from sweeps.study import TrialRecord
 
 COLOURS = {
     State.RUNNING: "cyan",
@@ -49,6 +51,8 @@ class Display:
         self.trials, self.epochs, self.metric, self.mode = trials, epochs, metric, mode
         self.console = console
         self.rows: dict[int, Row] = {}
+        self.earlier = 0
+        """Trials that earlier sessions have done."""
 
     def __enter__(self) -> Display:
         return self
@@ -61,6 +65,17 @@ class Display:
     ) -> None:
         """Nothing to close."""
 
+    def known(self, trials: Sequence[TrialRecord]) -> None:
+        """Trials of earlier sessions; those that go on will begin again."""
+        for trial in trials:
+            if trial.state not in ENDED:
+                continue
+            epoch = trial.best_epoch or 0
+            row = Row(trial.number, trial.baseline, trial.parameters, epoch, trial.value)
+            row.state, row.reason, row.seconds = trial.state, trial.reason, trial.seconds
+            self.rows[trial.number] = row
+            self.earlier += 1
+
     def tick(self) -> None:
         """Called often."""
 
@@ -71,7 +86,7 @@ class Display:
     def reported(self, number: int, report: dict[str, Any]) -> None:
         """A trial reported."""
         row = self.rows[number]
-        row.epoch = report.get("epoch", row.epoch)
+        row.epoch = max(row.epoch, report.get("epoch", 0))  # a trial that goes on repeats itself
         row.value = report.get("best", row.value)
         row.peak_norm = report.get("peak_norm", row.peak_norm)
 
@@ -148,7 +163,8 @@ class LiveDisplay(Display):
         seconds = time.monotonic() - self._began
         bar = Table.grid(padding=(0, 1))
         done = self.done()
-        left = "" if done < 1 else f", {seconds / done * (self.trials - done):.0f} s left"
+        here = done - self.earlier
+        left = "" if here < 1 else f", {seconds / here * (self.trials - done):.0f} s left"
         bar.add_row(
             ProgressBar(total=self.trials, completed=done, width=40),
             f"{done:.1f} of {self.trials} trials, {seconds:.0f} s{left}",

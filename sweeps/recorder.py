@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
 
+from sweeps.causes import cause_of_death, kernel_kills
 from sweeps.display import Display
 from sweeps.scheduler import BASELINE
 from sweeps.states import Outcome
+from sweeps.stops import Stops
 from sweeps.tracking import Tracker
 from sweeps.trial import TrialPlan
+from sweeps.watchdog import stall_reason, stalled
 
 SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
@@ -19,16 +23,34 @@ FILES = ("config.yaml", "training_debug.log", "steps.jsonl")
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
-    """Ray Tune's callbacks; ends come from the searcher, which alone knows how a trial ended."""
+    """Ray Tune's callbacks; ends come from the searcher, which alone knows how a trial ended.
+
+    Args:
+        plan: of the sweep.
+        tags: of all its runs.
+        tracker: open.
+        display: shows what happens.
+        stops: looked at after every step of Ray Tune.
+        runs: number -> MLflow run of a trial that an earlier session began.
+    """
 
     def __init__(
-        self, plan: TrialPlan, sweep_name: str, tracker: Tracker, display: Display
+        self,
+        plan: TrialPlan,
+        tags: Mapping[str, str],
+        tracker: Tracker,
+        display: Display,
+        stops: Stops,
+        runs: Mapping[int, str],
     ) -> None:
         self._plan = plan
-        self._sweep_name = sweep_name
+        self._tags = tags
         self._tracker = tracker
         self._display = display
-        self._started: set[int] = set()
+        self._stops = stops
+        self._runs = runs
+        self._started: dict[int, Any] = {}
+        self._kernel_kills = kernel_kills()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its callbacks once, for a way of resuming that is not used."""
@@ -36,23 +58,35 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_step_end(self, **_: Any) -> None:
         self._display.tick()
+        self._stops.check()
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         number, parameters = trial.config["number"], trial.config["parameters"]
         if number in self._started:  # goes on after its worker was lost
             return
-        self._started.add(number)
+        self._started[number] = trial
+        self._stops.started(number)
         baseline = trial.config[BASELINE]
+        self.begin_run(number, baseline, parameters)
+        self._display.started(number, baseline, parameters)
+
+    def begin_run(self, number: int, baseline: str | None, parameters: dict[str, Any]) -> None:
+        """Begin the MLflow run of a trial, or go on with that of an earlier session."""
         config = self._plan.spec.config(parameters, self._plan.run_dir(number))
-        tags = {"sweep.name": self._sweep_name, "sweep.trial": number, "sweep.baseline": baseline}
+        tags = {"sweep.trial": number, "sweep.baseline": baseline, "state": "running"}
         self._tracker.start(
             key=str(number),
             name=f"trial {number:03d}" + (f" ({baseline})" if baseline else ""),
             parameters=config.model_dump(mode="json"),
-            tags={**tags, "state": "running"},
+            tags={**self._tags, **tags},
             parent=SWEEP_RUN,
+            run_id=self._runs.get(number),
         )
-        self._display.started(number, baseline, parameters)
+
+    def end_run(self, number: int, outcome: Outcome) -> None:
+        """Close the MLflow run of a trial."""
+        run_dir = self._plan.run_dir(number)
+        self._tracker.end(str(number), outcome, [run_dir / name for name in FILES])
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         number = trial.config["number"]
@@ -64,6 +98,14 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def ended(self, number: int, outcome: Outcome) -> None:
         """A trial ended; one that never started leaves no run."""
         if number in self._started:
-            run_dir = self._plan.run_dir(number)
-            self._tracker.end(str(number), outcome, [run_dir / name for name in FILES])
+            self.end_run(number, outcome)
             self._display.ended(number, outcome)
+
+    def explain(self, number: int) -> str:
+        """Why the worker of a trial died."""
+        run_dir = self._plan.run_dir(number)
+        if stalled(run_dir):
+            return stall_reason(run_dir, self._plan.spec.stall_minutes)
+        trial = self._started.get(number)
+        text = str((trial.get_error() if trial is not None else None) or "")
+        return cause_of_death(text, kernel_kills() - self._kernel_kills)

@@ -23,6 +23,7 @@ from sweeps.states import Outcome, State
 from sweeps.study import TrialRecord, best_of, read_trials
 from sweeps.tracking import Tracker, find_run, find_trial_run, tracking_uri
 from sweeps.trial import default_train, to_plain
+from sweeps.winner import winning_trial
 
 RUN = "rerun"
 """Key of the run in the tracker."""
@@ -39,7 +40,7 @@ class Source:
 
 
 def find_source(name: str) -> Source:
-    """The best trial of the sweep `name`, or the trial whose MLflow run is `name`.
+    """The best trial of the sweep `name`, by its confirmation if it has one, or the trial whose MLflow run is `name`.
 
     Raises:
         SweepError: there is none.
@@ -51,7 +52,8 @@ def find_source(name: str) -> Source:
             raise
         return _source_of_run(name)
     spec = folder.load_spec()
-    best = best_of(read_trials(folder.study), spec.objective.mode)
+    trials = read_trials(folder.study)
+    best = winning_trial(spec, folder, trials) or best_of(trials, spec.objective.mode)
     if best is None:
         raise SweepError(
             f"{name}: no trial of this sweep completed; choose one by its MLflow run id"

@@ -1,4 +1,8 @@
-"""`python -m sweeps.run FILE`: check a sweep, run it, print what it found."""
+"""`python -m sweeps.run FILE`: check a sweep, run it, print what it found.
+
+Exit codes: 0 done, or a budget is spent or the target reached; 1 no trial completed; 2 a mistake;
+4 too many trials failed; 5 the study cannot be written; 130 Ctrl-C; 143 SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from fsdet.errors import FsdetError
+from sweeps.candidates import spec_of_jobs
 from sweeps.check import check_files, check_machine, check_spec, prepare_data, to_fill_in
 from sweeps.errors import SweepError
 from sweeps.machine import Machine, this_machine
@@ -18,7 +24,17 @@ from sweeps.space import describe
 from sweeps.spec import SweepSpec
 from sweeps.spec_file import load_spec
 
+if TYPE_CHECKING:
+    from sweeps.folder import SweepFolder
+    from sweeps.orchestrator import SweepResult
+    from sweeps.tracking import Tracker
+    from sweeps.trial import Train
+
 EXIT_NONE_COMPLETED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
+AUTO = "auto"
+"""As a name: the next free number of the YAML's name."""
+PATIENCE = 60
+"""Seconds given to the tracking store at the end; after a signal or a lost disk it gets 4."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -30,7 +46,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--check", action="store_true", help="print the sweep as understood, start nothing"
     )
-    parser.add_argument("--name", help="name of this sweep; must be free")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the latest sweep of this name: what has ended stays, what ran goes on",
+    )
+    parser.add_argument(
+        "--name",
+        help="name of this sweep; must be free unless it is to be resumed; "
+        "'auto' adds the next free number to the name in the file",
+    )
     parser.add_argument("--trials", help="number of trials", metavar="N")
     parser.add_argument(
         "--set",
@@ -50,7 +75,9 @@ def load(options: argparse.Namespace) -> SweepSpec:
         SweepError: see `load_spec` and `check_spec`.
     """
     overrides = list(options.overrides)
-    overrides += [f"{k}={v}" for k in ("name", "trials") if (v := getattr(options, k)) is not None]
+    named = options.name is not None and options.name != AUTO
+    overrides += [f"name={options.name}"] if named else []
+    overrides += [f"trials={options.trials}"] if options.trials is not None else []
     spec, lines = load_spec(options.file, overrides)
     check_spec(spec, lines)
     return spec
@@ -63,7 +90,7 @@ def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
         table.add_column(name)
     baselines = spec.baseline_parameters()
     for key, parameter in spec.space.items():
-        table.add_row(key, describe(parameter), *(str(b[key]) for b in baselines.values()))
+        table.add_row(key, describe(parameter), *(str(b.get(key, "-")) for b in baselines.values()))
     console.print(f"sweep {spec.name} ({spec.source})", markup=False, highlight=False)
     console.print(table)
     for key, value in spec.settings.items():
@@ -79,6 +106,8 @@ def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if spec.confirm is not None:
+        say(console, plan_of_confirmation(spec))
 
 
 def check(spec: SweepSpec, console: Console) -> int:
@@ -104,8 +133,16 @@ def check(spec: SweepSpec, console: Console) -> int:
     return 0
 
 
-def run(spec: SweepSpec, name_asked_for: bool, console: Console) -> int:
+def run(
+    spec: SweepSpec, options: argparse.Namespace, console: Console, train: Train | None = None
+) -> int:
     """Run the sweep and print what it found; returns the exit code.
+
+    Args:
+        spec: checked.
+        options: of the command line.
+        console: for all that is printed.
+        train: stands in for the trainer; files and data are then not looked at.
 
     Raises:
         SweepError: something keeps it from starting; nothing was started.
@@ -118,50 +155,123 @@ def run(spec: SweepSpec, name_asked_for: bool, console: Console) -> int:
         )
     machine = this_machine(look_for_gpus=spec.resources.gpus > 0)
     check_machine(spec, machine)
-    check_files(spec)
-    prepare_data(spec)
+    folder = None if not options.resume else folder_to_resume(spec, options.name)
+    if train is None:
+        check_files(spec)
+        prepare_data(spec)
+        if spec.confirm is not None:
+            check_files(spec_of_jobs(spec))
+            prepare_data(spec_of_jobs(spec))
 
     # these load Ray, Optuna and MLflow, some seconds: only now that nothing can be refused any more
     from sweeps.display import build_display
     from sweeps.folder import new_folder
     from sweeps.orchestrator import longest_trial, run_sweep
-    from sweeps.recorder import SWEEP_RUN
-    from sweeps.study import best_of
-    from sweeps.summary import print_summary, write_best
     from sweeps.tracking import Tracker, tracking_uri
 
     tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
-    folder = new_folder(spec.name, name_asked_for)
-    if folder.name != spec.name:
-        console.print(
-            f"a sweep {spec.name} exists already: this one is {folder.name}", highlight=False
-        )
+    folder = folder or new_folder(spec.name, numbered=options.name == AUTO)
     objective = spec.objective
     display = build_display(
         spec.trials, longest_trial(spec), objective.metric, objective.mode, console
     )
-    console.print(
-        f"sweep {folder.name}: {spec.trials} trials, {machine.capacity(spec.resources)} at once; "
+    verb = "going on" if options.resume else f"{spec.trials} trials"
+    say(
+        console,
+        f"sweep {folder.name}: {verb}, {machine.capacity(spec.resources)} at once; "
         f"files in {folder.path}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )
+    patience = 4
     try:
-        result = run_sweep(spec, folder, machine, tracker, display)
+        result = run_sweep(spec, folder, machine, tracker, display, train)
+        code = conclude(spec, folder, result, console)
+        if code == 0 and spec.confirm is not None:
+            code = confirm_best(spec, folder, result, machine, tracker, console, train)
+        patience = PATIENCE if code in (0, EXIT_NONE_COMPLETED) else 4
     finally:
-        tracker.close()
-        folder.save_record({"uri": tracker.uri, "run_id": tracker.run_id(SWEEP_RUN)})
-    write_best(spec, folder, result.trials)
+        tracker.close(patience)
+    return code
+
+
+def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
+    """The sweep to go on with.
+
+    Raises:
+        SweepError: there is none, it was another sweep, or another process runs it.
+    """
+    from sweeps.folder import find_folder, latest_folder
+    from sweeps.resume import check_same
+
+    named = name is not None and name != AUTO
+    folder = find_folder(spec.name) if named else latest_folder(spec.name)
+    check_same(spec, folder)
+    with folder.held():
+        return folder
+
+
+def conclude(spec: SweepSpec, folder: SweepFolder, result: SweepResult, console: Console) -> int:
+    """Write and print what the sweep found; returns the exit code."""
+    from sweeps.study import best_of
+    from sweeps.summary import print_summary, resume_command, write_best
+
+    stop = result.stop
+    best = best_of(result.trials, spec.objective.mode)
+    try:
+        write_best(spec, folder, result.trials)
+    except OSError as error:
+        say(console, f"{folder.best}: cannot be written ({error.strerror})")
     print_summary(console, spec, folder, result.trials)
-    if result.interrupted:
-        console.print("interrupted: the trials that had ended are kept, the others are not")
-        return EXIT_INTERRUPTED
-    return 0 if best_of(result.trials, objective.mode) else EXIT_NONE_COMPLETED
+    if stop is not None:
+        say(console, f"\nthe sweep ended before all of its {spec.trials} trials: {stop.reason}")
+        say(console, f"to go on: {resume_command(spec, folder)}")
+        if stop.exit_code:
+            return stop.exit_code
+    return 0 if best else EXIT_NONE_COMPLETED
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+def confirm_best(
+    spec: SweepSpec,
+    folder: SweepFolder,
+    result: SweepResult,
+    machine: Machine,
+    tracker: Tracker,
+    console: Console,
+    train: Train | None,
+) -> int:
+    """Confirm the best of the search and print what came of it; returns the exit code."""
+    from sweeps.confirm import confirm
+    from sweeps.confirm_words import print_confirmation
+    from sweeps.summary import resume_command
+
+    say(console, f"\n{plan_of_confirmation(spec)}")
+    done = confirm(spec, folder, result.trials, machine, tracker, console, train)
+    if done.confirmation is not None:
+        print_confirmation(console, done.confirmation)
+        return 0 if done.confirmation.winner is not None else EXIT_NONE_COMPLETED
+    assert done.stop is not None
+    say(console, f"\nthe confirmation ended before all of its runs: {done.stop.reason}")
+    say(console, f"to go on: {resume_command(spec, folder)}")
+    return done.stop.exit_code
+
+
+def plan_of_confirmation(spec: SweepSpec) -> str:
+    """What is run after the search, in words."""
+    assert spec.confirm is not None
+    top, seeds, bases = spec.confirm.top_k, spec.confirm.seeds, len(spec.baselines)
+    ablation = "; then the winner with each setting set back" if spec.ablate else ""
+    return (
+        f"confirmation: the {top} best and {bases} baselines over {seeds} fresh seeds on the test split, "
+        f"at most {(top + bases) * seeds} runs{ablation}"
+    )
+
+
+def say(console: Console, text: str) -> None:
+    """One line as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> int:
+    """Command line; returns the exit code. `train` stands in for the trainer."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = parse(sys.argv[1:] if arguments is None else arguments)
     console = Console(file=sys.stdout)  # this very stream: Ray's words are led elsewhere
@@ -169,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = load(options)
         if options.check:
             return check(spec, console)
-        return run(spec, options.name is not None, console)
+        return run(spec, options, console, train)
     except (SweepError, FsdetError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)

@@ -1,90 +1,30 @@
-"""A searched parameter: what the YAML says of it, and the Optuna distribution that it becomes.
+"""A parameter's values: the Optuna distribution that it becomes, and what it holds.
 
 Whether a range is of whole or real numbers is not said in the YAML: the type of the trainer's
-setting decides.
+setting decides. Which parameters apply to a trial is told by `sweeps.conditions`.
 """
 
 from __future__ import annotations
 
+from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeAlias, get_args
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError
 
 from fsdet.config import TrainConfig
+from sweeps.parameter import Parameter
 
-Value: TypeAlias = bool | int | float | str | None
 Kind: TypeAlias = Literal["float", "int", "choice"]
-
-
-class Part(BaseModel):
-    """Base of all parts of a sweep's description: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
-class Parameter(Part):
-    """Either a range (`low`, `high`, `log`, `step`) or a list of `choices`."""
-
-    low: float | None = None
-    """Lower end, included."""
-    high: float | None = None
-    """Upper end, included."""
-    log: bool = False
-    """Search the logarithm; for values that span orders of magnitude."""
-    step: float | None = Field(default=None, gt=0)
-    """Distance between neighbouring values; None for any real number, 1 for whole ones."""
-    choices: tuple[Value, ...] | None = None
-    """Values without an order."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Parameter:
-        if self.choices is not None:
-            _check_choices(self)
-        else:
-            _check_range(self)
-        return self
-
-    @property
-    def ends(self) -> tuple[Value, ...]:
-        """Both ends of a range, or every choice: the values that must be legal for all to be."""
-        return self.choices if self.choices is not None else (self.low, self.high)
-
-
-def _check_choices(parameter: Parameter) -> None:
-    if parameter.log or any(v is not None for v in (parameter.low, parameter.high, parameter.step)):
-        raise ValueError("give either choices or a range (low, high), not both")
-    choices = parameter.choices or ()
-    if not choices:
-        raise ValueError("choices must not be empty; list at least one value")
-    if len({(type(c), c) for c in choices}) < len(choices):
-        raise ValueError(f"choices must differ, but got {list(choices)}; remove the doubles")
-
-
-def _check_range(parameter: Parameter) -> None:
-    low, high = parameter.low, parameter.high
-    if low is None or high is None:
-        raise ValueError("needs low and high, as in {low: 0.1, high: 10}, or choices: [...]")
-    if not low < high:
-        raise ValueError(f"low < high must hold, but got low {low:g}, high {high:g}; swap them")
-    if parameter.log and low <= 0:
-        raise ValueError(f"log: true needs low > 0, but got low {low:g}; raise low or drop log")
-    if parameter.log and parameter.step is not None:
-        raise ValueError("log and step exclude each other; drop one of them")
-    if parameter.step is not None and parameter.step > high - low:
-        raise ValueError(
-            f"step must not exceed high - low = {high - low:g}, but got {parameter.step:g}; "
-            "lower it"
-        )
 
 
 def kind_of(key: str) -> Kind:
@@ -98,16 +38,21 @@ def kind_of(key: str) -> Kind:
 
 def read_value(key: str, value: Any) -> Any:
     """`value` as the trainer reads it (`1e-3` is text to YAML); unchanged if it cannot."""
-    annotation: Any = TrainConfig.model_fields[key].annotation
     try:
-        read = TypeAdapter(annotation).validate_python(value)
+        read = _adapter(key).validate_python(value)
     except ValidationError:
         return value
     return str(read) if isinstance(read, Path) else read
 
 
+@cache
+def _adapter(key: str) -> TypeAdapter[Any]:
+    annotation: Any = TrainConfig.model_fields[key].annotation
+    return TypeAdapter(annotation)
+
+
 def to_distribution(key: str, parameter: Parameter) -> BaseDistribution:
-    """The Optuna distribution of one parameter.
+    """The Optuna distribution of one parameter that is not tied.
 
     Raises:
         ValueError: a range for a setting that is not a number, or fractions for a whole one.
@@ -131,6 +76,19 @@ def to_distribution(key: str, parameter: Parameter) -> BaseDistribution:
     return IntDistribution(low, high, log=parameter.log, step=step)
 
 
+def suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Any:
+    """Let `trial` suggest a value of one parameter."""
+    match distribution:
+        case CategoricalDistribution():
+            return trial.suggest_categorical(key, distribution.choices)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(key, low, high, log=log, step=step)
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_float(key, low, high, log=log, step=step)
+        case _:
+            raise TypeError(f"{key}: {distribution} cannot be suggested")
+
+
 def contains(distribution: BaseDistribution, value: Any) -> bool:
     """Whether `value` can be suggested."""
     if isinstance(distribution, CategoricalDistribution):
@@ -138,11 +96,57 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return distribution.low <= value <= distribution.high
+    if not distribution.low <= value <= distribution.high:
+        return False
+    if distribution.step is None:
+        return True
+    steps = (value - distribution.low) / distribution.step
+    return abs(steps - round(steps)) < 1e-8
+
+
+def grid_of(distribution: BaseDistribution) -> list[Any] | None:
+    """All values that can be suggested, in order; None if they cannot be counted."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.step is None:
+        return None
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    low, high, step = (
+        Decimal(str(number)) for number in (distribution.low, distribution.high, distribution.step)
+    )
+    return [float(low + step * i) for i in range(int((high - low) / step) + 1)]
+
+
+def probes_of(distribution: BaseDistribution) -> list[Any]:
+    """The values that must be legal for all to be.
+
+    Every choice, or the ends of a range; of a range of whole numbers the second one too, since the
+    trainer may want multiples.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    second = (
+        [distribution.low + distribution.step] if isinstance(distribution, IntDistribution) else []
+    )
+    return list(dict.fromkeys([distribution.low, *second, distribution.high]))
 
 
 def describe(parameter: Parameter) -> str:
     """One parameter in words, for tables."""
+    when = " and ".join(
+        f"{key} is {' or '.join(str(value) for value in values)}"
+        for key, values in parameter.conditions.items()
+    )
+    return _describe_values(parameter) + (f", when {when}" if when else "")
+
+
+def _describe_values(parameter: Parameter) -> str:
+    if parameter.tie is not None:
+        factor = "" if parameter.times is None else f"{parameter.times:g} times "
+        return f"{factor}{parameter.tie}"
     if parameter.choices is not None:
         return "one of " + ", ".join(str(choice) for choice in parameter.choices)
     scale = ", log" if parameter.log else ""

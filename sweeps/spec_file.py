@@ -1,4 +1,4 @@
-"""A sweep's YAML file: found, read, overridden, and its relative paths made absolute.
+"""A sweep's YAML file: found, read and overridden.
 
 Every complaint names the file and the line.
 """
@@ -7,25 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from fsdet.config import TrainConfig
 from fsdet.errors import nearest
+from sweeps.complaints import Lines, complaints
 from sweeps.errors import SweepError
-from sweeps.space import Parameter
+from sweeps.paths import resolve_paths
+from sweeps.rules import mistakes
+from sweeps.rules_search import size_of_grid
 from sweeps.spec import SweepSpec
 
 FOLDER = "search_spaces"
 """Where a bare file name is looked for when the working directory does not have it."""
 
-PATHS = tuple(k for k, f in TrainConfig.model_fields.items() if Path in get_args(f.annotation))
-"""Settings that name a file or folder to read."""
 
-
-def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, dict[str, int]]:
+def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, Lines]:
     """Read a sweep.
 
     Args:
@@ -39,9 +39,10 @@ def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, dict
         SweepError: the file or what stands in it cannot be used.
     """
     path = find_file(name)
-    values, lines = read(path)
+    values, found = read(path)
+    lines: Lines = dict(found)
     for override in overrides:
-        apply_override(values, override)
+        lines[apply_override(values, override)] = None
     odd = next((key for key in values if not isinstance(key, str)), None)
     if odd is not None:
         raise SweepError(
@@ -51,7 +52,15 @@ def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, dict
         spec = SweepSpec(**values)
     except ValidationError as error:
         raise SweepError(complaints(error, path, lines)) from None
-    return resolve_paths(spec, path, lines).with_source(str(path)), lines
+    spec = resolve_paths(spec, path, lines)
+    return count_grid(spec).with_source(str(path)), lines
+
+
+def count_grid(spec: SweepSpec) -> SweepSpec:
+    """A grid whose `trials` are left out has as many as it has configurations."""
+    if spec.sampler.name != "grid" or "trials" in spec.model_fields_set or any(mistakes(spec)):
+        return spec
+    return spec.model_copy(update={"trials": size_of_grid(spec)})
 
 
 def find_file(name: str) -> Path:
@@ -118,8 +127,11 @@ def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]
         yield from _keys(value, f"{name}.")
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> str:
     """Set `key=value` in `values`; a bare setting of the trainer goes under `fixed`.
+
+    Returns:
+        the dotted key that was set.
 
     Raises:
         SweepError: not of that form, or the key leads through something that is not a mapping.
@@ -144,76 +156,4 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SweepError(f"--set {key}: '{text}' is not a YAML value ({error})") from None
-
-
-def place(path: Path | str, key: str, lines: dict[str, int]) -> str:
-    """`file:line: key`, with the line of the nearest parent that the file has."""
-    parts = key.split(".")
-    for end in range(len(parts), 0, -1):
-        line = lines.get(".".join(parts[:end]))
-        if line is not None:
-            return f"{path}:{line}: {key}"
-    return f"{path}: {key}"
-
-
-def complaints(error: ValidationError, path: Path, lines: dict[str, int]) -> str:
-    """All of pydantic's complaints, one a line: file, line, key, rule, value, cure."""
-    out = []
-    for problem in error.errors():
-        loc = [str(part) for part in problem["loc"]]
-        where = place(path, ".".join(loc), lines)
-        match problem["type"]:
-            case "extra_forbidden":
-                names = _known_keys(loc[:-1])
-                cure = nearest(loc[-1], names) or f"; known are {', '.join(names)}"
-                out.append(f"{where}: unknown key '{loc[-1]}'{cure}")
-            case "missing":
-                out.append(f"{where}: is required; add it")
-            case "value_error":
-                out.append(f"{where}: {problem['ctx']['error']}")
-            case "literal_error":
-                expected = problem["ctx"]["expected"]
-                close = nearest(str(problem["input"]), expected.replace("'", "").split(" or "))
-                out.append(f"{where}: must be {expected}, but got {problem['input']!r}{close}")
-            case _:
-                rule = problem["msg"][0].lower() + problem["msg"][1:]
-                out.append(f"{where}: {rule}, but got {problem['input']!r}")
-    return "\n".join(dict.fromkeys(out))
-
-
-def _known_keys(parents: list[str]) -> list[str]:
-    """Keys that may stand below `parents`."""
-    if not parents:
-        return list(SweepSpec.model_fields)
-    if parents[0] == "space":
-        return list(Parameter.model_fields)
-    annotation = SweepSpec.model_fields[parents[0]].annotation
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return list(annotation.model_fields)
-    return []
-
-
-def resolve_paths(spec: SweepSpec, path: Path, lines: dict[str, int]) -> SweepSpec:
-    """Make the files named in `fixed` absolute: trials run in other folders.
-
-    Looked for in the working directory, then in the parent of the YAML's folder, then beside
-    `sweeps`.
-
-    Raises:
-        SweepError: a file is in none of them.
-    """
-    roots = [Path.cwd(), path.resolve().parent.parent, Path(__file__).resolve().parent.parent]
-    fixed = dict(spec.fixed)
-    for key in PATHS:
-        if not isinstance(fixed.get(key), str) or key in ("checkpoint_dir", "cache_dir"):
-            continue
-        places = list(dict.fromkeys(root / Path(fixed[key]).expanduser() for root in roots))
-        found = next((p.resolve() for p in places if p.exists()), None)
-        if found is None:
-            looked = " and ".join(str(p) for p in places)
-            raise SweepError(
-                f"{place(path, f'fixed.{key}', lines)}: no such file or folder: {fixed[key]} "
-                f"(looked for {looked}); correct the path"
-            )
-        fixed[key] = str(found)
-    return spec.model_copy(update={"fixed": fixed})
+    return key

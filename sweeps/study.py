@@ -1,20 +1,28 @@
-"""The Optuna study of a sweep: opened on disk, and read back as plain records."""
+"""The Optuna study of a sweep: opened on disk, and read back as plain records.
+
+The study is the truth about a sweep: what was suggested and how it ended is appended to one file
+before anything else is told. A trial that was interrupted stays RUNNING in it, so that it can go
+on under its own number; its user attribute `state` says what it is.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import SweepError
+from sweeps.folder import LOCK
 from sweeps.spec import SweepSpec
 from sweeps.states import State
 
@@ -24,6 +32,10 @@ STUDY_NAME = "sweep"
 """Each sweep has a store of its own, so one name does for all."""
 CONSTRAINT = "explosion"
 """Constraint of every trial: above 0 means that it exploded."""
+WARM_START = "warm_start"
+"""Attribute of a trial that was taken over from the sweep of that name."""
+CURVE = "curve"
+"""Attribute with the values by epoch where Optuna has no place for them: with two objectives."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,10 @@ class TrialRecord:
     reason: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics of the last evaluation."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """Seconds of a step and bytes of memory."""
+    seconds: float = 0.0
+    """Wall time, all sessions together."""
 
     @property
     def label(self) -> str:
@@ -56,41 +72,106 @@ def build_storage(path: Path) -> BaseStorage:
 
 
 def create_study(path: Path, spec: SweepSpec, sampler: BaseSampler) -> optuna.Study:
-    """A new study with the baselines waiting to be tried first."""
+    """The study in `path`, made where it is not there, with the baselines waiting to be tried first."""
     study = optuna.create_study(
         storage=build_storage(path),
         sampler=sampler,
         study_name=STUDY_NAME,
-        direction="maximize" if spec.objective.mode == "max" else "minimize",
+        directions=["maximize" if o.mode == "max" else "minimize" for o in spec.objectives],
+        load_if_exists=True,
     )
+    # a driver that is killed just here leaves some out
+    there = {t.user_attrs.get("baseline") for t in study.get_trials(deepcopy=False)}
     for name, parameters in spec.baseline_parameters().items():
-        study.enqueue_trial(parameters, user_attrs={"baseline": name})
+        if name not in there:
+            study.enqueue_trial(parameters, user_attrs={"baseline": name})
     return study
 
 
+def mend(path: Path) -> None:
+    """Make a store whole that a process left in the middle of a write. Only with the sweep's lock.
+
+    A line that was cut off is removed, with it the lock that Optuna would wait for.
+    """
+    path.with_name(path.name + ".lock").unlink(missing_ok=True)
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)
+
+
+class Keeper:
+    """Holds a study's file open, so that its content outlives its deletion."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")
+
+    def check(self) -> None:
+        """Raise if the file is not in its place any more; write it back if that was empty.
+
+        Raises:
+            OSError: it was deleted or replaced. Optuna would lose all that comes.
+        """
+        try:
+            if self._path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
+                return
+        except FileNotFoundError:
+            self._file.seek(0)
+            self._path.write_bytes(self._file.read())
+            self._file = self._path.open("rb")
+            raise OSError("it was deleted, and is written back") from None
+        raise OSError("another file has taken its place")
+
+
 def read_trials(path: Path) -> list[TrialRecord]:
-    """All trials in the store, by number.
+    """All trials in the store, by number. What runs in no living process is interrupted.
 
     Raises:
         SweepError: there is no study in `path`.
     """
     if not path.is_file():
         raise SweepError(f"{path}: no study there; the sweep ended before its first trial")
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(path))
-    return to_records(study.get_trials(deepcopy=False))
+    try:
+        study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(path))
+    except KeyError:
+        raise SweepError(f"{path}: the study is empty; the sweep ended before it began") from None
+    return to_records(study.get_trials(deepcopy=False), alive=is_locked(path.parent))
 
 
-def to_records(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
-    """Optuna's trials as records; those that never began are left out."""
-    waiting = optuna.trial.TrialState.WAITING
-    return [_to_record(trial) for trial in trials if trial.state != waiting]
+def is_locked(folder: Path) -> bool:
+    """Whether a living process runs the sweep in `folder`."""
+    lock = FileLock(folder / LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that may only be read: nobody here runs it
+        return False
 
 
-def _to_record(trial: FrozenTrial) -> TrialRecord:
+def to_records(trials: Iterable[FrozenTrial], alive: bool = True) -> list[TrialRecord]:
+    """Optuna's trials as records; those that never began or were taken over are left out.
+
+    Args:
+        trials: of one study.
+        alive: whether the sweep runs; if not, none of its trials does.
+    """
+    own = (t for t in trials if t.state != TrialState.WAITING and WARM_START not in t.user_attrs)
+    return [_to_record(trial, alive) for trial in own]
+
+
+def _to_record(trial: FrozenTrial, alive: bool) -> TrialRecord:
     attrs = trial.user_attrs
+    state = State(attrs.get("state", State.RUNNING))
+    if state is State.RUNNING and not alive:
+        state = State.INTERRUPTED
     return TrialRecord(
         number=trial.number,
-        state=State(attrs.get("state", State.RUNNING)),
+        state=state,
         parameters=dict(trial.params),
         value=attrs.get("best"),
         standard_error=attrs.get("standard_error"),
@@ -98,7 +179,51 @@ def _to_record(trial: FrozenTrial) -> TrialRecord:
         baseline=attrs.get("baseline"),
         reason=attrs.get("reason", ""),
         metrics=attrs.get("metrics", {}),
+        costs=attrs.get("costs", {}),
+        seconds=attrs.get("seconds", 0.0),
     )
+
+
+def curve_of(trial: FrozenTrial) -> dict[int, float]:
+    """Epoch -> value of the objective, as the scheduler saw it."""
+    if trial.intermediate_values:
+        return dict(trial.intermediate_values)
+    return {int(epoch): value for epoch, value in trial.user_attrs.get(CURVE, {}).items()}
+
+
+def warm_up(study: optuna.Study, spec: SweepSpec, name: str, earlier: Path) -> int:
+    """Add what the sweep `name` learnt within the space of `spec`; returns the number of its trials.
+
+    Completed and exploded trials are taken, once. They count neither as trials nor in the budget.
+
+    Raises:
+        SweepError: there is no study in `earlier`.
+    """
+    if not earlier.is_file():
+        raise SweepError(f"{spec.source}: warm_start: {name} has no study in {earlier}")
+    there = [t for t in study.get_trials(deepcopy=False) if WARM_START in t.user_attrs]
+    if there:
+        return len(there)
+    source = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(earlier))
+    learnt = (State.COMPLETED, State.INFEASIBLE)
+    wide = len(spec.objectives)
+    kept = [
+        trial
+        for trial in source.get_trials()
+        if trial.user_attrs.get("state") in learnt
+        and trial.state.is_finished()
+        and spec.accepts(trial.params)
+        and (trial.state != TrialState.COMPLETE or len(trial.values) == wide)
+    ]
+    distributions = spec.distributions()
+    for trial in kept:
+        trial.distributions = {key: distributions[key] for key in trial.params}
+        trial.user_attrs = {**trial.user_attrs, WARM_START: name, "baseline": None}
+        if spec.sampler.tells_complete and trial.state == TrialState.PRUNED:
+            values = list(trial.intermediate_values.values())
+            trial.state, trial.values = TrialState.COMPLETE, values[-1:] or [0.0]
+    study.add_trials(kept)
+    return len(kept)
 
 
 def best_of(trials: Sequence[TrialRecord], mode: str) -> TrialRecord | None:

@@ -120,6 +120,13 @@ def commands(folder: SweepFolder) -> list[tuple[str, str]]:
     ]
 
 
+def resume_command(spec: SweepSpec, folder: SweepFolder) -> str:
+    """What to type to go on with the sweep."""
+    file = os.path.relpath(spec.source)
+    file = spec.source if file.startswith("..") else file
+    return f"{this_python()} -m sweeps.run {file} --resume --name {folder.name}"
+
+
 def this_python() -> str:
     """The interpreter as the user must type it: a venv need not be active."""
     if shutil.which("python") == sys.executable:

@@ -3,6 +3,8 @@
 One writer, in the driver: trials write nothing. Its calls are queued and made by one thread in
 batches, so that a slow server never holds up a trial. What goes wrong while writing is told once,
 as a warning, and never ends the sweep; a store that cannot be opened at the start does.
+
+A run of an earlier session is found by its tags and goes on; what it holds is not written twice.
 """
 
 from __future__ import annotations
@@ -14,11 +16,14 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from sweeps.errors import SweepError
 from sweeps.spec import TrackingSpec
@@ -38,6 +43,8 @@ METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100
 """Limits of MLflow's `log_batch`."""
 VALUE_LENGTH = 5000
 """Longest text kept of a tag or a parameter, characters; MLflow's own limit is 6000 or more."""
+ATTEMPTS = 5
+"""Times that a write is tried while the store is locked."""
 STATUS = {
     State.COMPLETED: "FINISHED",
     State.PRUNED: "FINISHED",
@@ -54,9 +61,17 @@ def tracking_uri(spec: TrackingSpec) -> str:
     return uri or f"sqlite:///{(Path.cwd() / 'mlruns' / 'mlflow.db').resolve()}"
 
 
-def without_password(uri: str) -> str:
-    """`uri` fit for a message."""
-    return re.sub(r"//[^/@]*@", "//…@", uri)
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+"""Variables that MLflow reads and that nobody may see."""
+
+
+def without_password(text: str) -> str:
+    """`text` fit for a message: without what stands before the @ of a URL, tokens and passwords."""
+    text = re.sub(r"//[^\s@]*@", "//…@", text)
+    text = re.sub(r"(?i)\b(password|passwd|token|secret|api_?key)=[^&\s'\"]+", r"\1=…", text)
+    for secret in filter(None, map(os.environ.get, SECRETS)):
+        text = text.replace(secret, "…")
+    return text
 
 
 def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
@@ -72,11 +87,14 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
         folder.mkdir(parents=True, exist_ok=True)
         location = (folder / "artifacts" / name).as_uri()
     try:
-        client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            return client, str(found.experiment_id)
-        return client, str(client.create_experiment(name, artifact_location=location))
+        with alone(database):
+            if database is not None and not Path(database).exists():
+                make_database(Path(database))
+            client = MlflowClient(tracking_uri=uri)
+            found = client.get_experiment_by_name(name)
+            if found is not None:
+                return client, str(found.experiment_id)
+            return client, str(client.create_experiment(name, artifact_location=location))
     except Exception as error:  # MLflow lets errors of its database and HTTP layers through
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SweepError(
@@ -85,10 +103,53 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
         ) from None
 
 
+@contextmanager
+def alone(database: str | None) -> Iterator[None]:
+    """Keep other sweeps out while an SQLite store is made: it does not survive two makers."""
+    if database is None:
+        yield
+        return
+    with FileLock(f"{database}.lock", timeout=120):
+        yield
+
+
+def make_database(path: Path) -> None:
+    """Make an SQLite store in one move: MLflow cannot mend one whose making was cut off."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+    part.replace(path)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run that the store holds."""
+
+    run_id: str
+    running: bool
+
+
+@dataclass
+class OpenRun:
+    """What the writer knows of a run."""
+
+    run_id: str
+    goes_on: bool = False
+    """Whether an earlier session has written to it."""
+    last_step: int = 0
+    """Step of the newest value of the history."""
+    last_evaluation: int = -1
+    """Step of the newest evaluation."""
+    broken: int = 0
+    """Gradient norms that were not finite."""
+    stored: dict[str, int] = field(default_factory=dict)
+    """Metric -> its last step in the store; of a run that goes on."""
+
+
 class Tracker:
     """Writes runs of one experiment, in the order of the calls, from a thread of its own.
 
-    Every method but `close` returns at once.
+    Every method but `close`, `flush` and `stored_runs` returns at once.
 
     Raises:
         SweepError: at construction, if the store cannot be opened.
@@ -97,13 +158,33 @@ class Tracker:
     def __init__(self, uri: str, experiment: str) -> None:
         self.uri = uri
         self._client, self._experiment_id = open_experiment(uri, experiment)
-        self._runs: dict[str, str] = {}
-        self._last_step: dict[str, int] = {}
-        self._broken: dict[str, int] = {}
+        self._runs: dict[str, OpenRun] = {}
         self._failures = 0
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="tracking", daemon=True)
         self._thread.start()
+
+    @property
+    def public_uri(self) -> str | None:
+        """The store, for a file that anyone may read; None if its address holds a secret."""
+        return self.uri if without_password(self.uri) == self.uri else None
+
+    def stored_runs(self, sweep_id: str) -> dict[str, StoredRun]:
+        """Trial's number, or the empty string for the parent -> run, of an earlier session."""
+        found: dict[str, StoredRun] = {}
+        token: str | None = None
+        while token is None or token:
+            page = self._client.search_runs(
+                [self._experiment_id],
+                f"tags.`sweep.id` = '{sweep_id}'",
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            for run in page:
+                key = run.data.tags.get("sweep.trial", "")
+                found[key] = StoredRun(run.info.run_id, run.info.status == "RUNNING")
+            token = page.token or ""
+        return found
 
     def start(
         self,
@@ -112,8 +193,9 @@ class Tracker:
         parameters: Mapping[str, Any],
         tags: Mapping[str, Any],
         parent: str | None = None,
+        run_id: str | None = None,
     ) -> None:
-        """Begin a run.
+        """Begin a run, or go on with one.
 
         Args:
             key: by which later calls name it.
@@ -121,45 +203,77 @@ class Tracker:
             parameters: of the run.
             tags: of the run.
             parent: key of the run that this one belongs to.
+            run_id: of the run to go on with.
         """
         started = now()
+        texts = {k: str(v)[:VALUE_LENGTH] for k, v in tags.items() if v is not None}
 
         def write() -> None:
-            all_tags = {k: str(v)[:VALUE_LENGTH] for k, v in tags.items() if v is not None}
-            if parent is not None:
-                all_tags["mlflow.parentRunId"] = self._runs[parent]
-            run = self._client.create_run(
-                self._experiment_id, start_time=started, tags=all_tags, run_name=name
-            )
-            self._runs[key] = run.info.run_id
-            for part in batches(to_params(parameters), PARAMS_PER_CALL):
-                self._client.log_batch(run.info.run_id, params=part)
+            above = {} if parent is None else {"mlflow.parentRunId": self._runs[parent].run_id}
+            if run_id is None:
+                run = self._client.create_run(
+                    self._experiment_id, start_time=started, tags=texts | above, run_name=name
+                )
+                self._runs[key] = OpenRun(run.info.run_id)
+                known: set[str] = set()
+            else:
+                known = self._reopen(key, run_id, texts | above)
+            params = [param for param in to_params(parameters) if param.key not in known]
+            for part in batches(params, PARAMS_PER_CALL):
+                self._client.log_batch(self._runs[key].run_id, params=part)
+
+        self._queue.put(write)
+
+    def _reopen(self, key: str, run_id: str, tags: Mapping[str, str]) -> set[str]:
+        """Go on with a run; returns the names of the parameters that it has."""
+        stored = self._client.get_run(run_id).data
+        self._client.update_run(run_id, status="RUNNING")
+        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        if "reason" in stored.tags:
+            self._client.delete_tag(run_id, "reason")
+        broken = int(stored.metrics.get("grad/nonfinite", 0))
+        self._runs[key] = OpenRun(run_id, goes_on=True, broken=broken)
+        return set(stored.params)
+
+    def adopt(self, key: str, run_id: str) -> None:
+        """Let `key` name a run of an earlier session, as it is."""
+
+        def write() -> None:
+            self._runs[key] = OpenRun(run_id, goes_on=True)
 
         self._queue.put(write)
 
     def log(self, key: str, report: Mapping[str, Any]) -> None:
         """Write the metrics of a report and every step since the last one.
 
-        Steps that were written before, by a worker that was lost, are left out. A value that is
-        not finite is left out too, since no store and no chart can hold it; `grad/nonfinite`
-        counts such norms.
+        What was written before, by a worker that was lost or in an earlier session, is left out.
+        A value that is not finite is left out too, since no store and no chart can hold it;
+        `grad/nonfinite` counts such norms.
         """
         when = now()
 
         def write() -> None:
-            last = self._last_step.get(key, 0)
-            metrics = evaluation_metrics(report, when)
-            history, broken = step_metrics(report.get("history") or {}, last, when)
-            if broken:
-                self._broken[key] = self._broken.get(key, 0) + broken
-                metrics.append(
-                    Metric("grad/nonfinite", self._broken[key], when, int(report["step"]))
-                )
-            self._last_step[key] = max(last, int(report["step"]))
-            for part in batches(history + metrics, METRICS_PER_CALL):
-                self._client.log_batch(self._runs[key], metrics=part)
+            run, step = self._runs[key], int(report["step"])
+            metrics = evaluation_metrics(report, when) if step > run.last_evaluation else []
+            history, broken = step_metrics(report.get("history") or {}, run.last_step, when)
+            metrics = self._without_stored(run, history + metrics)
+            if broken and (metrics or not run.goes_on):
+                run.broken += broken
+                metrics.append(Metric("grad/nonfinite", run.broken, when, step))
+            for part in batches(metrics, METRICS_PER_CALL):
+                self._client.log_batch(run.run_id, metrics=part)
+            run.last_step = max(run.last_step, step)
+            run.last_evaluation = max(run.last_evaluation, step if report.get("metrics") else -1)
 
         self._queue.put(write)
+
+    def _without_stored(self, run: OpenRun, metrics: list[Metric]) -> list[Metric]:
+        if not run.goes_on:
+            return metrics
+        for key in {metric.key for metric in metrics} - set(run.stored):
+            history = self._client.get_metric_history(run.run_id, key)
+            run.stored[key] = max((metric.step for metric in history), default=-1)
+        return [metric for metric in metrics if metric.step > run.stored[metric.key]]
 
     def end(
         self,
@@ -172,8 +286,8 @@ class Tracker:
         when = now()
 
         def write() -> None:
-            run_id = self._runs[key]
-            tags = {"state": str(outcome.state), "reason": outcome.reason}
+            run_id = self._runs[key].run_id
+            tags = {"state": str(outcome.state), "reason": without_password(outcome.reason)}
             self._client.log_batch(
                 run_id,
                 metrics=[Metric(k, v, when, 0) for k, v in (metrics or {}).items()],
@@ -190,19 +304,31 @@ class Tracker:
 
     def run_id(self, key: str) -> str | None:
         """MLflow's id of a run; None while it is not written."""
-        return self._runs.get(key)
+        run = self._runs.get(key)
+        return None if run is None else run.run_id
 
-    def close(self) -> None:
-        """Write what is queued, then stop."""
+    def flush(self, seconds: float = 30) -> None:
+        """Wait until what is queued is written, but not for longer than `seconds`."""
+        done = threading.Event()
+        self._queue.put(done.set)
+        done.wait(seconds)
+
+    def close(self, seconds: float | None = None) -> None:
+        """Write what is queued, then stop; give up after `seconds`, if that is not None."""
         self._queue.put(None)
-        self._thread.join()
-        if self._failures > 1:
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            log.warning(
+                "tracking: %s: does not answer; MLflow lacks the last writes, `--resume` adds them",
+                without_password(self.uri),
+            )
+        elif self._failures > 1:
             log.warning("tracking: %d writes failed in all", self._failures)
 
     def _write(self) -> None:
         while (write := self._queue.get()) is not None:
             try:
-                write()
+                self._attempt(write)
             except Exception as error:  # whatever it is, the sweep goes on
                 self._failures += 1
                 if self._failures == 1:
@@ -212,6 +338,19 @@ class Tracker:
                         without_password(self.uri),
                         without_password(f"{type(error).__name__}: {error}"),
                     )
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Call `write` until another process has let go of an SQLite store. Repeating is harmless."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                write()
+            except Exception as error:
+                if self._failures or "locked" not in str(error):
+                    raise
+                time.sleep(1)
+            else:
+                return
+        write()
 
 
 def now() -> int:
@@ -234,7 +373,9 @@ def to_params(parameters: Mapping[str, Any]) -> list[Param]:
 
 def evaluation_metrics(report: Mapping[str, Any], when: int) -> list[Metric]:
     """The metrics of one report, at its step."""
-    values = {**report.get("metrics", {}), "epoch": report.get("epoch", 0)}
+    values = {**report.get("metrics", {}), **report.get("costs", {})}
+    if "epoch" in report:
+        values["epoch"] = report["epoch"]
     if "peak_norm" in report:
         values["grad/peak_norm"] = report["peak_norm"]
     step = int(report["step"])

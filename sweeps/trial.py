@@ -3,6 +3,9 @@
 The only file that calls the trainer. A report holds what the driver needs for its three
 listeners: the scheduler (`objective`, `epoch`), the sampler (`phase`, `violation`, `best…`) and
 the tracker (`metrics`, `history`). Trials write nothing but the files in their own folder.
+
+A trial that goes on, in another worker or another session, repeats the report of the epoch at
+whose end its checkpoint was saved: its listener may not have heard it. Listeners take it once.
 """
 
 from __future__ import annotations
@@ -14,12 +17,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
 from fsdet.config import TrainConfig
 from fsdet.engine.report import Report, Result
 from fsdet.errors import FsdetError
+from sweeps.causes import cause_of
+from sweeps.checkpoints import load_best, newest_checkpoint, remove_halves, save_best
 from sweeps.spec import Objective, SweepSpec
+from sweeps.watchdog import Watchdog, stall_reason, stalled, watchdog
+from sweeps.worker import Costs, leaks
 
 log = logging.getLogger(__name__)
+
+LOCK = ".lock"
+"""Held in a trial's folder by the worker that trains there."""
+PATIENCE = 60
+"""Seconds to wait for it: the workers of a killed driver live on for some."""
+SPOILED = "spoiled"
+"""Key in a trial's report: its worker must not run another trial."""
 
 
 class Train(Protocol):
@@ -75,32 +91,56 @@ def run_trial(
         train: the trainer.
     """
     run_dir = plan.run_dir(suggestion["number"])
-    reporter = Reporter(plan.spec.objective, send)
+    reporter = Reporter(plan.spec.objective, send, run_dir)
     try:
         config = plan.spec.config(suggestion["parameters"], run_dir)
-        (train or default_train())(config, reporter, newest_checkpoint(run_dir))
-        if reporter.phase not in ("final", "exploded"):
-            reporter.fail("the trainer ended without a final report")
+        minutes = plan.spec.stall_minutes
+        with watchdog(run_dir, minutes) as dog, FileLock(run_dir / LOCK, timeout=PATIENCE):
+            if stalled(run_dir):
+                reporter.fail(stall_reason(run_dir, minutes))
+                return
+            _train(config, reporter, dog, train or default_train())
+    except Timeout:
+        reporter.fail(f"another process trains in {run_dir}; stop it, then resume the sweep")
     except Exception as error:
         log.exception("trial %d", suggestion["number"])
         told = isinstance(error, NoObjectiveError | FsdetError)
-        reporter.fail(str(error) if told else f"{type(error).__name__}: {error}")
+        reporter.fail(str(error) if told else cause_of(error))
 
 
-def newest_checkpoint(run_dir: Path) -> Path | None:
-    """Checkpoint that a trial whose worker was lost goes on from; None at its first start."""
-    return max(run_dir.glob("stage*_epoch*.pt"), default=None, key=lambda p: p.name)
+def _train(config: TrainConfig, reporter: Reporter, dog: Watchdog, train: Train) -> None:
+    remove_halves(config.checkpoint_dir)
+    checkpoint = newest_checkpoint(config.checkpoint_dir)
+    reporter.begin(dog, checkpoint is not None)
+    dog.heard()
+    train(config, reporter, checkpoint)
+    if reporter.phase not in ("final", "exploded"):
+        reporter.fail("the trainer ended without a final report")
 
 
 class Reporter:
-    """Turns the trainer's reports into plain dicts and keeps the best value of the objective."""
+    """Turns the trainer's reports into plain dicts and keeps the best value of the objective.
 
-    def __init__(self, objective: Objective, send: Callable[[dict[str, Any]], None]) -> None:
+    Of equal values the earlier one is the best. A report without a finite value of the objective
+    fails the trial, unless it tells of an explosion.
+    """
+
+    def __init__(
+        self, objective: Objective, send: Callable[[dict[str, Any]], None], run_dir: Path
+    ) -> None:
         self._objective = objective
         self._send = send
-        self._best: dict[str, Any] = {}
+        self._run_dir = run_dir
+        self._best = load_best(run_dir)
         self._last: dict[str, Any] = {"epoch": 0, "step": 0}
+        self._dog: Watchdog | None = None
+        self._costs: Costs | None = None
+        self._leaks = False
         self.phase = ""
+
+    def begin(self, dog: Watchdog, resumed: bool) -> None:
+        """The training starts now."""
+        self._dog, self._costs, self._leaks = dog, Costs(resumed), leaks()
 
     def __call__(self, report: Report) -> None:
         """Send `report`.
@@ -108,7 +148,11 @@ class Reporter:
         Raises:
             NoObjectiveError: it holds no finite value of the objective though the run goes well.
         """
+        if self._dog is not None:
+            self._dog.heard()
         self._last = to_plain(report)
+        if self._costs is not None:
+            self._last["costs"] = self._costs.at(report.step)
         value = report.metrics.get(self._objective.metric)
         if value is not None and math.isfinite(value):
             self._keep_best(value, report)
@@ -125,11 +169,12 @@ class Reporter:
 
     def _emit(self, phase: str, more: dict[str, Any]) -> None:
         self.phase = phase
-        self._send({**self._last, **self._best, "phase": phase, **more})
+        # what an explosion or an error leaves in a process is not known: no other trial gets it
+        spoiled = {SPOILED: True} if phase in ("exploded", "failed") or self._leaks else {}
+        self._send({**self._last, **self._best, "phase": phase, **spoiled, **more})
         self._last = {key: value for key, value in self._last.items() if key != "history"}
 
     def _keep_best(self, value: float, report: Report) -> None:
-        """Keep the best value so far; of equals the earlier one."""
         sign = 1 if self._objective.mode == "max" else -1
         if self._best and sign * value <= sign * self._best["best"]:
             return
@@ -140,6 +185,7 @@ class Reporter:
             "best_epoch": report.epoch,
             "standard_error": error if finite else None,
         }
+        save_best(self._run_dir, self._best)
 
 
 def to_plain(report: Report) -> dict[str, Any]:

@@ -68,13 +68,12 @@ def sweep(spec: SweepSpec, train: Train, cpus: int = 1) -> Swept:
         spec.trials, longest_trial(spec), objective.metric, objective.mode, console
     )
     tracker = Tracker(tracking_uri(TrackingSpec()), "sweeps")
-    folder = new_folder(spec.name, asked_for=False)
+    folder = new_folder(spec.name, numbered=True)
     try:
         result = run_sweep(spec, folder, Machine(cpus, 0), tracker, display, train)
     finally:
         tracker.close()
         parent = tracker.run_id(SWEEP_RUN)
-        folder.save_record({"uri": tracker.uri, "run_id": parent})
     assert parent is not None
     return Swept(result, folder, tracker.uri, parent, printed.getvalue())
 

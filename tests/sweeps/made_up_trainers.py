@@ -5,10 +5,12 @@ The searched `lr` says what happens, so that a sweep's choices decide its trials
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,7 @@ def run_files(config: TrainConfig) -> None:
     """The files that a run leaves."""
     config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     (config.checkpoint_dir / "config.yaml").write_text(f"lr: {config.lr}\n", encoding="utf-8")
+    (config.checkpoint_dir / "pid").write_text(str(os.getpid()), encoding="ascii")
     (config.checkpoint_dir / "training_debug.log").write_text("Gradient norm\n", encoding="utf-8")
 
 
@@ -68,19 +71,24 @@ def made_up(
 
     3: explodes in its second epoch. 4: raises. 5: measures NaN. 6: the process dies.
     7: never reports. 8: explodes before its first evaluation. 9: reports once, then hangs.
+    2.5: measures infinity. 2.6: has not the memory. 2.7: finds the disk full.
     """
     assert on_report is not None
     run_files(config)
     lr = round(config.lr, 6)
     if lr == 4:
         raise RuntimeError("no such luck")
+    if lr == 2.6:
+        raise MemoryError("a lot")
+    if lr == 2.7:
+        raise OSError(errno.ENOSPC, "No space left on device")
     if lr == 6:
         os._exit(1)
     if lr == 8:
         on_report(report_of(config, 1, None, "exploded"))
     if lr in (7, 8):
         return Result({}, 0, None, None, config.checkpoint_dir)
-    value = math.nan if lr == 5 else lr
+    value = {5: math.nan, 2.5: math.inf}.get(lr, lr)
     for epoch in range(1, config.epochs + 1):
         if lr == 3 and epoch == 2:
             on_report(report_of(config, epoch, None, "exploded"))
@@ -90,3 +98,35 @@ def made_up(
         last = epoch == config.epochs
         on_report(report_of(config, epoch, value - 0.01 * epoch, "final" if last else "running"))
     return Result({"val/nAP50": value}, config.epochs * STEPS, None, None, config.checkpoint_dir)
+
+
+def noisy(
+    config: TrainConfig,
+    on_report: Callable[[Report], None] | None = None,
+    resume: Path | None = None,
+) -> Result:
+    """A run as good as `lr`, less 0.002 times `dfl_weight`, and by its seed a little better or worse.
+
+    `lr` 0.3 explodes at seed 1001, `lr` 0.2 fails there. While a file `hold` lies in the sweep's
+    folder, seed 1002 hangs.
+    """
+    assert on_report is not None
+    run_files(config)
+    (config.checkpoint_dir / "starts").open("a", encoding="ascii").write("x")
+    sweep = next(p for p in config.checkpoint_dir.parents if (p / "tracking.json").exists())
+    while config.seed == 1002 and (sweep / "hold").exists():
+        time.sleep(0.1)
+    if (round(config.lr, 6), config.seed) == (0.3, 1001):
+        on_report(report_of(config, 1, None, "exploded"))
+        return Result({}, 0, None, None, config.checkpoint_dir)
+    if (round(config.lr, 6), config.seed) == (0.2, 1001):
+        raise RuntimeError("no such luck")
+    rng = np.random.default_rng(config.seed)
+    shared = rng.normal(0, 0.02)  # what the runs at a seed have in common
+    settings = [config.seed, round(config.lr * 1000), round(config.dfl_weight * 1000)]
+    own = np.random.default_rng(settings).normal(0, 0.002)
+    value = config.lr - 0.002 * config.dfl_weight + shared + own
+    report = report_of(config, config.epochs, value, "final")
+    metrics = {f"{config.novel_split}/nAP50": value, f"{config.novel_split}/swap_gap": value / 2}
+    on_report(replace(report, metrics=metrics))
+    return Result(metrics, config.epochs * STEPS, None, None, config.checkpoint_dir)

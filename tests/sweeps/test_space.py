@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sweeps.space import Parameter, contains, describe, to_distribution
+from sweeps.parameter import Parameter
+from sweeps.space import contains, describe, grid_of, probes_of, to_distribution
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,36 @@ def test_description_says_scale_and_ends() -> None:
 def test_written_parameter_can_be_read_again() -> None:
     for parameter in (Parameter(low=1, high=2), Parameter(choices=(1, 2))):
         assert Parameter(**parameter.model_dump(mode="json")) == parameter
+
+
+@pytest.mark.parametrize(
+    ("key", "parameter", "values", "probes"),
+    [
+        ("lr", Parameter(low=0.1, high=0.4, step=0.1), [0.1, 0.2, 0.3, 0.4], [0.1, 0.4]),
+        ("embed_dim", Parameter(low=16, high=64, step=16), [16, 32, 48, 64], [16, 32, 64]),
+        ("epochs", Parameter(low=2, high=3), [2, 3], [2, 3]),
+        ("debug", Parameter(choices=(True, False)), [True, False], [True, False]),
+        ("lr", Parameter(low=0.1, high=1), None, [0.1, 1]),
+    ],
+)
+def test_grid_holds_every_value_and_probes_those_that_may_be_illegal(
+    key: str, parameter: Parameter, values: list[object] | None, probes: list[object]
+) -> None:
+    distribution = to_distribution(key, parameter)
+    assert grid_of(distribution) == values
+    assert probes_of(distribution) == probes
+    assert all(contains(distribution, value) for value in values or probes)
+
+
+def test_value_between_two_steps_is_not_held() -> None:
+    distribution = to_distribution("lr", Parameter(low=0.1, high=0.4, step=0.1))
+    assert not contains(distribution, 0.25)
+
+
+def test_description_says_conditions_and_ties() -> None:
+    when = {"gradient_clip_mode": ("norm", "agc"), "debug": True}
+    assert describe(Parameter(low=1, high=2, when=when)) == (
+        "1 to 2, when gradient_clip_mode is norm or agc and debug is True"
+    )
+    assert describe(Parameter(tie="fusion_lr_mult", times=0.5)) == "0.5 times fusion_lr_mult"
+    assert describe(Parameter(tie="fusion_lr_mult")) == "fusion_lr_mult"

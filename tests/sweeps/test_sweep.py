@@ -25,7 +25,20 @@ from sweeps.summary import advice, verdicts, write_best
 
 pytestmark = pytest.mark.slow
 
-ENDS = {"good": 0.5, "explodes": 3, "raises": 4, "nan": 5, "dies": 6, "silent": 7, "at_once": 8}
+ENDS = {
+    "good": 0.5,
+    "explodes": 3,
+    "raises": 4,
+    "nan": 5,
+    "dies": 6,
+    "silent": 7,
+    "at_once": 8,
+    "infinite": 2.5,
+    "no_memory": 2.6,
+    "no_disk": 2.7,
+    "hangs": 9,
+}
+BROKEN = ("raises", "nan", "dies", "silent", "infinite", "no_memory", "no_disk", "hangs")
 """Baseline -> `lr`; each ends in a way of its own."""
 
 
@@ -36,7 +49,13 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
         patch.chdir(tmp_path_factory.mktemp("sweep"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         baselines = {name: {"lr": lr} for name, lr in ENDS.items()}
-        return sweep(small_spec(baselines=baselines, trials=len(ENDS) + 2), made_up)
+        spec = small_spec(
+            baselines=baselines,
+            trials=len(ENDS) + 2,
+            failures={"max_fraction": 1.0},
+            stall_minutes=0.05,
+        )
+        return sweep(spec, made_up)
 
 
 def runs_of(swept: Swept) -> dict[str, Run]:
@@ -57,6 +76,10 @@ def runs_of(swept: Swept) -> dict[str, Run]:
         ("nan", State.FAILED, TrialState.FAIL, 0, None),
         ("dies", State.FAILED, TrialState.FAIL, 0, None),
         ("silent", State.FAILED, TrialState.FAIL, 0, None),
+        ("infinite", State.FAILED, TrialState.FAIL, 0, None),
+        ("no_memory", State.FAILED, TrialState.FAIL, 0, None),
+        ("no_disk", State.FAILED, TrialState.FAIL, 0, None),
+        ("hangs", State.FAILED, TrialState.FAIL, 1, None),
     ],
 )
 def test_study_is_told_the_truth(
@@ -85,12 +108,49 @@ def test_every_run_is_closed_with_its_state(swept: Swept) -> None:
         "good": "completed",
         "explodes": "infeasible",
         "at_once": "infeasible",
-        **dict.fromkeys(("raises", "nan", "dies", "silent"), "failed"),
+        **dict.fromkeys(BROKEN, "failed"),
     }
     assert len(runs) == len(ENDS) + 3
     assert {run.info.status for run in runs.values()} == {"FINISHED", "FAILED"}
     assert runs["raises"].info.status == "FAILED"
     assert "no such luck" in runs["raises"].data.tags["reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("raises", "RuntimeError: no such luck"),
+        ("infinite", "val/nAP50 is inf at epoch 1"),
+        ("no_memory", "out of memory: MemoryError: a lot"),
+        ("no_disk", "disk full: "),
+        ("dies", "the worker process died twice"),
+        ("hangs", "reported nothing for 0.05 minutes"),
+    ],
+)
+def test_reason_says_what_went_wrong(swept: Swept, name: str, reason: str) -> None:
+    assert read_trials(swept.folder.study)[list(ENDS).index(name)].reason.startswith(reason)
+
+
+def test_hang_leaves_the_place_where_it_hung(swept: Swept) -> None:
+    folder = swept.folder.trials / f"{list(ENDS).index('hangs'):04d}"
+    assert "in made_up" in (folder / "stall.txt").read_text()
+
+
+def test_worker_is_replaced_after_an_explosion_and_kept_after_success(swept: Swept) -> None:
+    pids = [(swept.folder.trials / f"{n:04d}" / "pid").read_text() for n in range(len(ENDS) + 2)]
+    names = list(ENDS)
+    assert pids[names.index("good")] == pids[names.index("explodes")]
+    for name in ("explodes", "raises", "nan", "silent", "at_once", "infinite", "no_memory"):
+        at = names.index(name)
+        assert pids[at] != pids[at + 1], name
+
+
+def test_costs_of_a_trial_are_measured(swept: Swept) -> None:
+    costs = read_trials(swept.folder.study)[0].costs
+    assert 1e7 < costs["trial/memory_bytes"] < 1e10
+    assert 0 < costs["trial/step_seconds"] < 10
+    run = runs_of(swept)["good"]
+    assert run.data.metrics["trial/step_seconds"] == costs["trial/step_seconds"]
 
 
 def test_trials_hang_under_the_sweep(swept: Swept) -> None:
@@ -99,7 +159,7 @@ def test_trials_hang_under_the_sweep(swept: Swept) -> None:
     assert parent.info.run_id == swept.parent
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {swept.parent}
     assert parent.data.metrics["trials/infeasible"] == 2
-    assert parent.data.metrics["trials/failed"] == 4
+    assert parent.data.metrics["trials/failed"] == len(BROKEN)
 
 
 def test_run_holds_steps_parameters_and_files(swept: Swept) -> None:
@@ -153,6 +213,25 @@ def test_asha_prunes_the_worse_but_no_baseline(run_small: Callable[..., Swept]) 
         assert trial.state is TrialState.PRUNED
         assert list(trial.intermediate_values) == [1]
         assert record.value == pytest.approx(record.parameters["lr"] - 0.01, abs=1e-5)
+
+
+def test_hyperband_tells_the_truth(run_small: Callable[..., Swept]) -> None:
+    swept = run_small(
+        made_up,
+        trials=9,
+        sampler={"name": "random", "seed": 1},
+        space={"lr": {"low": 0.1, "high": 1.0}},
+        fixed={"epochs": 9, "n_episodes": 3},
+        scheduler={"name": "hyperband", "grace": 1, "reduction": 3},
+    )
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    told = {State.COMPLETED: TrialState.COMPLETE, State.PRUNED: TrialState.PRUNED}
+    assert {t.state for t in swept.result.trials} == set(told)
+    for record, trial in zip(swept.result.trials, study.trials, strict=True):
+        assert trial.state is told[record.state]
+        epochs = list(trial.intermediate_values)
+        assert epochs == list(range(1, len(epochs) + 1))
+        assert (len(epochs) == 9) == (record.state is State.COMPLETED)
 
 
 def test_all_exploding_is_said() -> None:

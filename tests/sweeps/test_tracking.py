@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import sqlite3
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,8 +103,73 @@ def test_store_that_cannot_be_opened_is_told_without_its_password() -> None:
     assert "tracking.uri" in str(caught.value)
 
 
-def test_password_is_hidden() -> None:
-    assert without_password("postgresql://me:secret@host/x") == "postgresql://…@host/x"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:secret@host/x",
+        "cannot reach https://me:se/secret@host:80/x, nor that",
+        "https://secret@host",
+        "postgresql://host/x?user=me&password=secret&ssl=on",
+        "https://host/?token=secret",
+        "401 for hunter2-secret",
+    ],
+)
+def test_password_is_hidden(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2-secret")
+    shown = without_password(text)
+    assert "secret" not in shown
+    assert "…" in shown
+
+
+def test_text_without_a_password_stays() -> None:
+    text = "sqlite:////a/b.db, mail me@host, http://host:80/x?a=b"
+    assert without_password(text) == text
+
+
+def test_run_that_goes_on_holds_everything_once(database: str) -> None:
+    first = Tracker(database, "goes on")
+    first.start("7", "trial 7", {"a": 1}, {"sweep.id": "x", "sweep.trial": 7})
+    first.log("7", {**report(range(1, 4)), "metrics": {"val/nAP50": 0.1}})
+    first.end("7", Outcome(State.INTERRUPTED, "Ctrl-C"))
+    first.close()
+    second = Tracker(database, "goes on")
+    (key, stored), *others = second.stored_runs("x").items()
+    assert (key, stored.running, others) == ("7", False, [])
+    second.start("7", "trial 7", {"a": 1}, {"state": "running"}, run_id=stored.run_id)
+    second.log("7", {**report(range(1, 4)), "metrics": {"val/nAP50": 0.1}})
+    second.log("7", {**report(range(4, 6)), "metrics": {"val/nAP50": 0.2}})
+    second.flush()
+    client = MlflowClient(database)
+    assert client.get_run(stored.run_id).info.status == "RUNNING"
+    second.end("7", Outcome(State.COMPLETED))
+    second.close()
+    run = client.get_run(stored.run_id)
+    assert run.info.status == "FINISHED"
+    assert "reason" not in run.data.tags
+    assert [m.step for m in client.get_metric_history(stored.run_id, "m0")] == [1, 2, 3, 4, 5]
+    values = [m.value for m in client.get_metric_history(stored.run_id, "val/nAP50")]
+    assert values == [0.1, 0.2]
+
+
+def test_store_whose_making_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / ".mlflow.db.part").write_bytes(b"SQLite format 3, cut off")
+    Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "a").close()
+    assert sorted(p.name for p in tmp_path.glob("*.db*")) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_locked_store_is_waited_for(tracker: Tracker, caplog: pytest.LogCaptureFixture) -> None:
+    tracker.start("a", "a", {}, {})
+    tracker.flush()
+    other = sqlite3.connect(tracker.uri.removeprefix("sqlite:///"))
+    other.execute("BEGIN EXCLUSIVE")
+    with caplog.at_level(logging.WARNING, logger="sweeps.tracking"):
+        tracker.log("a", report(range(1, 4)))
+        time.sleep(7)  # longer than one call waits by itself
+        other.rollback()
+        tracker.close()
+    assert caplog.records == []
+    history = MlflowClient(tracker.uri).get_metric_history(tracker.run_id("a"), "m0")
+    assert [m.step for m in history] == [1, 2, 3]
 
 
 def test_store_of_the_yaml_goes_before_that_of_the_environment(

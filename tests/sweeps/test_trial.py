@@ -56,7 +56,7 @@ def test_last_report_tells_the_end(lr: float, state: State, reason: str) -> None
 
 def test_end_without_report_and_after_a_stop() -> None:
     assert outcome_of(None, crashed=True).state is State.FAILED
-    assert outcome_of({}, crashed=False).state is State.INTERRUPTED
+    assert outcome_of({}, crashed=False).state is State.FAILED
     assert outcome_of({"phase": "running"}, crashed=False).state is State.PRUNED
 
 

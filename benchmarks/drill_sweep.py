@@ -1,0 +1,137 @@
+"""The sweep that the drills break: the real command line over a trainer that only sleeps and saves.
+
+`python -m drill_sweep FILE …` takes the arguments of `python -m sweeps.run`. The searched `lr` says
+what happens to a trial, so that a drill can choose its accident.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fsdet.config import TrainConfig
+from fsdet.engine.report import Explosion, Phase, Report, Result
+from fsdet.files import atomic_path
+from sweeps.run import main
+
+STEPS = 3
+"""Steps of an epoch."""
+EXPLODES = 5.0
+"""Learning rate from which a trial explodes in its second epoch."""
+EPOCH_SECONDS = float(os.environ.get("DRILL_EPOCH_SECONDS", "1"))
+
+SWEEP = """
+name: drill
+space:
+  lr: {low: 0.01, high: 10, log: true}
+baselines:
+  base: {lr: 0.5}
+fixed:
+  epochs: 5
+  n_episodes: 3
+trials: 12
+sampler: {name: tpe, seed: 3, startup_trials: 4}
+scheduler: {name: asha, grace: 1, reduction: 2}
+resources: {cpus: 1, max_concurrent: 2}
+"""
+
+
+def value_at(lr: float, epoch: int) -> float:
+    """Best at lr 1; rises with the epochs."""
+    return math.exp(-abs(math.log(lr))) * (1 - 0.5**epoch)
+
+
+def train(
+    config: TrainConfig,
+    on_report: Callable[[Report], None] | None = None,
+    resume: Path | None = None,
+) -> Result:
+    """Epochs of `DRILL_EPOCH_SECONDS`, each saved before it is reported, as the real trainer does."""
+    assert on_report is not None
+    folder = config.checkpoint_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(f"lr: {config.lr}\n", encoding="utf-8")
+    done = 0 if resume is None else load(resume)
+    with (folder / "sessions.log").open("a", encoding="utf-8") as file:
+        file.write(f"{os.getpid()} goes on behind epoch {done}\n")
+    for epoch in range(max(1, done), config.epochs + 1):
+        if epoch > done:
+            time.sleep(EPOCH_SECONDS)
+            append_steps(folder, epoch)
+            if config.lr >= EXPLODES and epoch == 2:
+                on_report(report_of(config, epoch, "exploded"))
+                return Result({}, epoch * STEPS, None, None, folder)
+            save(folder, epoch)
+        append_evaluation(folder, epoch, value_at(config.lr, epoch))
+        last = epoch == config.epochs
+        on_report(report_of(config, epoch, "final" if last else "running"))
+    return Result({}, config.epochs * STEPS, None, None, folder)
+
+
+def save(folder: Path, epoch: int) -> None:
+    """A checkpoint; the two newest are kept."""
+    with (
+        atomic_path(folder / f"stage1_epoch{epoch:04d}.pt") as part,
+        zipfile.ZipFile(part, "w") as f,
+    ):
+        f.writestr("state.json", json.dumps({"epoch": epoch, "padding": "x" * 100_000}))
+    for old in sorted(folder.glob("stage1_epoch*.pt"))[:-2]:
+        old.unlink()
+
+
+def load(path: Path) -> int:
+    """Epochs done."""
+    with zipfile.ZipFile(path) as file:
+        return int(json.loads(file.read("state.json"))["epoch"])
+
+
+def append_steps(folder: Path, epoch: int) -> None:
+    """`steps.jsonl`, without the steps that a killed worker had written and that are done again."""
+    path = folder / "steps.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = lines[: (epoch - 1) * STEPS]
+    lines += [json.dumps({"step": s, "grad/norm": 8.0}) for s in steps_of(epoch)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def append_evaluation(folder: Path, epoch: int, value: float) -> None:
+    """`evaluations.jsonl`, in the same way."""
+    path = folder / "evaluations.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()[: epoch - 1] if path.exists() else []
+    lines.append(json.dumps({"step": epoch * STEPS, "epoch": epoch, "val/nAP50": value}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def steps_of(epoch: int) -> list[int]:
+    """Its steps, counted from 1."""
+    return list(range((epoch - 1) * STEPS + 1, epoch * STEPS + 1))
+
+
+def report_of(config: TrainConfig, epoch: int, phase: Phase) -> Report:
+    """A report behind `epoch`."""
+    exploded = phase == "exploded"
+    value = value_at(config.lr, epoch)
+    steps = np.array(steps_of(epoch), np.float64)
+    return Report(
+        phase=phase,
+        step=epoch * STEPS,
+        epoch=epoch,
+        metrics={} if exploded else {"val/nAP50": value, "val/nAP50_se": 0.01},
+        history={"step": steps, "grad/norm": np.full(STEPS, 8.0)},
+        save_checkpoint=lambda _: None,
+        explosion=Explosion("norm_ceiling", epoch * STEPS, "scs_fusion", "x") if exploded else None,
+        peak_norm=8.0,
+        violation=0.5 if exploded else -3.0,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(train=train))

@@ -1,0 +1,417 @@
+"""Drills: break a sweep in every way, resume it, and look for what is lost, doubled or left open.
+
+`make drills` runs them all in a temporary folder and prints a table (about 15 minutes on 2 cores);
+`python benchmarks/drills.py kill_driver` runs one. What counts is read from the three stores
+themselves: the Optuna journal, the MLflow database and the folders of the trials.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+from drill_sweep import EXPLODES, STEPS, SWEEP, value_at
+from mlflow import MlflowClient
+
+from sweeps.checkpoints import is_whole
+from sweeps.folder import SweepFolder
+from sweeps.states import ENDED, State
+from sweeps.study import STUDY_NAME, TrialRecord, build_storage, to_records
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass
+class Drill:
+    """A sweep in a folder of its own, and the process that runs it."""
+
+    root: Path
+    text: str = SWEEP
+    epoch_seconds: float = 1.0
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / "drill.yaml").write_text(self.text, encoding="utf-8")
+
+    @property
+    def folder(self) -> SweepFolder:
+        """Of the sweep."""
+        return SweepFolder(self.root / "mlruns" / "sweeps" / "drill")
+
+    @property
+    def uri(self) -> str:
+        """Of the tracking store."""
+        return f"sqlite:///{self.root / 'mlruns' / 'mlflow.db'}"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a session; `--resume` unless it is the first."""
+        more = ["--resume"] if self.folder.spec.is_file() and not arguments else []
+        paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "DRILL_EPOCH_SECONDS": str(self.epoch_seconds),
+            **self.environment,
+        }
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "drill_sweep", "drill.yaml", *more, *arguments],
+            cwd=self.root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        return self.process
+
+    def finish(self, timeout: float = 300) -> tuple[int, str]:
+        """Wait for the session's end; exit code and what it printed."""
+        assert self.process is not None
+        printed, _ = self.process.communicate(timeout=timeout)
+        return self.process.returncode, printed
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """A whole session."""
+        self.start(*arguments)
+        return self.finish()
+
+    def wait_for(self, pattern: str, timeout: float = 90) -> Path:
+        """The first file of the sweep that matches `pattern`."""
+        assert self.process is not None
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if found := sorted(self.folder.path.glob(pattern)):
+                return found[0]
+            time.sleep(0.1)
+        raise TimeoutError(f"no {pattern} in {self.folder.path}")
+
+    def wait_for_work(self, timeout: float = 90) -> None:
+        """Until a trial begins or goes on in this session, or the session ends."""
+        assert self.process is not None
+        before, deadline = self._beginnings(), time.monotonic() + timeout
+        while self._beginnings() == before and self.process.poll() is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError("no trial began")
+            time.sleep(0.1)
+
+    def _beginnings(self) -> int:
+        logs = self.folder.trials.glob("*/sessions.log")
+        return sum(len(log.read_text().splitlines()) for log in logs)
+
+    def study(self) -> optuna.Study:
+        """As it stands on disk."""
+        return optuna.load_study(study_name=STUDY_NAME, storage=build_storage(self.folder.study))
+
+    def audit(self, trials: int = 12) -> list[str]:
+        """Everything that is wrong with a sweep that has come to its end; empty if nothing is."""
+        records = to_records(self.study().get_trials(deepcopy=False), alive=False)
+        return [
+            *self._study_wrongs(trials),
+            *self._run_wrongs(records),
+            *self._file_wrongs(records),
+        ]
+
+    def _study_wrongs(self, trials: int) -> list[str]:
+        wrongs = []
+        found = self.study().trials
+        if len(found) != trials:
+            wrongs.append(f"study: {len(found)} trials instead of {trials}")
+        for configuration, count in Counter(str(t.params) for t in found).items():
+            if count > 1:
+                wrongs.append(f"study: {configuration} was tried {count} times")
+        for t in found:
+            state, epochs = t.user_attrs.get("state"), sorted(t.intermediate_values)
+            if not t.state.is_finished() or state not in ENDED:
+                wrongs.append(f"study: trial {t.number} is {t.state.name}, {state}")
+            if epochs != list(range(1, len(epochs) + 1)):
+                wrongs.append(f"study: trial {t.number} has values of epochs {epochs}")
+            for epoch, value in t.intermediate_values.items():
+                if abs(value - value_at(t.params["lr"], epoch)) > 1e-9:
+                    wrongs.append(f"study: trial {t.number} has a wrong value at epoch {epoch}")
+            if state == State.COMPLETED and len(epochs) != 5:
+                wrongs.append(f"study: trial {t.number} completed with {len(epochs)} epochs")
+            exploding = t.params["lr"] >= EXPLODES and state != State.PRUNED
+            if (state == State.INFEASIBLE) != exploding:
+                wrongs.append(f"study: trial {t.number}, lr {t.params['lr']}, is {state}")
+        return wrongs
+
+    def _run_wrongs(self, records: list[TrialRecord]) -> list[str]:
+        client, wrongs = MlflowClient(self.uri), []
+        experiment = client.get_experiment_by_name("sweeps")
+        runs = client.search_runs([experiment.experiment_id])
+        names = Counter(run.data.tags.get("sweep.trial", "parent") for run in runs)
+        expected = {"parent", *(str(t.number) for t in records)}
+        if set(names) != expected or max(names.values()) > 1:
+            wrongs.append(f"mlflow: runs {dict(names)}")
+        states = {str(t.number): t.state for t in records}
+        for run in runs:
+            key = run.data.tags.get("sweep.trial", "parent")
+            if run.info.status == "RUNNING":
+                wrongs.append(f"mlflow: run {key} is left RUNNING")
+            if key != "parent" and run.data.tags["state"] != states.get(key):
+                wrongs.append(
+                    f"mlflow: run {key} is {run.data.tags['state']}, not {states.get(key)}"
+                )
+            if key != "parent":
+                wrongs += self._metric_wrongs(client, run.info.run_id, key)
+        return wrongs
+
+    def _metric_wrongs(self, client: MlflowClient, run_id: str, key: str) -> list[str]:
+        wrongs = []
+        steps = [m.step for m in client.get_metric_history(run_id, "grad/norm")]
+        if sorted(steps) != list(range(1, len(steps) + 1)):
+            wrongs.append(f"mlflow: run {key} has the steps {sorted(steps)}")
+        trial = self.study().trials[int(key)]
+        values = [m.step // STEPS for m in client.get_metric_history(run_id, "val/nAP50")]
+        if sorted(values) != sorted(trial.intermediate_values):
+            wrongs.append(
+                f"mlflow: run {key} has values of epochs {sorted(values)}, the study of "
+                f"{sorted(trial.intermediate_values)}"
+            )
+        return wrongs
+
+    def _file_wrongs(self, records: list[TrialRecord]) -> list[str]:
+        wrongs = []
+        for trial in records:
+            folder = self.folder.trials / f"{trial.number:04d}"
+            broken = [p.name for p in folder.glob("*.pt") if not is_whole(p)]
+            if broken:
+                wrongs.append(f"files: trial {trial.number} has damaged {broken}")
+            if trial.state is State.COMPLETED and not (folder / "stage1_epoch0005.pt").exists():
+                wrongs.append(f"files: trial {trial.number} lacks its last checkpoint")
+        return wrongs
+
+    def repeated(self) -> tuple[int, int]:
+        """Times that a trial began again from nothing, and times that it went on behind an epoch."""
+        anew = on = 0
+        for log in self.folder.trials.glob("*/sessions.log"):
+            for line in log.read_text().splitlines()[1:]:
+                if line.endswith("epoch 0"):
+                    anew += 1
+                else:
+                    on += 1
+        return anew, on
+
+
+def kill_driver(root: Path, kills: int = 20, seed: int = 0) -> tuple[list[str], str]:
+    """SIGKILL to the driver at random moments of one sweep, a third of them before a trial runs."""
+    drill = Drill(root, epoch_seconds=4.0)
+    chance, done = random.Random(seed), 0
+    while done < kills:
+        process = drill.start()
+        if chance.random() < 1 / 3:
+            time.sleep(chance.uniform(1, 8))
+        else:
+            drill.wait_for_work()
+            time.sleep(chance.uniform(0, 5))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.communicate()
+        done += 1
+    code, printed = drill.finish() if process.poll() is not None and done < kills else drill.run()
+    anew, on = drill.repeated()
+    wrongs = drill.audit()
+    if code != 0:
+        wrongs.append(f"the last session ended with {code}: {printed[-500:]}")
+    return wrongs, f"{done} kills; trials went on {on} times, began anew {anew} times"
+
+
+def signalled(root: Path, number: int, expected: int) -> tuple[list[str], str]:
+    """One signal in the middle of the sweep; the session must end within 10 s and be resumable."""
+    drill = Drill(root)
+    process = drill.start()
+    drill.wait_for("trials/0002/stage1_epoch0001.pt")
+    began = time.monotonic()
+    process.send_signal(number)
+    code, printed = drill.finish()
+    seconds = time.monotonic() - began
+    wrongs = [] if code == expected else [f"exit code {code}, not {expected}: {printed[-800:]}"]
+    if seconds > 10:
+        wrongs.append(f"took {seconds:.1f} s to stop")
+    states = Counter(t.state for t in to_records(drill.study().trials, alive=False))
+    if State.RUNNING in states or not states[State.INTERRUPTED]:
+        wrongs.append(f"states after the stop: {dict(states)}")
+    client = MlflowClient(drill.uri)
+    runs = client.search_runs([client.get_experiment_by_name("sweeps").experiment_id])
+    wrongs += [f"{r.info.run_name} is left RUNNING" for r in runs if r.info.status == "RUNNING"]
+    if "--resume" not in printed:
+        wrongs.append("did not say how to go on")
+    code, printed = drill.run()
+    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    return wrongs, f"stopped in {seconds:.1f} s"
+
+
+def ctrl_c(root: Path) -> tuple[list[str], str]:
+    """One Ctrl-C."""
+    return signalled(root, signal.SIGINT, 130)
+
+
+def sigterm(root: Path) -> tuple[list[str], str]:
+    """One SIGTERM."""
+    return signalled(root, signal.SIGTERM, 143)
+
+
+def second_ctrl_c(root: Path) -> tuple[list[str], str]:
+    """Two in a row leave at once."""
+    drill = Drill(root)
+    process = drill.start()
+    drill.wait_for("trials/0002/stage1_epoch0001.pt")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.4)  # two at once count as one
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code = process.wait(60)
+    seconds = time.monotonic() - began
+    process.communicate()  # Ray's processes hold the pipe for some seconds
+    wrongs = [] if code == 130 and seconds < 2 else [f"code {code} after {seconds:.1f} s"]
+    code, printed = drill.run()
+    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    return wrongs, f"left in {seconds:.1f} s"
+
+
+def time_budget(root: Path) -> tuple[list[str], str]:
+    """The time is over in the middle: exit code 0 and the reason; more time goes on."""
+    drill = Drill(root, SWEEP + "budget: {hours: 0.009}\n", epoch_seconds=2.0)
+    code, printed = drill.run()
+    wrongs = [] if code == 0 and "its time is over" in printed else [f"{code}: {printed[-800:]}"]
+    code, printed = drill.run("--resume", "--set", "budget.hours=1")
+    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    return wrongs, ""
+
+
+def kill_worker(root: Path) -> tuple[list[str], str]:
+    """SIGKILL to a worker: its trial goes on from its checkpoint."""
+    drill = Drill(root, epoch_seconds=2.0)
+    drill.start()
+    drill.wait_for("trials/0000/stage1_epoch0001.pt")
+    log = drill.folder.trials / "0000" / "sessions.log"
+    os.kill(int(log.read_text().split()[0]), signal.SIGKILL)
+    code, printed = drill.finish()
+    lines = log.read_text().splitlines()
+    wrongs = drill.audit() + ([] if code == 0 else [f"{code}: {printed[-500:]}"])
+    if len(lines) != 2 or lines[1].endswith("epoch 0"):
+        wrongs.append(f"trial 0: {lines}")
+    return wrongs, lines[-1].partition(" ")[2]
+
+
+def damaged_checkpoint(root: Path) -> tuple[list[str], str]:
+    """The newest checkpoint is cut off: the one before serves."""
+    drill = Drill(root, epoch_seconds=2.0)
+    process = drill.start()
+    newest = drill.wait_for("trials/0000/stage1_epoch0003.pt")
+    process.kill()
+    process.communicate()
+    time.sleep(5)  # its workers live on for some seconds
+    newest = max(newest.parent.glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:50_000])
+    code, printed = drill.run()
+    lines = (newest.parent / "sessions.log").read_text().splitlines()
+    before = int(newest.stem[-4:]) - 1
+    wrongs = drill.audit() + ([] if code == 0 else [f"{code}: {printed[-500:]}"])
+    if not lines[-1].endswith(f"epoch {before}"):
+        wrongs.append(f"trial 0: {lines}")
+    return wrongs, lines[-1].partition(" ")[2]
+
+
+def tracking_lost(root: Path) -> tuple[list[str], str]:
+    """The MLflow database is deleted while the sweep runs; a resume writes it anew."""
+    drill = Drill(root)
+    drill.start()
+    drill.wait_for("trials/0002/stage1_epoch0001.pt")
+    (root / "mlruns" / "mlflow.db").unlink()
+    code, printed = drill.finish()
+    told = printed.count("could not write")
+    wrongs = [] if code == 0 and told == 1 else [f"{code}, told {told} times: {printed[-900:]}"]
+    code, printed = drill.run()
+    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    return wrongs, "told once, restored by --resume"
+
+
+def study_lost(root: Path) -> tuple[list[str], str]:
+    """The study is deleted while the sweep runs: a clean stop; it is written back and goes on."""
+    drill = Drill(root)
+    drill.start()
+    drill.wait_for("trials/0002/stage1_epoch0001.pt")
+    drill.folder.study.unlink()
+    code, printed = drill.finish()
+    wrongs = (
+        [] if code == 5 and "study cannot be written" in printed else [f"{code}: {printed[-900:]}"]
+    )
+    client = MlflowClient(drill.uri)
+    runs = client.search_runs([client.get_experiment_by_name("sweeps").experiment_id])
+    wrongs += [f"{r.info.run_name} is left RUNNING" for r in runs if r.info.status == "RUNNING"]
+    code, printed = drill.run()
+    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    return wrongs, f"stopped, {len(runs)} runs closed"
+
+
+def two_at_once(root: Path) -> tuple[list[str], str]:
+    """Two sweeps on one machine and one tracking store do not disturb each other."""
+    drills = [Drill(root / name) for name in "ab"]
+    uri = f"sqlite:///{root / 'shared.db'}"
+    for drill in drills:
+        drill.text = drill.text.replace("trials: 12", "trials: 5")
+        drill.text += f"tracking: {{uri: '{uri}', experiment: {drill.root.name}}}\n"
+        drill.__post_init__()
+        drill.start()
+    wrongs = []
+    for drill in drills:
+        code, printed = drill.finish()
+        wrongs += [] if code == 0 and "could not" not in printed else [f"{code}: {printed[-500:]}"]
+        wrongs += drill._study_wrongs(5)
+        client = MlflowClient(uri)
+        runs = client.search_runs([client.get_experiment_by_name(drill.root.name).experiment_id])
+        open_ = [r.info.run_name for r in runs if r.info.status == "RUNNING"]
+        if len(runs) != 6 or open_:
+            wrongs.append(f"{len(runs)} runs, open {open_}")
+    return wrongs, ""
+
+
+DRILLS: dict[str, Callable[[Path], tuple[list[str], str]]] = {
+    f.__name__: f
+    for f in (
+        ctrl_c,
+        sigterm,
+        second_ctrl_c,
+        time_budget,
+        kill_worker,
+        damaged_checkpoint,
+        tracking_lost,
+        study_lost,
+        two_at_once,
+        kill_driver,
+    )
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the drills called `names`, or all; returns the number of those that went wrong."""
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="drills-", ignore_cleanup_errors=True) as root:
+        for name in names or DRILLS:
+            began = time.monotonic()
+            wrongs, note = DRILLS[name](Path(root) / name)
+            failed += bool(wrongs)
+            verdict = "WRONG" if wrongs else "nothing lost"
+            print(f"{name:<20} {time.monotonic() - began:5.0f} s  {verdict:<13} {note}", flush=True)
+            for wrong in wrongs:
+                print(f"    {wrong}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,127 @@
+"""Runs the best configurations and the baselines again, on classes and at seeds that chose nothing.
+
+The search keeps the best of many values measured once, which flatters it. Here each of a few
+configurations is run at the same fresh seeds and measured once, at its end, on the test split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+
+from sweeps.candidates import (
+    Candidate,
+    ablations_of,
+    candidates_of,
+    jobs_of,
+    seeds_of,
+    spec_of_jobs,
+)
+from sweeps.confirm_words import conclusions
+from sweeps.confirmation import FILE, Confirmation, Measured, SeedResult, save_confirmation
+from sweeps.folder import SweepFolder
+from sweeps.jobs import Bench, JobPlan, run_jobs
+from sweeps.machine import Machine
+from sweeps.recorder import SWEEP_RUN
+from sweeps.spec import SweepSpec
+from sweeps.states import Outcome, State
+from sweeps.stops import Stop, Stops
+from sweeps.study import TrialRecord
+from sweeps.tracking import Tracker
+from sweeps.trial import Train
+from sweeps.winner import write_winner
+
+FOLDER = "confirm"
+"""Of the jobs, in the sweep's folder."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """How a confirmation ended."""
+
+    confirmation: Confirmation | None
+    """None if it was cut off before all configurations were measured."""
+    stop: Stop | None
+    """Why it was cut off."""
+
+
+def confirm(
+    spec: SweepSpec,
+    folder: SweepFolder,
+    trials: Sequence[TrialRecord],
+    machine: Machine,
+    tracker: Tracker,
+    console: Console,
+    train: Train | None = None,
+) -> Confirmed:
+    """Confirm the best of `trials` and the baselines; what an earlier session has done is kept.
+
+    Writes `confirm.json` and the winner's `best.yaml`.
+
+    Args:
+        spec: checked, with `confirm`.
+        folder: of the sweep.
+        trials: of the search.
+        machine: how many CPUs and GPUs Ray may use.
+        tracker: the one that holds the sweep's run.
+        console: for the display.
+        train: the trainer, if not `fsdet.train.train`.
+    """
+    assert spec.confirm is not None
+    jobs_spec, seeds = spec_of_jobs(spec), seeds_of(spec, spec.confirm)
+    bench = Bench(folder, machine, tracker, console, Stops(jobs_spec), train)
+    with folder.held():
+        (folder.path / FILE).unlink(missing_ok=True)  # more trials or seeds may be asked for now
+        chosen = candidates_of(spec, spec.confirm, trials)
+        measured = measure(jobs_spec, chosen, seeds, bench)
+        metric, mode = jobs_spec.objective.metric, jobs_spec.objective.mode
+        found = Confirmation(metric, mode, tuple(seeds), tuple(measured))
+        if bench.stops.stop is None and spec.ablate:
+            found = replace(found, ablation=tuple(ablate(jobs_spec, found, bench)))
+        if bench.stops.stop is not None:
+            return Confirmed(None, bench.stops.stop)
+        keep(spec, found, bench)
+    return Confirmed(found, None)
+
+
+def measure(
+    spec: SweepSpec, candidates: Sequence[Candidate], seeds: Sequence[int], bench: Bench
+) -> list[Measured]:
+    """Run every candidate at every seed."""
+    jobs = jobs_of(candidates, seeds)
+    plan = JobPlan(spec, bench.folder.path / FOLDER, tuple(jobs))
+    ends: dict[Candidate | str, dict[int, SeedResult]] = {c.folder: {} for c in candidates}
+    for job, end in zip(jobs, run_jobs(plan, bench), strict=True):
+        if end is not None:
+            ends[job.candidate.folder][job.seed] = end
+        elif bench.stops.stop is None:
+            log = bench.folder.ray_log
+            bench.stops.request(Stop(f"Ray Tune ended before its jobs; see {log}", 1))
+    return [Measured(candidate, ends[candidate.folder]) for candidate in candidates]
+
+
+def ablate(spec: SweepSpec, confirmation: Confirmation, bench: Bench) -> list[Measured]:
+    """Set the winner's settings back to those of the best baseline, one at a time."""
+    winner, base = confirmation.winner, confirmation.best_baseline
+    if winner is None or base is None or winner is base:
+        return []
+    factors = ablations_of(spec, winner.candidate, base.candidate)
+    return measure(spec, factors, confirmation.seeds, bench)
+
+
+def keep(spec: SweepSpec, confirmation: Confirmation, bench: Bench) -> None:
+    """Write the files, and add the findings to the sweep's run."""
+    folder, winner = bench.folder, confirmation.winner
+    words = conclusions(confirmation)
+    path = folder.path / FILE
+    save_confirmation(path, confirmation, words)
+    metrics = {}
+    if winner is not None:
+        write_winner(spec, folder, confirmation)
+        found = winner.estimate(confirmation.metric)
+        assert found is not None
+        metrics = {f"confirmed/{confirmation.metric}": found.mean}
+    outcome = Outcome(State.COMPLETED, words[0])
+    bench.tracker.end(SWEEP_RUN, outcome, [path, folder.best], metrics)

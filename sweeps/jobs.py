@@ -1,0 +1,294 @@
+"""Runs the jobs of a confirmation with Ray Tune, each in its own folder, and keeps how they ended.
+
+The machinery is that of the trials, without sampler and scheduler: the same worker, the same
+checkpoints, the same stall limit. A job whose result is there is not run again; one that was cut
+off goes on from its newest checkpoint. A failed one is tried again by the next session.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+from rich.console import Console
+
+from fsdet.files import write_text_atomic
+from sweeps.candidates import Job
+from sweeps.cluster import local_ray
+from sweeps.confirmation import SeedResult
+from sweeps.display import Display, build_display
+from sweeps.folder import SweepFolder
+from sweeps.machine import Machine
+from sweeps.orchestrator import build_tuner, longest_trial
+from sweeps.recorder import SWEEP_RUN, Recorder
+from sweeps.resume import recorded_reports
+from sweeps.rungs import replace_spoiled_workers
+from sweeps.scheduler import BASELINE, OBJECTIVE
+from sweeps.signals import signals_to
+from sweeps.states import Outcome, State, outcome_of
+from sweeps.stops import Stops, SweepStopped
+from sweeps.study import TrialRecord
+from sweeps.tracking import Tracker
+from sweeps.trial import Train, TrialPlan
+from sweeps.watchdog import STALL
+
+RESULT = "result.json"
+"""In a job's folder, once it has ended."""
+CONFIRM = "confirm"
+"""What stands behind the sweep's id in the tag `sweep.id` of a job's run."""
+KEPT = (State.COMPLETED, State.INFEASIBLE)
+"""Ends that say something about the configuration: such a job is not run again."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where jobs run and who hears of them."""
+
+    folder: SweepFolder
+    machine: Machine
+    tracker: Tracker
+    """With the sweep's run open or closed, but known."""
+    console: Console
+    stops: Stops
+    train: Train | None = None
+    """The trainer, if not `fsdet.train.train`."""
+
+
+@dataclass(frozen=True)
+class JobPlan(TrialPlan):
+    """What all jobs share; they are numbered as they stand in `jobs`."""
+
+    jobs: tuple[Job, ...]
+
+    def run_dir(self, number: int) -> Path:
+        """Folder of a job."""
+        return self.folder / self.jobs[number].key
+
+    def result(self, number: int) -> SeedResult | None:
+        """How a job ended; None if it has not."""
+        try:
+            values = json.loads((self.run_dir(number) / RESULT).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return SeedResult(State(values["state"]), values["reason"], values["metrics"])
+
+    def keep(self, number: int, result: SeedResult) -> None:
+        """Write down how a job ended."""
+        text = json.dumps(asdict(result), indent=1)
+        write_text_atomic(self.run_dir(number) / RESULT, text)
+
+    def left(self) -> list[int]:
+        """Jobs that say nothing yet."""
+        ends = {number: self.result(number) for number in range(len(self.jobs))}
+        return [number for number, end in ends.items() if end is None or end.state not in KEPT]
+
+
+class JobSearcher(Searcher):  # type: ignore[misc]
+    """Hands out jobs and hears of their ends.
+
+    Args:
+        plan: of all jobs.
+        numbers: those to run.
+        on_end: called with number, outcome and last report.
+        explain: why the worker of a job died, as far as it is known.
+    """
+
+    def __init__(
+        self,
+        plan: JobPlan,
+        numbers: Sequence[int],
+        on_end: Callable[[int, Outcome, Mapping[str, Any]], None],
+        explain: Callable[[int], str],
+    ) -> None:
+        super().__init__(metric=OBJECTIVE, mode=plan.spec.objective.mode)
+        self._plan = plan
+        self._waiting = list(numbers)
+        self._on_end = on_end
+        self._explain = explain
+        self._open: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Only what a searcher is made of by Ray: it pickles one copy, which nobody reads."""
+        return {"_metric": self._metric, "_mode": self._mode}
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        number = self._open[trial_id] = self._waiting.pop(0)
+        job = self._plan.jobs[number]
+        return {"number": number, BASELINE: job.label, "parameters": job.parameters}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        number = self._open.pop(trial_id, None)
+        if number is None:  # Ray may report the end of a failing trial twice
+            return
+        why = self._explain(number) if error else ""
+        self._on_end(number, outcome_of(result, error, why), result or {})
+
+    def close(self) -> None:
+        """Jobs that have not ended are interrupted."""
+        for number in self._open.values():
+            self._on_end(number, Outcome(State.INTERRUPTED, "the confirmation ended first"), {})
+        self._open.clear()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: results are on disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: results are on disk."""
+
+
+class JobRecorder(Recorder):
+    """Tells tracker and display of jobs. The trials' runs are closed, so that their keys are free."""
+
+    @property
+    def plan(self) -> JobPlan:
+        """Of all jobs."""
+        assert isinstance(self._plan, JobPlan)
+        return self._plan
+
+    def begin_run(
+        self,
+        number: int,
+        baseline: str | None,  # noqa: ARG002
+        parameters: dict[str, Any],
+    ) -> None:
+        """Begin the MLflow run of a job, or go on with that of an earlier session."""
+        job = self.plan.jobs[number]
+        config = self._plan.spec.config(parameters, self._plan.run_dir(number))
+        tags = {
+            "sweep.trial": job.key,
+            "sweep.confirms": job.candidate.trial,
+            "sweep.baseline": job.candidate.baseline,
+            "sweep.set_back": job.candidate.factor,
+            "state": "running",
+        }
+        self._tracker.start(
+            key=str(number),
+            name=f"confirm {job.label}",
+            parameters=config.model_dump(mode="json"),
+            tags={**self._tags, **tags},
+            parent=SWEEP_RUN,
+            run_id=self._runs.get(number),
+        )
+
+    def catch_up(self, number: int, end: SeedResult) -> None:
+        """Write the run of a job that an earlier session ended but did not live to tell."""
+        self.begin_run(number, None, self.plan.jobs[number].parameters)
+        for report in recorded_reports(self.plan.run_dir(number)):
+            self._tracker.log(str(number), report)
+        self.end_run(number, Outcome(end.state, end.reason))
+
+
+def run_jobs(plan: JobPlan, bench: Bench) -> list[SeedResult | None]:
+    """Run what is left of the jobs; `bench.stops` says whether it was cut off.
+
+    Returns:
+        how each job ended; None for those that have not.
+    """
+    numbers = plan.left()
+    recorder, display = build_recorder(plan, bench)
+    display.known(records_of(plan))
+
+    def on_end(number: int, outcome: Outcome, last: Mapping[str, Any]) -> None:
+        result = to_result(outcome, last)
+        if outcome.state is not State.INTERRUPTED:
+            plan.keep(number, result)
+        value = result.metrics.get(plan.spec.objective.metric)
+        bench.stops.ended(number, outcome, value)
+        recorder.ended(number, outcome)
+
+    searcher = JobSearcher(plan, numbers, on_end, recorder.explain)
+    try:
+        if numbers:
+            fit_jobs(plan, len(numbers), bench, searcher, recorder, display)
+    finally:
+        searcher.close()
+    return [plan.result(number) for number in range(len(plan.jobs))]
+
+
+def to_result(outcome: Outcome, last: Mapping[str, Any]) -> SeedResult:
+    """The end of a job, with the metrics of its last report, which Ray hands over flat."""
+    prefix = "metrics/"
+    metrics = {k.removeprefix(prefix): v for k, v in last.items() if k.startswith(prefix)}
+    measured = metrics if outcome.state is State.COMPLETED else {}
+    return SeedResult(outcome.state, outcome.reason, measured)
+
+
+def records_of(plan: JobPlan) -> list[TrialRecord]:
+    """The jobs that earlier sessions ended, for the display."""
+    metric = plan.spec.objective.metric
+    ends = {number: plan.result(number) for number in range(len(plan.jobs))}
+    return [
+        TrialRecord(
+            number,
+            end.state,
+            plan.jobs[number].parameters,
+            end.metrics.get(metric),
+            baseline=plan.jobs[number].label,
+            reason=end.reason,
+        )
+        for number, end in ends.items()
+        if end is not None and end.state in KEPT
+    ]
+
+
+def build_recorder(plan: JobPlan, bench: Bench) -> tuple[JobRecorder, Display]:
+    """Recorder and display; the tracker is brought up to what earlier sessions did."""
+    spec = plan.spec
+    sweep_id = f"{bench.folder.load_record().get('sweep_id')}.{CONFIRM}"
+    stored = bench.tracker.stored_runs(sweep_id)
+    keys = {job.key: number for number, job in enumerate(plan.jobs)}
+    runs = {keys[key]: run.run_id for key, run in stored.items() if key in keys}
+    display = build_display(
+        len(plan.jobs),
+        longest_trial(spec),
+        spec.objective.metric,
+        spec.objective.mode,
+        bench.console,
+    )
+    tags = {"sweep.name": bench.folder.name, "sweep.id": sweep_id}
+    recorder = JobRecorder(plan, tags, bench.tracker, display, bench.stops, runs)
+    for key, number in keys.items():
+        end, run = plan.result(number), stored.get(key)
+        if end is not None and end.state in KEPT and (run is None or run.running):
+            recorder.catch_up(number, end)
+    return recorder, display
+
+
+def fit_jobs(
+    plan: JobPlan,
+    count: int,
+    bench: Bench,
+    searcher: JobSearcher,
+    recorder: JobRecorder,
+    display: Display,
+) -> None:
+    """Let Ray Tune run `count` jobs, until they are done or there is a reason to stop."""
+    folder, resources = bench.folder, plan.spec.resources
+    for number in plan.left():
+        (plan.run_dir(number) / STALL).unlink(missing_ok=True)  # may hang no more
+    scheduler = FIFOScheduler()
+    replace_spoiled_workers(scheduler)
+    shutil.rmtree(folder.ray, ignore_errors=True)
+    try:
+        with (
+            signals_to(bench.stops) as signals,
+            local_ray(bench.machine, resources, folder.ray_log),
+            display,
+        ):
+            signals.install()  # again, since Ray takes SIGTERM for itself
+            capacity = bench.machine.capacity(resources)
+            tuner = build_tuner(
+                plan, folder, count, capacity, searcher, scheduler, [recorder], bench.train
+            )
+            signals.in_loop = True
+            tuner.fit()
+    except SweepStopped:
+        pass

@@ -1,0 +1,79 @@
+"""The JSON schema of a sweep's YAML, for editors: `python -m sweeps.schema > search_spaces/schema.json`.
+
+An editor with the YAML language server reads it from the first line of a file,
+`# yaml-language-server: $schema=schema.json`. It knows every key and every setting of the trainer;
+rules that need more than one value are those of `sweeps.rules`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from fsdet.config import TrainConfig
+from sweeps.rules import UNSEARCHABLE
+from sweeps.spec import OWNED, SweepSpec
+
+SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+
+
+def build_schema() -> dict[str, Any]:
+    """The schema as plain values."""
+    schema = SweepSpec.model_json_schema()
+    settings = TrainConfig.model_json_schema()["properties"]
+    fixable = [key for key in settings if key not in OWNED]
+    searchable = [
+        key for key in fixable if key not in UNSEARCHABLE and not key.startswith("explosion_")
+    ]
+    parts, parameter = schema["properties"], schema["$defs"]["Parameter"]["properties"]
+    parts["space"].update(
+        _closed((key, _searched(settings[key])) for key in searchable), minProperties=1
+    )
+    parts["fixed"].update(_closed((key, settings[key]) for key in fixable))
+    parts["baselines"]["additionalProperties"] = {
+        "type": "object",
+        **_closed((key, settings[key]) for key in searchable),
+    }
+    parameter["when"]["propertyNames"] = {"enum": fixable}
+    parameter["tie"] = {"enum": searchable, "description": parameter["tie"]["description"]}
+    plain: dict[str, Any] = _plain({"$schema": SCHEMA, **schema})
+    return plain
+
+
+def _closed(properties: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping with these keys and no others."""
+    return {"properties": dict(properties), "additionalProperties": False}
+
+
+def _searched(setting: dict[str, Any]) -> dict[str, Any]:
+    """A parameter whose choices are values of `setting`."""
+    values = {key: value for key, value in setting.items() if key not in ("title", "default")}
+    described = {"description": values.pop("description", "")}
+    choices = {"choices": {"items": values}}
+    return {**described, "allOf": [{"$ref": "#/$defs/Parameter"}], "properties": choices}
+
+
+def _plain(node: Any) -> Any:
+    """Descriptions on one line, and no titles: they repeat the keys."""
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    out = {}
+    for key, value in node.items():
+        if key == "description" and isinstance(value, str):
+            out[key] = " ".join(value.split())
+        elif not (key == "title" and isinstance(value, str)):
+            out[key] = _plain(value)
+    return out
+
+
+def to_text() -> str:
+    """The schema as it stands in the file."""
+    return json.dumps(build_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(to_text())

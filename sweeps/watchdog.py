@@ -1,0 +1,60 @@
+"""Ends a worker whose trial says nothing for too long.
+
+`faulthandler` does it from a thread that needs no Python: it works while a call into a library
+hangs, and leaves the stack of every thread in `stall.txt`. The trial that starts again in the
+folder finds the file and knows.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+STALL = "stall.txt"
+
+
+class Watchdog:
+    """Must hear of every report.
+
+    Args:
+        file: takes the stacks.
+        seconds: without a report after which the process ends; None for never.
+    """
+
+    def __init__(self, file: TextIO, seconds: float | None) -> None:
+        self._file = file
+        self._seconds = seconds
+        self.heard()
+
+    def heard(self) -> None:
+        """Begin to wait anew."""
+        if self._seconds is not None:
+            faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._file)
+
+
+@contextmanager
+def watchdog(run_dir: Path, minutes: float | None) -> Iterator[Watchdog]:
+    """Watch this process until the trial in `run_dir` has ended."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / STALL).open("a", encoding="utf-8") as file:
+        try:
+            yield Watchdog(file, None if minutes is None else 60 * minutes)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def stalled(run_dir: Path) -> bool:
+    """Whether a watchdog has ended this trial."""
+    try:
+        return (run_dir / STALL).stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def stall_reason(run_dir: Path, minutes: float | None) -> str:
+    """Why, in words."""
+    limit = "" if minutes is None else f" for {minutes:g} minutes"
+    return f"reported nothing{limit}; {run_dir / STALL} shows where it hung"

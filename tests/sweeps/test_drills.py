@@ -1,0 +1,20 @@
+"""The shortest of the drills (`make drills` runs all): break a sweep, resume it, find nothing lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import drills
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_driver_killed_three_times(tmp_path: Path) -> None:
+    wrongs, _ = drills.kill_driver(tmp_path / "drill", kills=3, seed=1)
+    assert wrongs == []
+
+
+def test_sigterm_stops_cleanly_and_can_be_gone_on_from(tmp_path: Path) -> None:
+    wrongs, _ = drills.sigterm(tmp_path / "drill")
+    assert wrongs == []
