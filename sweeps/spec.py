@@ -201,7 +201,8 @@ class SweepSpec(Part):
         own running median, which the searched values move. In a sweep the ceiling alone decides
         then: the reference is set so that both limits are one.
         """
-        threads = {"threads": max(1, int(self.resources.cpus))}
+        # saved every epoch, so that a trial that was stopped goes on where it was
+        threads = {"threads": max(1, int(self.resources.cpus)), "save_interval": 1}
         device = {"device": "cuda" if self.resources.gpus else "cpu"}
         return {**threads, **self.fixed, **self._reference(), **device}
 
