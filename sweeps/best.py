@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m sweeps.best", description=__doc__)
     parser.add_argument(
-        "name", help="name of the sweep; where none has exactly this name, the latest numbered one of it"
+        "name",
+        help="name of the sweep; where none has exactly this name, the latest numbered one of it",
     )
     options = parser.parse_args(arguments)
     try:
