@@ -14,15 +14,6 @@ from fsdet.engine.health_evidence import Check, Evidence, banded, build_check, f
 
 DEAD = 1e-12
 """A tensor whose gradient norm never passes this has none."""
-NEEDS_SUPPORTS = (
-    "scs_fusion.blocks.",
-    "scs_fusion.token_norm.",
-    "scs_fusion.none_token",
-    "detection_head.prototype_out.",
-    "detection_head.log_scale",
-    "detection_head.bias",
-)
-"""Tensors that stage 1, which has no episodes, does not use."""
 PIECES = 5
 """Parts of a run whose median losses are compared."""
 SHORTEST_PIECE = 5
@@ -140,13 +131,15 @@ def _learns(run: Evidence, module: str) -> Check:
 
 
 def dead_tensors(run: Evidence) -> tuple[str, ...]:
-    """Names of the tensors that never had a gradient and should have had one."""
-    frozen = tuple(f"{name}." for name, mult in run.config.lr_mults.items() if mult == 0)
-    excused = (*frozen, *(NEEDS_SUPPORTS if run.config.stage == 1 else ()))
+    """Names of the tensors that never had a gradient and should have had one.
+
+    Of a frozen support encoder the projection still learns.
+    """
+    frozen = {name for name, mult in run.config.lr_mults.items() if mult == 0}
+    parts = {"support_encoder": "support_encoder.trunk."}
+    excused = tuple(parts.get(name, f"{name}.") for name in frozen)
     return tuple(
-        name
-        for name, peak in run.peaks.items()
-        if not peak > DEAD and not name.startswith(excused or ("\0",))
+        name for name, peak in run.peaks.items() if not peak > DEAD and not name.startswith(excused)
     )
 
 

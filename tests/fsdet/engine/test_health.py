@@ -21,7 +21,6 @@ from fsdet.engine.health import (
     write_health,
 )
 from fsdet.engine.health_files import HEALTH_FILE
-from fsdet.engine.health_training import NEEDS_SUPPORTS
 from fsdet.engine.report import Explosion, Result
 from fsdet.engine.run import build_run
 from fsdet.engine.step import backward
@@ -516,5 +515,13 @@ def test_what_stage_1_leaves_without_gradient_is_what_needs_supports(small_confi
         name for name, p in run.detector.named_parameters() if p.grad is None or not p.grad.any()
     ]
     assert unused == [
-        name for name, _ in run.detector.named_parameters() if name.startswith(NEEDS_SUPPORTS)
+        name for name, _ in run.detector.named_parameters() if name not in run.tensors
     ]
+    assert "scs_fusion.none_token" in unused
+
+
+def test_of_a_frozen_encoder_the_projection_must_still_learn():
+    peaks = {**PEAKS, "support_encoder.trunk.x": 0.0, "support_encoder.project.weight": 0.0}
+    assert report(peaks=peaks, support_encoder_lr_mult=0).dead == (
+        "support_encoder.project.weight",
+    )
