@@ -22,7 +22,7 @@ from sweeps.candidates import (
 from sweeps.confirm_words import conclusions
 from sweeps.confirmation import FILE, Confirmation, Measured, SeedResult, save_confirmation
 from sweeps.folder import SweepFolder
-from sweeps.jobs import Bench, JobPlan, run_jobs
+from sweeps.jobs import JobPlan, run_jobs
 from sweeps.machine import Machine
 from sweeps.recorder import SWEEP_RUN
 from sweeps.spec import SweepSpec
@@ -31,6 +31,7 @@ from sweeps.stops import Stop, Stops
 from sweeps.study import TrialRecord
 from sweeps.tracking import Tracker
 from sweeps.trial import Train
+from sweeps.tuning import Session
 from sweeps.winner import write_winner
 
 FOLDER = "confirm"
@@ -71,49 +72,55 @@ def confirm(
     """
     assert spec.confirm is not None
     jobs_spec, seeds = spec_of_jobs(spec), seeds_of(spec, spec.confirm)
-    bench = Bench(folder, machine, tracker, console, Stops(jobs_spec), train)
+    session = Session(folder, machine, tracker, Stops(jobs_spec), train)
     with folder.held():
         (folder.path / FILE).unlink(missing_ok=True)  # more trials or seeds may be asked for now
         chosen = candidates_of(spec, spec.confirm, trials)
-        measured = measure(jobs_spec, chosen, seeds, bench)
+        measured = measure(jobs_spec, chosen, seeds, session, console)
         metric, mode = jobs_spec.objective.metric, jobs_spec.objective.mode
         found = Confirmation(metric, mode, tuple(seeds), tuple(measured))
-        if bench.stops.stop is None and spec.ablate:
-            found = replace(found, ablation=tuple(ablate(jobs_spec, found, bench)))
-        if bench.stops.stop is not None:
-            return Confirmed(None, bench.stops.stop)
-        keep(spec, found, bench)
+        if session.stops.stop is None and spec.ablate:
+            found = replace(found, ablation=tuple(ablate(jobs_spec, found, session, console)))
+        if session.stops.stop is not None:
+            return Confirmed(None, session.stops.stop)
+        keep(spec, found, session)
     return Confirmed(found, None)
 
 
 def measure(
-    spec: SweepSpec, candidates: Sequence[Candidate], seeds: Sequence[int], bench: Bench
+    spec: SweepSpec,
+    candidates: Sequence[Candidate],
+    seeds: Sequence[int],
+    session: Session,
+    console: Console,
 ) -> list[Measured]:
     """Run every candidate at every seed."""
     jobs = jobs_of(candidates, seeds)
-    plan = JobPlan(spec, bench.folder.path / FOLDER, tuple(jobs))
+    plan = JobPlan(spec, session.folder.path / FOLDER, tuple(jobs))
     ends: dict[Candidate | str, dict[int, SeedResult]] = {c.folder: {} for c in candidates}
-    for job, end in zip(jobs, run_jobs(plan, bench), strict=True):
+    for job, end in zip(jobs, run_jobs(plan, session, console), strict=True):
         if end is not None:
             ends[job.candidate.folder][job.seed] = end
-        elif bench.stops.stop is None:
-            log = bench.folder.ray_log
-            bench.stops.request(Stop(f"Ray Tune ended before its jobs; see {log}", 1))
+        elif session.stops.stop is None:
+            log = session.folder.ray_log
+            session.stops.request(Stop(f"Ray Tune ended before its jobs; see {log}", 1))
     return [Measured(candidate, ends[candidate.folder]) for candidate in candidates]
 
 
-def ablate(spec: SweepSpec, confirmation: Confirmation, bench: Bench) -> list[Measured]:
+def ablate(
+    spec: SweepSpec, confirmation: Confirmation, session: Session, console: Console
+) -> list[Measured]:
     """Set the winner's settings back to those of the best baseline, one at a time."""
     winner, base = confirmation.winner, confirmation.best_baseline
     if winner is None or base is None or winner is base:
         return []
     factors = ablations_of(spec, winner.candidate, base.candidate)
-    return measure(spec, factors, confirmation.seeds, bench)
+    return measure(spec, factors, confirmation.seeds, session, console)
 
 
-def keep(spec: SweepSpec, confirmation: Confirmation, bench: Bench) -> None:
+def keep(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
     """Write the files, and add the findings to the sweep's run."""
-    folder, winner = bench.folder, confirmation.winner
+    folder, winner = session.folder, confirmation.winner
     words = conclusions(confirmation)
     path = folder.path / FILE
     save_confirmation(path, confirmation, words)
@@ -124,4 +131,4 @@ def keep(spec: SweepSpec, confirmation: Confirmation, bench: Bench) -> None:
         assert found is not None
         metrics = {f"confirmed/{confirmation.metric}": found.mean}
     outcome = Outcome(State.COMPLETED, words[0])
-    bench.tracker.end(SWEEP_RUN, outcome, [path, folder.best], metrics)
+    session.tracker.end(SWEEP_RUN, outcome, [path, folder.best], metrics)

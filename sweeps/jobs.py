@@ -8,7 +8,6 @@ off goes on from its newest checkpoint. A failed one is tried again by the next 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,22 +19,16 @@ from rich.console import Console
 
 from fsdet.files import write_text_atomic
 from sweeps.candidates import Job
-from sweeps.cluster import local_ray
 from sweeps.confirmation import SeedResult
 from sweeps.display import Display, build_display
-from sweeps.folder import SweepFolder
-from sweeps.machine import Machine
-from sweeps.orchestrator import build_tuner, longest_trial
+from sweeps.orchestrator import longest_trial
 from sweeps.recorder import SWEEP_RUN, Recorder
 from sweeps.resume import recorded_reports
-from sweeps.rungs import replace_spoiled_workers
 from sweeps.scheduler import BASELINE, OBJECTIVE
-from sweeps.signals import signals_to
 from sweeps.states import Outcome, State, outcome_of
-from sweeps.stops import Stops, SweepStopped
 from sweeps.study import TrialRecord
-from sweeps.tracking import Tracker
-from sweeps.trial import Train, TrialPlan
+from sweeps.trial import TrialPlan
+from sweeps.tuning import Session, run_trials
 from sweeps.watchdog import STALL
 
 RESULT = "result.json"
@@ -44,20 +37,6 @@ CONFIRM = "confirm"
 """What stands behind the sweep's id in the tag `sweep.id` of a job's run."""
 KEPT = (State.COMPLETED, State.INFEASIBLE)
 """Ends that say something about the configuration: such a job is not run again."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where jobs run and who hears of them."""
-
-    folder: SweepFolder
-    machine: Machine
-    tracker: Tracker
-    """With the sweep's run open or closed, but known."""
-    console: Console
-    stops: Stops
-    train: Train | None = None
-    """The trainer, if not `fsdet.train.train`."""
 
 
 @dataclass(frozen=True)
@@ -186,14 +165,14 @@ class JobRecorder(Recorder):
         self.end_run(number, Outcome(end.state, end.reason))
 
 
-def run_jobs(plan: JobPlan, bench: Bench) -> list[SeedResult | None]:
-    """Run what is left of the jobs; `bench.stops` says whether it was cut off.
+def run_jobs(plan: JobPlan, session: Session, console: Console) -> list[SeedResult | None]:
+    """Run what is left of the jobs; `session.stops` says whether it was cut off.
 
     Returns:
         how each job ended; None for those that have not.
     """
     numbers = plan.left()
-    recorder, display = build_recorder(plan, bench)
+    recorder, display = build_recorder(plan, session, console)
     display.known(records_of(plan))
 
     def on_end(number: int, outcome: Outcome, last: Mapping[str, Any]) -> None:
@@ -201,13 +180,15 @@ def run_jobs(plan: JobPlan, bench: Bench) -> list[SeedResult | None]:
         if outcome.state is not State.INTERRUPTED:
             plan.keep(number, result)
         value = result.metrics.get(plan.spec.objective.metric)
-        bench.stops.ended(number, outcome, value)
+        session.stops.ended(number, outcome, value)
         recorder.ended(number, outcome)
 
     searcher = JobSearcher(plan, numbers, on_end, recorder.explain)
     try:
         if numbers:
-            fit_jobs(plan, len(numbers), bench, searcher, recorder, display)
+            for number in numbers:
+                (plan.run_dir(number) / STALL).unlink(missing_ok=True)  # may hang no more
+            run_trials(plan, len(numbers), session, searcher, FIFOScheduler(), [recorder], display)
     finally:
         searcher.close()
     return [plan.result(number) for number in range(len(plan.jobs))]
@@ -239,11 +220,13 @@ def records_of(plan: JobPlan) -> list[TrialRecord]:
     ]
 
 
-def build_recorder(plan: JobPlan, bench: Bench) -> tuple[JobRecorder, Display]:
+def build_recorder(
+    plan: JobPlan, session: Session, console: Console
+) -> tuple[JobRecorder, Display]:
     """Recorder and display; the tracker is brought up to what earlier sessions did."""
     spec = plan.spec
-    sweep_id = f"{bench.folder.load_record().get('sweep_id')}.{CONFIRM}"
-    stored = bench.tracker.stored_runs(sweep_id)
+    sweep_id = f"{session.folder.load_record().get('sweep_id')}.{CONFIRM}"
+    stored = session.tracker.stored_runs(sweep_id)
     keys = {job.key: number for number, job in enumerate(plan.jobs)}
     runs = {keys[key]: run.run_id for key, run in stored.items() if key in keys}
     display = build_display(
@@ -251,44 +234,12 @@ def build_recorder(plan: JobPlan, bench: Bench) -> tuple[JobRecorder, Display]:
         longest_trial(spec),
         spec.objective.metric,
         spec.objective.mode,
-        bench.console,
+        console,
     )
-    tags = {"sweep.name": bench.folder.name, "sweep.id": sweep_id}
-    recorder = JobRecorder(plan, tags, bench.tracker, display, bench.stops, runs)
+    tags = {"sweep.name": session.folder.name, "sweep.id": sweep_id}
+    recorder = JobRecorder(plan, tags, session.tracker, display, session.stops, runs)
     for key, number in keys.items():
         end, run = plan.result(number), stored.get(key)
         if end is not None and end.state in KEPT and (run is None or run.running):
             recorder.catch_up(number, end)
     return recorder, display
-
-
-def fit_jobs(
-    plan: JobPlan,
-    count: int,
-    bench: Bench,
-    searcher: JobSearcher,
-    recorder: JobRecorder,
-    display: Display,
-) -> None:
-    """Let Ray Tune run `count` jobs, until they are done or there is a reason to stop."""
-    folder, resources = bench.folder, plan.spec.resources
-    for number in plan.left():
-        (plan.run_dir(number) / STALL).unlink(missing_ok=True)  # may hang no more
-    scheduler = FIFOScheduler()
-    replace_spoiled_workers(scheduler)
-    shutil.rmtree(folder.ray, ignore_errors=True)
-    try:
-        with (
-            signals_to(bench.stops) as signals,
-            local_ray(bench.machine, resources, folder.ray_log),
-            display,
-        ):
-            signals.install()  # again, since Ray takes SIGTERM for itself
-            capacity = bench.machine.capacity(resources)
-            tuner = build_tuner(
-                plan, folder, count, capacity, searcher, scheduler, [recorder], bench.train
-            )
-            signals.in_loop = True
-            tuner.fit()
-    except SweepStopped:
-        pass

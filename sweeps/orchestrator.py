@@ -3,38 +3,29 @@ runs the trials."""
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
-from ray import tune
-from ray.tune.progress_reporter import ProgressReporter
-from ray.tune.schedulers import TrialScheduler
 
-from sweeps.cluster import local_ray
 from sweeps.display import Display
 from sweeps.folder import SweepFolder, find_folder
 from sweeps.machine import Machine
 from sweeps.recorder import SWEEP_RUN, Recorder
 from sweeps.resume import ended, finish_telling, left_to_run, reconcile_runs, unfinished
-from sweeps.rungs import Recall, recall, replace_spoiled_workers
+from sweeps.rungs import Recall, recall
 from sweeps.sampler import build_sampler
 from sweeps.scheduler import build_scheduler
 from sweeps.searcher import StudySearcher
-from sweeps.signals import signals_to
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
-from sweeps.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops, SweepStopped
+from sweeps.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops
 from sweeps.study import TrialRecord, best_of, create_study, curve_of, mend, to_records, warm_up
 from sweeps.tracking import StoredRun, Tracker
-from sweeps.trial import Train, TrialPlan, run_trial
-
-RESTARTS = 1
-"""Times that a trial goes on after its worker was lost. Errors of the trainer are not retried."""
+from sweeps.trial import Train, TrialPlan
+from sweeps.tuning import Session, run_trials
 
 
 @dataclass(frozen=True)
@@ -55,16 +46,6 @@ class SweepResult:
             EXIT_INTERRUPTED,
             EXIT_TERMINATED,
         )
-
-
-class Silent(ProgressReporter):  # type: ignore[misc]
-    """Stands in for Ray's own progress report."""
-
-    def should_report(self, *args: Any, **kwargs: Any) -> bool:  # noqa: ARG002
-        return False
-
-    def report(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing."""
 
 
 def run_sweep(
@@ -97,6 +78,7 @@ def run_sweep(
         tags, runs = start_parent_run(tracker, spec, folder)
         numbers = {int(key): run.run_id for key, run in runs.items() if key}
         plan = TrialPlan(spec, folder.trials)
+        session = Session(folder, machine, tracker, stops, train)
         recorder = Recorder(plan, tags, tracker, display, stops, numbers)
         reconcile_runs(earlier, runs, folder.trials, recorder, tracker)
         display.known(earlier)
@@ -105,7 +87,7 @@ def run_sweep(
             study, spec, stops, folder.study, again, recorder.ended, recorder.explain
         )
         try:
-            fit(plan, folder, machine, study, searcher, recorder, stops, display, train)
+            run_rest(plan, session, study, searcher, recorder, display)
             if (
                 searcher.close(stops.stop.reason if stops.stop else "Ray Tune ended")
                 and not stops.stop
@@ -141,92 +123,24 @@ def open_study(spec: SweepSpec, folder: SweepFolder) -> optuna.Study:
     return study
 
 
-def fit(
+def run_rest(
     plan: TrialPlan,
-    folder: SweepFolder,
-    machine: Machine,
+    session: Session,
     study: optuna.Study,
     searcher: StudySearcher,
     recorder: Recorder,
-    stops: Stops,
     display: Display,
-    train: Train | None,
 ) -> None:
-    """Let Ray Tune run what is left, until it is done or `stops` has a reason to stop."""
+    """Run what is left of the trials, with rungs as earlier sessions left them."""
     spec = plan.spec
     trials = left_to_run(study, spec)
-    if trials == 0 or stops.stop is not None:
+    if trials == 0 or session.stops.stop is not None:
         return
     scheduler = build_scheduler(spec, longest_trial(spec))
     recall(scheduler, ended(study))
-    replace_spoiled_workers(scheduler)
     curves = {trial.number: curve_of(trial) for trial in unfinished(study)}
-    shutil.rmtree(folder.ray, ignore_errors=True)
-    try:
-        with (
-            signals_to(stops) as signals,
-            local_ray(machine, spec.resources, folder.ray_log),
-            display,
-        ):
-            signals.install()
-            tuner = build_tuner(
-                plan,
-                folder,
-                trials,
-                machine.capacity(spec.resources),
-                searcher,
-                scheduler,
-                [recorder, Recall(scheduler, curves)],
-                train,
-            )
-            signals.in_loop = True
-            tuner.fit()
-    except SweepStopped:
-        pass
-    except Exception as error:
-        # Tune cannot write its own files, or met with what the study had met before
-        if stops.stop is None and "No space left" not in str(error):
-            raise
-        stops.request(Stop(f"{folder.path}: the disk is full; make room, then resume", 5))
-
-
-def build_tuner(
-    plan: TrialPlan,
-    folder: SweepFolder,
-    trials: int,
-    concurrent: int,
-    searcher: StudySearcher,
-    scheduler: TrialScheduler,
-    callbacks: list[tune.Callback],
-    train: Train | None,
-) -> tune.Tuner:
-    """The Ray Tuner. Its folders hold its own state only; trials have theirs."""
-    spec = plan.spec
-
-    def trial(suggestion: dict[str, Any]) -> None:
-        run_trial(plan, suggestion, tune.report, train)
-
-    resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
-    return tune.Tuner(
-        tune.with_resources(trial, resources),
-        tune_config=tune.TuneConfig(
-            num_samples=trials,
-            search_alg=searcher,
-            scheduler=scheduler,
-            max_concurrent_trials=concurrent,
-            reuse_actors=True,
-            trial_name_creator=lambda trial: f"trial_{trial.config['number']:04d}",
-            trial_dirname_creator=lambda trial: f"trial_{trial.config['number']:04d}",
-        ),
-        run_config=tune.RunConfig(
-            name=folder.ray.name,
-            storage_path=str(folder.path),
-            verbose=0,
-            progress_reporter=Silent(),
-            callbacks=callbacks,
-            failure_config=tune.FailureConfig(max_failures=RESTARTS),
-        ),
-    )
+    callbacks = [recorder, Recall(scheduler, curves)]
+    run_trials(plan, trials, session, searcher, scheduler, callbacks, display)
 
 
 def longest_trial(spec: SweepSpec) -> int:

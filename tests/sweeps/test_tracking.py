@@ -13,9 +13,10 @@ import pytest
 from mlflow import MlflowClient
 
 from sweeps.errors import SweepError
+from sweeps.secrets import without_password
 from sweeps.spec import TrackingSpec
 from sweeps.states import Outcome, State
-from sweeps.tracking import Tracker, tracking_uri, without_password
+from sweeps.tracking import Tracker, tracking_uri
 
 
 def report(steps: range, keys: int = 1) -> dict[str, object]:

@@ -1,48 +1,32 @@
-"""The only file that knows MLflow: a parent run per sweep, a nested run per trial.
-
-One writer, in the driver: trials write nothing. Its calls are queued and made by one thread in
-batches, so that a slow server never holds up a trial. What goes wrong while writing is told once,
-as a warning, and never ends the sweep; a store that cannot be opened at the start does.
-
-A run of an earlier session is found by its tags and goes on; what it holds is not written twice.
-"""
+"""`Tracker`: writes runs from a thread of its own."""
 
 from __future__ import annotations
 
 import logging
-import math
-import os
 import queue
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from filelock import FileLock
-
-from sweeps.errors import SweepError
-from sweeps.spec import TrackingSpec
+from sweeps.secrets import without_password
 from sweeps.states import Outcome, State
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
+from sweeps.tracking.client import Metric, RunTag
+from sweeps.tracking.store import StoredRun, open_experiment, runs_of
+from sweeps.tracking.values import (
+    VALUE_LENGTH,
+    batches,
+    evaluation_metrics,
+    step_metrics,
+    to_params,
+)
 
 log = logging.getLogger(__name__)
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
 
 METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100
 """Limits of MLflow's `log_batch`."""
-VALUE_LENGTH = 5000
-"""Longest text kept of a tag or a parameter, characters; MLflow's own limit is 6000 or more."""
 ATTEMPTS = 5
 """Times that a write is tried while the store is locked."""
 STATUS = {
@@ -53,80 +37,6 @@ STATUS = {
     State.INTERRUPTED: "KILLED",
 }
 """State of a trial -> status of its run; the tag `state` tells the first three apart."""
-
-
-def tracking_uri(spec: TrackingSpec) -> str:
-    """Store named in the YAML, else by MLFLOW_TRACKING_URI, else `mlruns/mlflow.db`, absolute."""
-    uri = spec.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return uri or f"sqlite:///{(Path.cwd() / 'mlruns' / 'mlflow.db').resolve()}"
-
-
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-"""Variables that MLflow reads and that nobody may see."""
-
-
-def without_password(text: str) -> str:
-    """`text` fit for a message: without what stands before the @ of a URL, tokens and passwords."""
-    text = re.sub(r"//[^\s@]*@", "//…@", text)
-    text = re.sub(r"(?i)\b(password|passwd|token|secret|api_?key)=[^&\s'\"]+", r"\1=…", text)
-    for secret in filter(None, map(os.environ.get, SECRETS)):
-        text = text.replace(secret, "…")
-    return text
-
-
-def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
-    """A client and the experiment's id; store and experiment are made where they are missing.
-
-    Raises:
-        SweepError: the store cannot be opened.
-    """
-    database = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
-    location = None
-    if database is not None:
-        folder = Path(database).resolve().parent
-        folder.mkdir(parents=True, exist_ok=True)
-        location = (folder / "artifacts" / name).as_uri()
-    try:
-        with alone(database):
-            if database is not None and not Path(database).exists():
-                make_database(Path(database))
-            client = MlflowClient(tracking_uri=uri)
-            found = client.get_experiment_by_name(name)
-            if found is not None:
-                return client, str(found.experiment_id)
-            return client, str(client.create_experiment(name, artifact_location=location))
-    except Exception as error:  # MLflow lets errors of its database and HTTP layers through
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SweepError(
-            f"tracking.uri: {without_password(uri)}: cannot be opened "
-            f"({without_password(reason)}); correct it, or remove it to log to mlruns/mlflow.db"
-        ) from None
-
-
-@contextmanager
-def alone(database: str | None) -> Iterator[None]:
-    """Keep other sweeps out while an SQLite store is made: it does not survive two makers."""
-    if database is None:
-        yield
-        return
-    with FileLock(f"{database}.lock", timeout=120):
-        yield
-
-
-def make_database(path: Path) -> None:
-    """Make an SQLite store in one move: MLflow cannot mend one whose making was cut off."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
-    part.replace(path)
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """A run that the store holds."""
-
-    run_id: str
-    running: bool
 
 
 @dataclass
@@ -171,20 +81,7 @@ class Tracker:
 
     def stored_runs(self, sweep_id: str) -> dict[str, StoredRun]:
         """Trial's number, or the empty string for the parent -> run, of an earlier session."""
-        found: dict[str, StoredRun] = {}
-        token: str | None = None
-        while token is None or token:
-            page = self._client.search_runs(
-                [self._experiment_id],
-                f"tags.`sweep.id` = '{sweep_id}'",
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            )
-            for run in page:
-                key = run.data.tags.get("sweep.trial", "")
-                found[key] = StoredRun(run.info.run_id, run.info.status == "RUNNING")
-            token = page.token or ""
-        return found
+        return runs_of(self._client, self._experiment_id, sweep_id)
 
     def start(
         self,
@@ -356,80 +253,3 @@ class Tracker:
 def now() -> int:
     """Milliseconds since the epoch."""
     return int(time.time() * 1000)
-
-
-def batches(items: list[Any], size: int) -> Iterable[list[Any]]:
-    """`items` in pieces of at most `size`."""
-    return (items[i : i + size] for i in range(0, len(items), size))
-
-
-def to_params(parameters: Mapping[str, Any]) -> list[Param]:
-    """MLflow parameters; None stands as `null`, as in the YAML."""
-    return [
-        Param(key, "null" if value is None else str(value)[:VALUE_LENGTH])
-        for key, value in parameters.items()
-    ]
-
-
-def evaluation_metrics(report: Mapping[str, Any], when: int) -> list[Metric]:
-    """The metrics of one report, at its step."""
-    values = {**report.get("metrics", {}), **report.get("costs", {})}
-    if "epoch" in report:
-        values["epoch"] = report["epoch"]
-    if "peak_norm" in report:
-        values["grad/peak_norm"] = report["peak_norm"]
-    step = int(report["step"])
-    return [Metric(k, float(v), when, step) for k, v in values.items() if math.isfinite(v)]
-
-
-def step_metrics(
-    history: Mapping[str, np.ndarray], last: int, when: int
-) -> tuple[list[Metric], int]:
-    """Every finite value of the steps after `last`, and how many gradient norms were not finite.
-
-    Args:
-        history: (steps,) float64 per metric, with the optimiser step under `step`.
-        last: step written last.
-        when: milliseconds since the epoch.
-    """
-    steps = history.get("step", np.empty(0))
-    new = steps > last
-    metrics = [
-        Metric(key, float(value), when, int(step))
-        for key, values in history.items()
-        if key != "step"
-        for step, value in zip(steps[new], values[new], strict=True)
-        if math.isfinite(value)
-    ]
-    norms = history.get("grad/norm", steps)[new]
-    return metrics, int(np.count_nonzero(~np.isfinite(norms)))
-
-
-def find_run(uri: str, run_id: str) -> dict[str, str]:
-    """Tags of a run.
-
-    Raises:
-        SweepError: the store has no such run.
-    """
-    try:
-        return dict(MlflowClient(tracking_uri=uri).get_run(run_id).data.tags)
-    except MlflowException:
-        raise SweepError(
-            f"{run_id}: neither a sweep in mlruns/sweeps nor a run of {without_password(uri)}; "
-            "`make ui` shows the runs"
-        ) from None
-
-
-def find_trial_run(uri: str, parent_run_id: str, number: int) -> str | None:
-    """Id of the run of trial `number`; None if it is not there."""
-    client = MlflowClient(tracking_uri=uri)
-    try:
-        parent = client.get_run(parent_run_id)
-        runs = client.search_runs(
-            [parent.info.experiment_id],
-            f"tags.`mlflow.parentRunId` = '{parent_run_id}' and tags.`sweep.trial` = '{number}'",
-            max_results=1,
-        )
-    except MlflowException:
-        return None
-    return runs[0].info.run_id if runs else None

@@ -1,0 +1,13 @@
+"""The only part that knows MLflow: a parent run per sweep, a nested run per trial.
+
+One writer, in the driver: trials write nothing. Its calls are queued and made by one thread in
+batches, so that a slow server never holds up a trial. What goes wrong while writing is told once,
+as a warning, and never ends the sweep; a store that cannot be opened at the start does.
+
+A run of an earlier session is found by its tags and goes on; what it holds is not written twice.
+"""
+
+from sweeps.tracking.store import StoredRun, find_run, find_trial_run, tracking_uri
+from sweeps.tracking.tracker import Tracker
+
+__all__ = ["StoredRun", "Tracker", "find_run", "find_trial_run", "tracking_uri"]

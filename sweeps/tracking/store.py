@@ -1,0 +1,122 @@
+"""The store of the runs: found, opened, made where it is missing, searched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from sweeps.errors import SweepError
+from sweeps.secrets import without_password
+from sweeps.spec import TrackingSpec
+from sweeps.tracking.client import MlflowClient, MlflowException
+
+
+def tracking_uri(spec: TrackingSpec) -> str:
+    """Store named in the YAML, else by MLFLOW_TRACKING_URI, else `mlruns/mlflow.db`, absolute."""
+    uri = spec.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return uri or f"sqlite:///{(Path.cwd() / 'mlruns' / 'mlflow.db').resolve()}"
+
+
+def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
+    """A client and the experiment's id; store and experiment are made where they are missing.
+
+    Raises:
+        SweepError: the store cannot be opened.
+    """
+    database = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
+    location = None
+    if database is not None:
+        folder = Path(database).resolve().parent
+        folder.mkdir(parents=True, exist_ok=True)
+        location = (folder / "artifacts" / name).as_uri()
+    try:
+        with alone(database):
+            if database is not None and not Path(database).exists():
+                make_database(Path(database))
+            client = MlflowClient(tracking_uri=uri)
+            found = client.get_experiment_by_name(name)
+            if found is not None:
+                return client, str(found.experiment_id)
+            return client, str(client.create_experiment(name, artifact_location=location))
+    except Exception as error:  # MLflow lets errors of its database and HTTP layers through
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SweepError(
+            f"tracking.uri: {without_password(uri)}: cannot be opened "
+            f"({without_password(reason)}); correct it, or remove it to log to mlruns/mlflow.db"
+        ) from None
+
+
+@contextmanager
+def alone(database: str | None) -> Iterator[None]:
+    """Keep other sweeps out while an SQLite store is made: it does not survive two makers."""
+    if database is None:
+        yield
+        return
+    with FileLock(f"{database}.lock", timeout=120):
+        yield
+
+
+def make_database(path: Path) -> None:
+    """Make an SQLite store in one move: MLflow cannot mend one whose making was cut off."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+    part.replace(path)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run that the store holds."""
+
+    run_id: str
+    running: bool
+
+
+def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str, StoredRun]:
+    """Trial's number, or the empty string for the parent -> run of the sweep `sweep_id`."""
+    found: dict[str, StoredRun] = {}
+    token: str | None = None
+    while token is None or token:
+        page = client.search_runs(
+            [experiment_id], f"tags.`sweep.id` = '{sweep_id}'", page_token=token
+        )
+        for run in page:
+            key = run.data.tags.get("sweep.trial", "")
+            found[key] = StoredRun(run.info.run_id, run.info.status == "RUNNING")
+        token = page.token or ""
+    return found
+
+
+def find_run(uri: str, run_id: str) -> dict[str, str]:
+    """Tags of a run.
+
+    Raises:
+        SweepError: the store has no such run.
+    """
+    try:
+        return dict(MlflowClient(tracking_uri=uri).get_run(run_id).data.tags)
+    except MlflowException:
+        raise SweepError(
+            f"{run_id}: neither a sweep in mlruns/sweeps nor a run of {without_password(uri)}; "
+            "`make ui` shows the runs"
+        ) from None
+
+
+def find_trial_run(uri: str, parent_run_id: str, number: int) -> str | None:
+    """Id of the run of trial `number`; None if it is not there."""
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        parent = client.get_run(parent_run_id)
+        runs = client.search_runs(
+            [parent.info.experiment_id],
+            f"tags.`mlflow.parentRunId` = '{parent_run_id}' and tags.`sweep.trial` = '{number}'",
+            max_results=1,
+        )
+    except MlflowException:
+        return None
+    return runs[0].info.run_id if runs else None
