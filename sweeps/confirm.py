@@ -20,7 +20,7 @@ from sweeps.candidates import (
     spec_of_jobs,
 )
 from sweeps.confirm_words import conclusions
-from sweeps.confirmation import FILE, Confirmation, Measured, SeedResult, save_confirmation
+from sweeps.confirmation import FILE, FOLDER, Confirmation, Measured, SeedResult, save_confirmation
 from sweeps.folder import SweepFolder
 from sweeps.jobs import JobPlan, run_jobs
 from sweeps.machine import Machine
@@ -33,9 +33,6 @@ from sweeps.tracking import Tracker
 from sweeps.trial import Train
 from sweeps.tuning import Session
 from sweeps.winner import write_winner
-
-FOLDER = "confirm"
-"""Of the jobs, in the sweep's folder."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ from sweeps.states import State
 
 FILE = "confirm.json"
 """In the sweep's folder, once all is measured."""
+FOLDER = "confirm"
+"""Of the jobs, in the sweep's folder; behind the sweep's id, the tag `sweep.id` of their runs."""
+RESULT = "result.json"
+"""In a job's folder, once it has ended."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,20 @@ class SeedResult:
     reason: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last evaluation; empty unless it was completed."""
+
+
+def save_result(run_dir: Path, result: SeedResult) -> None:
+    """Write down how the job in `run_dir` ended."""
+    write_text_atomic(run_dir / RESULT, json.dumps(asdict(result), indent=1))
+
+
+def load_result(run_dir: Path) -> SeedResult | None:
+    """How the job in `run_dir` ended; None if it has not."""
+    try:
+        values = json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return SeedResult(State(values["state"]), values["reason"], values["metrics"])
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,17 @@ class Row:
 class Display:
     """Keeps the rows; shows nothing. The base of the two that do."""
 
-    def __init__(self, trials: int, epochs: int, metric: str, mode: str, console: Console) -> None:
+    def __init__(
+        self,
+        trials: int,
+        epochs: int,
+        metric: str,
+        mode: str,
+        console: Console,
+        noun: str = "trial",
+    ) -> None:
         self.trials, self.epochs, self.metric, self.mode = trials, epochs, metric, mode
-        self.console = console
+        self.console, self.noun = console, noun
         self.rows: dict[int, Row] = {}
         self.earlier = 0
         """Trials that earlier sessions have done."""
@@ -123,7 +131,7 @@ class PlainDisplay(Display):
         reason = f" ({row.reason})" if row.reason else ""
         ended = sum(r.state is not State.RUNNING for r in self.rows.values())
         self.console.print(
-            f"[{ended}/{self.trials}] trial {label(row)} {row.state}{reason}{value}, "
+            f"[{ended}/{self.trials}] {self.noun} {label(row)} {row.state}{reason}{value}, "
             f"epoch {row.epoch}, {row.seconds:.0f} s: {in_words(row.parameters)}",
             markup=False,
             highlight=False,
@@ -134,8 +142,16 @@ class PlainDisplay(Display):
 class LiveDisplay(Display):
     """A table that is drawn anew, and one bar below it."""
 
-    def __init__(self, trials: int, epochs: int, metric: str, mode: str, console: Console) -> None:
-        super().__init__(trials, epochs, metric, mode, console)
+    def __init__(
+        self,
+        trials: int,
+        epochs: int,
+        metric: str,
+        mode: str,
+        console: Console,
+        noun: str = "trial",
+    ) -> None:
+        super().__init__(trials, epochs, metric, mode, console, noun)
         self._began = time.monotonic()
         self._live = Live(
             get_renderable=self.render,
@@ -167,16 +183,19 @@ class LiveDisplay(Display):
         left = "" if here < 1 else f", {seconds / here * (self.trials - done):.0f} s left"
         bar.add_row(
             ProgressBar(total=self.trials, completed=done, width=40),
-            f"{done:.1f} of {self.trials} trials, {seconds:.0f} s{left}",
+            f"{done:.1f} of {self.trials} {self.noun}s, {seconds:.0f} s{left}",
         )
         return Group(self._table(), Text(self.counts() or "starting the workers", "dim"), bar)
 
     def _table(self) -> Table:
         rows = sorted(self.rows.values(), key=lambda row: row.number)
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in ("trial", "state", "epoch", self.metric, "peak norm"):
-            table.add_column(name, justify="left" if name in ("trial", "state") else "right")
-        for key in rows[0].parameters if rows else ():
+        for name in (self.noun, "state"):
+            table.add_column(name)
+        for name in ("epoch", self.metric, "peak norm"):
+            table.add_column(name, justify="right")
+        keys = list(dict.fromkeys(key for row in rows for key in row.parameters))
+        for key in keys:
             table.add_column(short(key), justify="right")
         best = self.best()
         for row in rows[-max(4, self.console.height - 6) :]:
@@ -188,17 +207,17 @@ class LiveDisplay(Display):
                 number(row.value, 4),
             ]
             cells.append(number(row.peak_norm, 3, significant=True))
-            cells += [shown(value) for value in row.parameters.values()]
+            cells += [shown(row.parameters.get(key, "-")) for key in keys]
             table.add_row(*cells, style="bold" if row is best else None)
         return table
 
 
 def build_display(
-    trials: int, epochs: int, metric: str, mode: str, console: Console
+    trials: int, epochs: int, metric: str, mode: str, console: Console, noun: str = "trial"
 ) -> PlainDisplay | LiveDisplay:
-    """Live on a terminal, plain elsewhere."""
+    """Live on a terminal, plain elsewhere. `noun`: what a trial is called."""
     kind = LiveDisplay if console.is_terminal else PlainDisplay
-    return kind(trials, epochs, metric, mode, console)
+    return kind(trials, epochs, metric, mode, console, noun)
 
 
 def label(row: Row) -> str:

@@ -7,9 +7,8 @@ off goes on from its newest checkpoint. A failed one is tried again by the next 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from fsdet.files import write_text_atomic
 from sweeps.candidates import Job
-from sweeps.confirmation import SeedResult
+from sweeps.confirmation import FOLDER, SeedResult, load_result, save_result
 from sweeps.display import Display, build_display
 from sweeps.orchestrator import longest_trial
 from sweeps.recorder import SWEEP_RUN, Recorder
@@ -31,10 +29,6 @@ from sweeps.trial import TrialPlan
 from sweeps.tuning import Session, run_trials
 from sweeps.watchdog import STALL
 
-RESULT = "result.json"
-"""In a job's folder, once it has ended."""
-CONFIRM = "confirm"
-"""What stands behind the sweep's id in the tag `sweep.id` of a job's run."""
 KEPT = (State.COMPLETED, State.INFEASIBLE)
 """Ends that say something about the configuration: such a job is not run again."""
 
@@ -51,16 +45,11 @@ class JobPlan(TrialPlan):
 
     def result(self, number: int) -> SeedResult | None:
         """How a job ended; None if it has not."""
-        try:
-            values = json.loads((self.run_dir(number) / RESULT).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return SeedResult(State(values["state"]), values["reason"], values["metrics"])
+        return load_result(self.run_dir(number))
 
     def keep(self, number: int, result: SeedResult) -> None:
         """Write down how a job ended."""
-        text = json.dumps(asdict(result), indent=1)
-        write_text_atomic(self.run_dir(number) / RESULT, text)
+        save_result(self.run_dir(number), result)
 
     def left(self) -> list[int]:
         """Jobs that say nothing yet."""
@@ -225,7 +214,7 @@ def build_recorder(
 ) -> tuple[JobRecorder, Display]:
     """Recorder and display; the tracker is brought up to what earlier sessions did."""
     spec = plan.spec
-    sweep_id = f"{session.folder.load_record().get('sweep_id')}.{CONFIRM}"
+    sweep_id = f"{session.folder.load_record().get('sweep_id')}.{FOLDER}"
     stored = session.tracker.stored_runs(sweep_id)
     keys = {job.key: number for number, job in enumerate(plan.jobs)}
     runs = {keys[key]: run.run_id for key, run in stored.items() if key in keys}
@@ -235,6 +224,7 @@ def build_recorder(
         spec.objective.metric,
         spec.objective.mode,
         console,
+        noun="run",
     )
     tags = {"sweep.name": session.folder.name, "sweep.id": sweep_id}
     recorder = JobRecorder(plan, tags, session.tracker, display, session.stops, runs)

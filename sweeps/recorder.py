@@ -18,7 +18,7 @@ from sweeps.watchdog import stall_reason, stalled
 
 SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
-FILES = ("config.yaml", "training_debug.log", "steps.jsonl")
+FILES = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json")
 """Files of a trial that the tracker keeps."""
 
 

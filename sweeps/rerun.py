@@ -1,7 +1,8 @@
 """`python -m sweeps.rerun NAME`: run the best trial again as one job, and compare.
 
-NAME is a sweep, or the MLflow id of one trial's run. The same trainer runs the same settings in
-this process; on a CPU its metrics equal the trial's to the last digit.
+NAME is a sweep, or the MLflow id of a trial's run or of a run of its confirmation. The same trainer
+runs the same settings in this process; on a CPU its metrics equal the earlier ones to the last
+digit.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsdet.config import TrainConfig
+from fsdet.config_file import load_config
 from fsdet.engine.report import Report, Result
 from fsdet.errors import FsdetError
+from sweeps.confirmation import FOLDER as CONFIRM
+from sweeps.confirmation import load_result
 from sweeps.errors import SweepError
 from sweeps.folder import SweepFolder, find_folder, sweeps_root
 from sweeps.recorder import FILES
@@ -32,11 +37,25 @@ EXIT_DIFFERS, EXIT_MISTAKE, EXIT_EXPLODED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 @dataclass(frozen=True)
 class Source:
-    """The trial to run again."""
+    """The trial to run again, or the run of a confirmation."""
 
     folder: SweepFolder
     spec: SweepSpec
     trial: TrialRecord
+    job: str | None = None
+    """Key of the confirmation's run, if it is one."""
+
+    @property
+    def label(self) -> str:
+        """What it is, in words."""
+        return f"trial {self.trial.label}" if self.job is None else f"confirmation {self.job}"
+
+    def config(self, run_dir: Path) -> TrainConfig:
+        """Its settings, to be run in `run_dir`."""
+        if self.job is None:
+            return self.spec.config(self.trial.parameters, run_dir)
+        settings = load_config(self.folder.path / CONFIRM / self.job / "config.yaml")
+        return settings.model_copy(update={"checkpoint_dir": run_dir})
 
 
 def find_source(name: str) -> Source:
@@ -66,16 +85,35 @@ def _source_of_run(run_id: str) -> Source:
     if "sweep.trial" not in tags:
         raise SweepError(f"{run_id}: is not the run of a trial; choose one named 'trial …'")
     folder = SweepFolder(sweeps_root() / tags["sweep.name"])
-    number = int(tags["sweep.trial"])
+    if not folder.spec.is_file():
+        raise SweepError(
+            f"{run_id}: {sweeps_root()} has no sweep {folder.name}; go to the folder it was run in"
+        )
+    spec, key = folder.load_spec(), tags["sweep.trial"]
+    if not key.isdigit():
+        return Source(folder, spec, _confirmed(folder, key), job=key)
     trials = read_trials(folder.study)
-    return Source(folder, folder.load_spec(), next(t for t in trials if t.number == number))
+    return Source(folder, spec, next(t for t in trials if t.number == int(key)))
+
+
+def _confirmed(folder: SweepFolder, key: str) -> TrialRecord:
+    """How the run `key` of a confirmation ended.
+
+    Raises:
+        SweepError: it has not.
+    """
+    end = load_result(folder.path / CONFIRM / key)
+    if end is None:
+        raise SweepError(f"{key}: this run of sweep {folder.name} has not ended; --resume ends it")
+    return TrialRecord(0, end.state, {}, reason=end.reason, metrics=end.metrics)
 
 
 def new_run_dir(source: Source) -> Path:
     """A new folder for one more run of the trial."""
     number = 1
     while True:
-        path = source.folder.path / "reruns" / f"{source.trial.number:04d}-{number}"
+        of = f"{source.trial.number:04d}" if source.job is None else source.job.replace("/", "-")
+        path = source.folder.path / "reruns" / f"{of}-{number}"
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -89,16 +127,17 @@ def rerun(source: Source) -> Result:
     record = source.folder.load_record()
     uri = record.get("uri") or tracking_uri(source.spec.tracking)
     run_dir = new_run_dir(source)
-    config = source.spec.config(source.trial.parameters, run_dir)
+    config = source.config(run_dir)
     tracker = Tracker(uri, source.spec.tracking.experiment)
-    trial_run = find_trial_run(uri, record.get("run_id") or "", source.trial.number)
+    of = source.job or str(source.trial.number)
+    trial_run = find_trial_run(uri, record.get("run_id") or "", of)
     tags = {
         "sweep.name": source.folder.name,
-        "rerun.of_trial": source.trial.number,
+        "rerun.of_trial": of,
         "rerun.of_run": trial_run,
         "state": "running",
     }
-    name = f"rerun of {source.folder.name} trial {source.trial.number}"
+    name = f"rerun of {source.folder.name} {source.label}"
     tracker.start(RUN, name, config.model_dump(mode="json"), tags)
     outcome = Outcome(State.INTERRUPTED)
 
@@ -144,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         source = find_source(options.name)
-        print(f"running trial {source.trial.label} of sweep {source.folder.name} again")
+        print(f"running {source.label} of sweep {source.folder.name} again")
         result = rerun(source)
     except (SweepError, FsdetError) as error:
         print(f"error: {error}", file=sys.stderr)

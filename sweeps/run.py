@@ -1,6 +1,7 @@
 """`python -m sweeps.run FILE`: check a sweep, run it, print what it found.
 
-Exit codes: 0 done, or a budget is spent or the target reached; 1 no trial completed; 2 a mistake;
+Exit codes: 0 done, or a budget is spent or the target reached; 1 no trial completed, or no
+configuration held in the confirmation; 2 a mistake;
 4 too many trials failed; 5 the study cannot be written; 130 Ctrl-C; 143 SIGTERM.
 """
 

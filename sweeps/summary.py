@@ -32,7 +32,8 @@ def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
     for key in spec.space:
         table.add_column(short(key), justify="right")
     for name, trial in rows:
-        values = [shown(trial.parameters.get(key, "-")) for key in spec.space]
+        settings = spec.conditions.complete(trial.parameters)
+        values = [shown(settings.get(key, "-")) for key in spec.space]
         gap = number(trial.metrics.get("val/swap_gap"), 4)
         table.add_row(name, str(trial.number), str(trial.state), with_error(trial), gap, *values)
     return table

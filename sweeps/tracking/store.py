@@ -107,14 +107,14 @@ def find_run(uri: str, run_id: str) -> dict[str, str]:
         ) from None
 
 
-def find_trial_run(uri: str, parent_run_id: str, number: int) -> str | None:
-    """Id of the run of trial `number`; None if it is not there."""
+def find_trial_run(uri: str, parent_run_id: str, key: str) -> str | None:
+    """Id of the run with the tag `sweep.trial` at `key`; None if it is not there."""
     client = MlflowClient(tracking_uri=uri)
     try:
         parent = client.get_run(parent_run_id)
         runs = client.search_runs(
             [parent.info.experiment_id],
-            f"tags.`mlflow.parentRunId` = '{parent_run_id}' and tags.`sweep.trial` = '{number}'",
+            f"tags.`mlflow.parentRunId` = '{parent_run_id}' and tags.`sweep.trial` = '{key}'",
             max_results=1,
         )
     except MlflowException:

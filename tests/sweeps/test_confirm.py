@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from rich.console import Console
 
+from fsdet.config_file import save_config
 from sweeps.candidates import spec_of_jobs
 from sweeps.check import check_spec
 from sweeps.confirm import Confirmed, confirm
@@ -28,6 +29,7 @@ from sweeps.errors import SweepError
 from sweeps.folder import SweepFolder, new_folder
 from sweeps.machine import Machine
 from sweeps.orchestrator import end_parent_run, start_parent_run
+from sweeps.rerun import find_source, new_run_dir
 from sweeps.spec import SweepSpec, TrackingSpec
 from sweeps.states import State
 from sweeps.study import TrialRecord
@@ -273,3 +275,19 @@ def test_signs_of_life_stay_where_a_stall_limit_needs_them() -> None:
 def test_ablation_without_what_it_needs_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(SweepError, match=words):
         check_spec(confirming_spec(**changes))
+
+
+def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(done.path)
+    run = job_runs(done.folder)["trial_0003/seed_1001"]
+    with pytest.raises(SweepError, match="has no sweep small"):
+        find_source(run.info.run_id)
+    done.folder.save_spec(done.spec)
+    settings = spec_of_jobs(done.spec).config({**FOUND, "seed": 1001})
+    save_config(settings, done.folder.path / "confirm" / "trial_0003" / "seed_1001" / "config.yaml")
+    source = find_source(run.info.run_id)
+    assert source.config(done.path) == settings.model_copy(update={"checkpoint_dir": done.path})
+    assert source.trial.metrics["test/nAP50"] == run.data.metrics["test/nAP50"]
+    assert new_run_dir(source).name == "trial_0003-seed_1001-1"
