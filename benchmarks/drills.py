@@ -7,9 +7,11 @@ themselves: the Optuna journal, the MLflow database and the folders of the trial
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -359,6 +361,45 @@ def study_lost(root: Path) -> tuple[list[str], str]:
     return wrongs, f"stopped, {len(runs)} runs closed"
 
 
+def disk_full(root: Path) -> tuple[list[str], str]:
+    """The disk fills up while the sweep runs: a clean stop; with room again it goes on."""
+    drill = Drill(root)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        return [], "not run: this user may not mount a small disk"
+    try:
+        drill.__post_init__()
+        drill.start()
+        drill.wait_for("trials/0002/stage1_epoch0001.pt")
+        filler = root / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(b"x" * 4096):
+                pass
+        code, printed = drill.finish()
+        wrongs = [] if code in (4, 5) and "full" in printed else [f"{code}: {printed[-900:]}"]
+        filler.unlink()
+        states = Counter(str(t.state) for t in to_records(drill.study().trials, alive=False))
+        code, printed = drill.run()
+        wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    finally:
+        subprocess.run(["umount", "--lazy", str(root)], check=False)
+    return wrongs, f"stopped with {dict(states)}"
+
+
+def tracking_locked(root: Path) -> tuple[list[str], str]:
+    """Another process holds the MLflow database for 15 s: the sweep goes on and catches up."""
+    drill = Drill(root)
+    drill.start()
+    drill.wait_for("trials/0002/stage1_epoch0001.pt")
+    with contextlib.closing(sqlite3.connect(root / "mlruns" / "mlflow.db")) as database:
+        database.execute("begin exclusive")
+        time.sleep(15)
+        database.rollback()
+    code, printed = drill.finish()
+    wrongs = drill.audit() + ([] if code == 0 else [f"{code}: {printed[-500:]}"])
+    return wrongs, "told" if "could not write" in printed else "not even told"
+
+
 def two_at_once(root: Path) -> tuple[list[str], str]:
     """Two sweeps on one machine and one tracking store do not disturb each other."""
     drills = [Drill(root / name) for name in "ab"]
@@ -392,6 +433,8 @@ DRILLS: dict[str, Callable[[Path], tuple[list[str], str]]] = {
         damaged_checkpoint,
         tracking_lost,
         study_lost,
+        disk_full,
+        tracking_locked,
         two_at_once,
         kill_driver,
     )
