@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import optuna
+from optuna.trial import TrialState
 
 from sweeps.display import Display
 from sweeps.folder import SweepFolder, find_folder
@@ -118,7 +119,8 @@ def open_study(spec: SweepSpec, folder: SweepFolder) -> optuna.Study:
     if spec.warm_start is not None:
         warm_up(study, spec, spec.warm_start, find_folder(spec.warm_start).study)
     finish_telling(study, spec)
-    before = len(to_records(study.get_trials(deepcopy=False)))
+    # those of a sweep that it starts warm from count too: with its seed, their suggestions came first
+    before = sum(t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False))
     study.sampler = build_sampler(spec, before)
     return study
 
