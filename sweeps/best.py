@@ -16,7 +16,7 @@ from sweeps.confirm_words import print_confirmation
 from sweeps.errors import SweepError
 from sweeps.folder import find_folder
 from sweeps.study import read_trials
-from sweeps.summary import print_summary, write_best
+from sweeps.summary import print_next, print_summary, write_best
 from sweeps.winner import confirmation_of, write_winner
 
 EXIT_NONE_COMPLETED, EXIT_MISTAKE = 1, 2
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_confirmation(Console(), confirmation)
     if path is None:
         return EXIT_NONE_COMPLETED
+    print_next(Console(), spec, folder)
     print(f"\nwritten: {path}")
     return 0
 

@@ -213,7 +213,7 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
 def conclude(spec: SweepSpec, folder: SweepFolder, result: SweepResult, console: Console) -> int:
     """Write and print what the sweep found; returns the exit code."""
     from sweeps.study import best_of
-    from sweeps.summary import print_summary, resume_command, write_best
+    from sweeps.summary import print_next, print_summary, resume_command, write_best
 
     stop = result.stop
     best = best_of(result.trials, spec.objective.mode)
@@ -227,7 +227,11 @@ def conclude(spec: SweepSpec, folder: SweepFolder, result: SweepResult, console:
         say(console, f"to go on: {resume_command(spec, folder)}")
         if stop.exit_code:
             return stop.exit_code
-    return 0 if best else EXIT_NONE_COMPLETED
+    if best is None:
+        return EXIT_NONE_COMPLETED
+    if spec.confirm is None:
+        print_next(console, spec, folder)
+    return 0
 
 
 def confirm_best(
@@ -242,12 +246,13 @@ def confirm_best(
     """Confirm the best of the search and print what came of it; returns the exit code."""
     from sweeps.confirm import confirm
     from sweeps.confirm_words import print_confirmation
-    from sweeps.summary import resume_command
+    from sweeps.summary import print_next, resume_command
 
     say(console, f"\n{plan_of_confirmation(spec)}")
     done = confirm(spec, folder, result.trials, machine, tracker, console, train)
     if done.confirmation is not None:
         print_confirmation(console, done.confirmation)
+        print_next(console, spec, folder)
         return 0 if done.confirmation.winner is not None else EXIT_NONE_COMPLETED
     assert done.stop is not None
     say(console, f"\nthe confirmation ended before all of its runs: {done.stop.reason}")

@@ -109,11 +109,14 @@ def advice(spec: SweepSpec, trials: list[TrialRecord]) -> str:
     return "no trial completed"
 
 
-def commands(folder: SweepFolder) -> list[tuple[str, str]]:
+def commands(spec: SweepSpec, folder: SweepFolder) -> list[tuple[str, str]]:
     """What to do next: command and what it is for."""
     best = Path(os.path.relpath(folder.best))
     python = this_python()
+    confirm = f"{resume_command(spec, folder)} --set confirm.seeds=5"
+    purpose = "run the 3 best and the baselines over fresh seeds on the test split"
     return [
+        *([(confirm, purpose)] if spec.confirm is None else []),
         ("make ui", f"browse every trial in MLflow ({python} -m sweeps.ui)"),
         (f"{python} -m sweeps.best {folder.name}", "show this again, write best.yaml again"),
         (f"{python} -m sweeps.rerun {folder.name}", "run the best as one job, logged to MLflow"),
@@ -159,9 +162,14 @@ def print_summary(
     Console(file=console.file, width=width).print(table)
     for text in verdicts(spec, trials):
         line(f"  {text}")
-    line("\nnext:")
-    for command, purpose in commands(folder):
-        line(f"  {command:<58} # {purpose}")
+
+
+def print_next(console: Console, spec: SweepSpec, folder: SweepFolder) -> None:
+    """What to type next."""
+    console.print("\nnext:")
+    for command, purpose in commands(spec, folder):
+        line = f"  {command:<58} # {purpose}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) -> Path | None:
