@@ -16,14 +16,14 @@ from sweeps.folder import SweepFolder, find_folder
 from sweeps.machine import Machine
 from sweeps.recorder import SWEEP_RUN, Recorder
 from sweeps.resume import ended, finish_telling, left_to_run, reconcile_runs, unfinished
-from sweeps.rungs import Recall, recall
+from sweeps.rungs import recall
 from sweeps.sampler import build_sampler
 from sweeps.scheduler import build_scheduler
 from sweeps.searcher import StudySearcher
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops
-from sweeps.study import TrialRecord, best_of, create_study, curve_of, mend, to_records, warm_up
+from sweeps.study import TrialRecord, best_of, create_study, mend, to_records, warm_up
 from sweeps.tracking import StoredRun, Tracker
 from sweeps.trial import Train, TrialPlan
 from sweeps.tuning import Session, run_trials
@@ -139,10 +139,8 @@ def run_rest(
     if trials == 0 or session.stops.stop is not None:
         return
     scheduler = build_scheduler(spec, longest_trial(spec))
-    recall(scheduler, ended(study))
-    curves = {trial.number: curve_of(trial) for trial in unfinished(study)}
-    callbacks = [recorder, Recall(scheduler, curves)]
-    run_trials(plan, trials, session, searcher, scheduler, callbacks, display)
+    recall(scheduler, [*ended(study), *unfinished(study)])
+    run_trials(plan, trials, session, searcher, scheduler, [recorder], display)
 
 
 def longest_trial(spec: SweepSpec) -> int:

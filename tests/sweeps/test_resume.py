@@ -21,7 +21,7 @@ from sweeps.checkpoints import newest_checkpoint
 from sweeps.errors import SweepError
 from sweeps.folder import new_folder
 from sweeps.resume import check_same, recorded_reports
-from sweeps.rungs import Recall, recall
+from sweeps.rungs import recall
 from sweeps.scheduler import build_scheduler
 from sweeps.states import State
 from sweeps.study import read_trials
@@ -127,17 +127,15 @@ def test_rungs_decide_after_a_resume_as_before(
             scheduler.on_trial_add(None, stub(number, f"t{number}"))
         last = number == len(before) - 1
         feed(whole, stub(number, f"t{number}"), values[:half] if last else values)
-    ended = [
+    known = [
         create_trial(value=0, intermediate_values=dict(enumerate(values, 1)), params={})
-        for values in before[:-1]
+        for values in [*before[:-1], before[-1][:half]]
     ]
-    for number, trial in enumerate(ended):
+    for number, trial in enumerate(known):
         trial.number = number
-    recall(second, ended)
+    recall(second, known)
     again = stub(len(before) - 1, "another id")
     second.on_trial_add(None, again)
-    curve = dict(enumerate(before[-1][:half], 1))
-    Recall(second, {again.config["number"]: curve}).on_trial_start(trial=again)
 
     rest = before[-1][half - 1 :]  # the epoch of the checkpoint is reported again
     old = stub(len(before) - 1, f"t{len(before) - 1}")
