@@ -28,7 +28,8 @@ from mlflow import MlflowClient
 from sweeps.checkpoints import is_whole
 from sweeps.folder import SweepFolder
 from sweeps.states import ENDED, State
-from sweeps.study import STUDY_NAME, TrialRecord, build_storage, to_records
+from sweeps.store import STUDY_NAME, build_storage
+from sweeps.study import TrialRecord, to_records
 
 HERE = Path(__file__).resolve().parent
 

@@ -15,7 +15,9 @@ from rich.console import Console
 from sweeps.confirm_words import print_confirmation
 from sweeps.errors import SweepError
 from sweeps.folder import find_folder
+from sweeps.secrets import without_password
 from sweeps.study import read_trials
+from sweeps.study_place import store_of
 from sweeps.summary import print_next, print_summary, write_best
 from sweeps.winner import confirmation_of, write_winner
 
@@ -30,12 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "name",
         help="name of the sweep; where none has exactly this name, the latest numbered one of it",
     )
+    parser.add_argument(
+        "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
+    )
     options = parser.parse_args(arguments)
     try:
-        folder = find_folder(options.name)
-        spec, trials = folder.load_spec(), read_trials(folder.study)
+        folder = find_folder(options.name, options.storage)
+        spec, trials = folder.load_spec(), read_trials(store_of(folder))
     except SweepError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_password(str(error))}", file=sys.stderr)
         return EXIT_MISTAKE
     confirmation = confirmation_of(spec, folder)
     path = write_best(spec, folder, trials)

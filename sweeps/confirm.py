@@ -68,7 +68,7 @@ def confirm(
         train: the trainer, if not `fsdet.train.train`.
     """
     assert spec.confirm is not None
-    jobs_spec, seeds = spec_of_jobs(spec), seeds_of(spec, spec.confirm)
+    jobs_spec, seeds = spec_of_jobs(spec.public), seeds_of(spec, spec.confirm)
     session = Session(folder, machine, tracker, Stops(jobs_spec), train)
     with folder.held():
         (folder.path / FILE).unlink(missing_ok=True)  # more trials or seeds may be asked for now
@@ -93,7 +93,7 @@ def measure(
 ) -> list[Measured]:
     """Run every candidate at every seed."""
     jobs = jobs_of(candidates, seeds)
-    plan = JobPlan(spec, session.folder.path / FOLDER, tuple(jobs))
+    plan = JobPlan(spec, session.folder.path / FOLDER, session.folder.below(FOLDER), tuple(jobs))
     ends: dict[Candidate | str, dict[int, SeedResult]] = {c.folder: {} for c in candidates}
     for job, end in zip(jobs, run_jobs(plan, session, console), strict=True):
         if end is not None:
@@ -121,6 +121,7 @@ def keep(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
     words = conclusions(confirmation)
     path = folder.path / FILE
     save_confirmation(path, confirmation, words)
+    folder.push(path)
     metrics = {}
     if winner is not None:
         write_winner(spec, folder, confirmation)

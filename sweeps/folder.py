@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,15 @@ from filelock import FileLock, Timeout
 from fsdet.errors import nearest
 from fsdet.files import write_text_atomic
 from sweeps.errors import SweepError
+from sweeps.mirror import Mirror
+from sweeps.places import is_url
 from sweeps.spec import SweepSpec
+from sweeps.store import LOCK
 
-LOCK = ".lock"
-"""Held by the process that runs the sweep; the system releases it when that process dies."""
+SPEC = "sweep.yaml"
+"""In a sweep's folder as soon as the sweep has begun."""
+DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", "confirm.json")
+"""What a driver on another machine needs of it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class SweepFolder:
 
     path: Path
     """Absolute: trials run in other working directories."""
+    url: str | None = None
+    """Where it lies in the storage, if that is at a URL; `path` then holds what the driver needs."""
 
     @property
     def name(self) -> str:
@@ -46,7 +54,7 @@ class SweepFolder:
     @property
     def spec(self) -> Path:
         """The sweep as it was run, all values written out."""
-        return self.path / "sweep.yaml"
+        return self.path / SPEC
 
     @property
     def record(self) -> Path:
@@ -73,6 +81,37 @@ class SweepFolder:
         """One folder per trial."""
         return self.path / "trials"
 
+    def below(self, name: str) -> str | None:
+        """URL of a folder or file in it; None if it is no URL."""
+        return None if self.url is None else f"{self.url}/{name}"
+
+    def make(self) -> bool:
+        """Make it; returns False if it holds a sweep already."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.spec.is_file():  # else its process died before it began
+            return False
+        return self.url is None or not Mirror(self.url).has(SPEC)
+
+    def push(self, path: Path) -> None:
+        """Copy a file of it to the storage, where that is at a URL.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self.url is not None:
+            Mirror(self.url).push(path)
+
+    def fetch(self) -> None:
+        """Bring the driver's files from the storage: another machine may have gone further.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        if self.url is not None:
+            mirror = Mirror(self.url)
+            for name in filter(mirror.has, DRIVERS_FILES):
+                mirror.fetch(name, self.path / name)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep all other processes from running this sweep.
@@ -91,10 +130,9 @@ class SweepFolder:
 
     def save_spec(self, spec: SweepSpec) -> None:
         """Keep `spec`, so that its trials can be built again without the file they came from."""
-        text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_text_atomic(self.spec, text)
-        if spec.tracking.uri is not None and "@" in spec.tracking.uri:
-            self.spec.chmod(0o600)  # it holds a password
+        values = spec.public.model_dump(mode="json")
+        write_text_atomic(self.spec, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        self.push(self.spec)
 
     def load_spec(self) -> SweepSpec:
         """The sweep as it was run."""
@@ -104,10 +142,17 @@ class SweepFolder:
     def save_record(self, record: dict[str, Any]) -> None:
         """Keep the tracking store and the parent run."""
         write_text_atomic(self.record, json.dumps(record, indent=2))
+        self.push(self.record)
 
     def update_record(self, **more: Any) -> None:
         """Keep `more` beside what is known."""
         self.save_record({**self.load_record(), **more})
+
+    def sweep_id(self) -> str:
+        """By which studies and runs are found again; made at the first call."""
+        known = self.load_record().get("sweep_id") or uuid.uuid4().hex
+        self.update_record(sweep_id=known)
+        return str(known)
 
     def load_record(self) -> dict[str, Any]:
         """What `save_record` kept; empty if nothing was."""
@@ -117,65 +162,79 @@ class SweepFolder:
             return {}
 
 
-def sweeps_root() -> Path:
-    """Folder of all sweeps of the working directory."""
-    return (Path.cwd() / "mlruns" / "sweeps").resolve()
+def sweeps_root(storage: str | None = None) -> Path:
+    """Folder of all sweeps on this machine.
+
+    Args:
+        storage: `storage.path` of a sweep; None, or a URL, for that of the working directory.
+    """
+    if storage is None or is_url(storage):
+        return (Path.cwd() / "mlruns" / "sweeps").resolve()
+    return Path(storage).expanduser().absolute()
 
 
-def new_folder(name: str, numbered: bool = False) -> SweepFolder:
+def at(name: str, storage: str | None) -> SweepFolder:
+    """The folder of the sweep `name`, whether it is there or not."""
+    url = f"{storage.rstrip('/')}/{name}" if storage is not None and is_url(storage) else None
+    return SweepFolder(sweeps_root(storage) / name, url)
+
+
+def new_folder(name: str, numbered: bool = False, storage: str | None = None) -> SweepFolder:
     """Make a folder for a sweep called `name`.
 
     Args:
         name: of the sweep.
         numbered: whether a name that is taken gets a number.
+        storage: see `sweeps_root`.
 
     Raises:
-        SweepError: the name is taken.
+        SweepError: the name is taken, or the storage cannot be used.
     """
-    root = sweeps_root()
     number = 1
     while True:
-        path = root / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if not SweepFolder(path).spec.is_file():  # its process died before it began
-                return SweepFolder(path)
-            if not numbered:
-                raise SweepError(
-                    f"sweep {name}: {path} holds one already; go on with it by --resume, or start "
-                    "another with --name NAME (--name auto: the next free number)"
-                ) from None
-            number += 1
-        else:
-            return SweepFolder(path)
+        folder = at(name if number == 1 else f"{name}-{number}", storage)
+        if folder.make():
+            return folder
+        if not numbered:
+            raise SweepError(
+                f"sweep {name}: {folder.url or folder.path} holds one already; go on with it by "
+                "--resume, or start another with --name NAME (--name auto: the next free number)"
+            )
+        number += 1
 
 
-def find_folder(name: str) -> SweepFolder:
+def find_folder(name: str, storage: str | None = None) -> SweepFolder:
     """The folder of the sweep of just this name, else the latest numbered one of it.
 
     Raises:
-        SweepError: there is none.
+        SweepError: there is none, or the storage cannot be used.
     """
-    exact = SweepFolder(sweeps_root() / name)
-    return exact if exact.spec.is_file() else latest_folder(name)
+    folder = at(name, storage)
+    folder.fetch()
+    return folder if folder.spec.is_file() else latest_folder(name, storage)
 
 
-def latest_folder(name: str) -> SweepFolder:
+def latest_folder(name: str, storage: str | None = None) -> SweepFolder:
     """The folder of the latest sweep called `name`, numbered or not.
 
     Raises:
-        SweepError: there is none.
+        SweepError: there is none, or the storage cannot be used.
     """
-    root = sweeps_root()
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
-    found = {
-        p: m
-        for p in root.glob("*")
-        if (m := pattern.fullmatch(p.name)) and (p / "sweep.yaml").is_file()
-    }
+    known = sweeps_in(storage)
+    found = {other: m for other in known if (m := pattern.fullmatch(other))}
     if not found:
-        known = [p.name for p in root.glob("*")]
         cure = nearest(name, known) or "; `python -m sweeps.run FILE` makes one"
-        raise SweepError(f"{name}: no such sweep in {root}{cure}")
-    return SweepFolder(max(found, key=lambda p: int(found[p][1] or 1)))
+        where = storage if storage is not None and is_url(storage) else sweeps_root(storage)
+        raise SweepError(f"{name}: no such sweep in {where}{cure}")
+    folder = at(max(found, key=lambda other: int(found[other][1] or 1)), storage)
+    folder.fetch()
+    return folder
+
+
+def sweeps_in(storage: str | None) -> set[str]:
+    """Names of all sweeps that have begun, here and in the storage."""
+    names = {path.parent.name for path in sweeps_root(storage).glob(f"*/{SPEC}")}
+    if storage is None or not is_url(storage):
+        return names
+    return names | set(Mirror(storage).folders_with(SPEC))

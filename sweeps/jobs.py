@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
@@ -17,8 +16,9 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from sweeps.candidates import Job
-from sweeps.confirmation import FOLDER, SeedResult, load_result, save_result
+from sweeps.confirmation import FOLDER, RESULT, SeedResult, load_result, save_result
 from sweeps.display import Display, build_display
+from sweeps.mirror import Mirror
 from sweeps.orchestrator import longest_trial
 from sweeps.recorder import SWEEP_RUN, Recorder
 from sweeps.resume import recorded_reports
@@ -37,11 +37,18 @@ KEPT = (State.COMPLETED, State.INFEASIBLE)
 class JobPlan(TrialPlan):
     """What all jobs share; they are numbered as they stand in `jobs`."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[Job, ...] = ()
 
-    def run_dir(self, number: int) -> Path:
-        """Folder of a job."""
-        return self.folder / self.jobs[number].key
+    def key(self, number: int) -> str:
+        """Name of the folder of a job."""
+        return self.jobs[number].key
+
+    def recall(self) -> None:
+        """Bring the results that an earlier driver left in the storage."""
+        there = Mirror(self.url).names() if self.url is not None else set()
+        for number, job in enumerate(self.jobs):
+            if f"{job.key}/{RESULT}" in there and self.result(number) is None:
+                self.fetch(number, [RESULT])
 
     def result(self, number: int) -> SeedResult | None:
         """How a job ended; None if it has not."""
@@ -50,6 +57,9 @@ class JobPlan(TrialPlan):
     def keep(self, number: int, result: SeedResult) -> None:
         """Write down how a job ended."""
         save_result(self.run_dir(number), result)
+        if self.url is not None:
+            path = self.run_dir(number) / RESULT
+            Mirror(self.url).push(path, f"{self.key(number)}/{RESULT}")
 
     def left(self) -> list[int]:
         """Jobs that say nothing yet."""
@@ -148,6 +158,7 @@ class JobRecorder(Recorder):
 
     def catch_up(self, number: int, end: SeedResult) -> None:
         """Write the run of a job that an earlier session ended but did not live to tell."""
+        self.fetch(number)
         self.begin_run(number, None, self.plan.jobs[number].parameters)
         for report in recorded_reports(self.plan.run_dir(number)):
             self._tracker.log(str(number), report)
@@ -160,6 +171,7 @@ def run_jobs(plan: JobPlan, session: Session, console: Console) -> list[SeedResu
     Returns:
         how each job ended; None for those that have not.
     """
+    plan.recall()
     numbers = plan.left()
     recorder, display = build_recorder(plan, session, console)
     display.known(records_of(plan))

@@ -4,7 +4,6 @@ runs the trials."""
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,7 +22,9 @@ from sweeps.searcher import StudySearcher
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops
-from sweeps.study import TrialRecord, best_of, create_study, mend, to_records, warm_up
+from sweeps.store import LOST, StudyStore
+from sweeps.study import TrialRecord, best_of, create_study, to_records, warm_up
+from sweeps.study_place import begin_store, store_of
 from sweeps.tracking import StoredRun, Tracker
 from sweeps.trial import Train, TrialPlan
 from sweeps.tuning import Session, run_trials
@@ -71,22 +72,20 @@ def run_sweep(
         SweepError: another process runs this sweep, or there is no sweep to start warm from.
     """
     began = time.monotonic()
-    with folder.held():
-        study = open_study(spec, folder)
+    with folder.held(), (store := begin_store(spec, folder)).held():
+        study = open_study(spec, store)
         folder.save_spec(spec)
         earlier = to_records(study.get_trials(deepcopy=False), alive=False)
         stops = Stops(spec, earlier, study.user_attrs.get("seconds", 0.0))
         tags, runs = start_parent_run(tracker, spec, folder)
         numbers = {int(key): run.run_id for key, run in runs.items() if key}
-        plan = TrialPlan(spec, folder.trials)
+        plan = TrialPlan(spec.public, folder.trials, folder.below("trials"))
         session = Session(folder, machine, tracker, stops, train)
         recorder = Recorder(plan, tags, tracker, display, stops, numbers)
         reconcile_runs(earlier, runs, folder.trials, recorder, tracker)
         display.known(earlier)
         again = [trial.number for trial in unfinished(study)]
-        searcher = StudySearcher(
-            study, spec, stops, folder.study, again, recorder.ended, recorder.explain
-        )
+        searcher = StudySearcher(study, spec, stops, store, again, recorder.ended, recorder.explain)
         try:
             run_rest(plan, session, study, searcher, recorder, display)
             if (
@@ -108,16 +107,18 @@ def records_of(study: optuna.Study) -> list[TrialRecord]:
     """All trials of a sweep that has ended; none where the study is gone."""
     try:
         return to_records(study.get_trials(deepcopy=False), alive=False)
-    except (OSError, ValueError, KeyError):
+    except (*LOST, ValueError, KeyError):
         return []
 
 
-def open_study(spec: SweepSpec, folder: SweepFolder) -> optuna.Study:
+def open_study(spec: SweepSpec, store: StudyStore) -> optuna.Study:
     """The study, new or as it was left, with a sampler that does not repeat itself."""
-    mend(folder.study)
-    study = create_study(folder.study, spec, build_sampler(spec))
+    store.mend()
+    study = create_study(store, spec, build_sampler(spec))
     if spec.warm_start is not None:
-        warm_up(study, spec, spec.warm_start, find_folder(spec.warm_start).study)
+        warm_up(
+            study, spec, spec.warm_start, store_of(find_folder(spec.warm_start, spec.storage.path))
+        )
     finish_telling(study, spec)
     # those of a sweep that it starts warm from count too: with its seed, their suggestions came first
     before = sum(t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False))
@@ -156,11 +157,10 @@ def start_parent_run(
     Returns:
         the tags of all runs of this sweep, and its runs of earlier sessions by trial's number.
     """
-    record = folder.load_record()
-    sweep_id = record.get("sweep_id") or uuid.uuid4().hex
-    # first: by this id the runs are found again
-    folder.update_record(uri=tracker.public_uri, sweep_id=sweep_id)
-    runs = tracker.stored_runs(sweep_id) if "sweep_id" in record else {}
+    began = "uri" in folder.load_record()
+    sweep_id = folder.sweep_id()
+    folder.update_record(uri=tracker.public_uri)
+    runs = tracker.stored_runs(sweep_id) if began else {}
     searched = {f"space.{key}": parameter.ends for key, parameter in spec.space.items()}
     parameters = {
         "objective": spec.objective.metric,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -20,6 +22,18 @@ SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
 FILES = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json")
 """Files of a trial that the tracker keeps."""
+
+
+@dataclass(frozen=True)
+class FilesOf:
+    """The files of a trial for the tracker, fetched when it comes to them."""
+
+    plan: TrialPlan
+    number: int
+
+    def __iter__(self) -> Iterator[Path]:
+        self.plan.fetch(self.number, FILES)
+        return (self.plan.run_dir(self.number) / name for name in FILES)
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
@@ -85,8 +99,11 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def end_run(self, number: int, outcome: Outcome) -> None:
         """Close the MLflow run of a trial."""
-        run_dir = self._plan.run_dir(number)
-        self._tracker.end(str(number), outcome, [run_dir / name for name in FILES])
+        self._tracker.end(str(number), outcome, FilesOf(self._plan, number))
+
+    def fetch(self, number: int) -> None:
+        """Bring what a trial has written to the driver."""
+        self._plan.fetch(number, (*FILES, "evaluations.jsonl"))
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         number = trial.config["number"]

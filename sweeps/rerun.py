@@ -21,12 +21,15 @@ from fsdet.errors import FsdetError
 from sweeps.confirmation import FOLDER as CONFIRM
 from sweeps.confirmation import load_result
 from sweeps.errors import SweepError
-from sweeps.folder import SweepFolder, find_folder, sweeps_root
+from sweeps.folder import SweepFolder, find_folder
+from sweeps.places import TrackingSpec
 from sweeps.recorder import FILES
-from sweeps.spec import SweepSpec, TrackingSpec
+from sweeps.secrets import without_password
+from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.study import TrialRecord, best_of, read_trials
-from sweeps.tracking import Tracker, find_run, find_trial_run, tracking_uri
+from sweeps.study_place import store_of
+from sweeps.tracking import Tracker, find_run, find_trial_run, kept_uri, tracking_uri
 from sweeps.trial import default_train, to_plain
 from sweeps.winner import winning_trial
 
@@ -58,20 +61,20 @@ class Source:
         return settings.model_copy(update={"checkpoint_dir": run_dir})
 
 
-def find_source(name: str) -> Source:
+def find_source(name: str, storage: str | None = None) -> Source:
     """The best trial of the sweep `name`, by its confirmation if it has one, or the trial whose MLflow run is `name`.
 
     Raises:
         SweepError: there is none.
     """
     try:
-        folder = find_folder(name)
+        folder = find_folder(name, storage)
     except SweepError:
         if len(name) != 32:  # an MLflow run id is 32 hex digits
             raise
-        return _source_of_run(name)
+        return _source_of_run(name, storage)
     spec = folder.load_spec()
-    trials = read_trials(folder.study)
+    trials = read_trials(store_of(folder))
     best = winning_trial(spec, folder, trials) or best_of(trials, spec.objective.mode)
     if best is None:
         raise SweepError(
@@ -80,19 +83,15 @@ def find_source(name: str) -> Source:
     return Source(folder, spec, best)
 
 
-def _source_of_run(run_id: str) -> Source:
+def _source_of_run(run_id: str, storage: str | None) -> Source:
     tags = find_run(tracking_uri(TrackingSpec()), run_id)
     if "sweep.trial" not in tags:
         raise SweepError(f"{run_id}: is not the run of a trial; choose one named 'trial …'")
-    folder = SweepFolder(sweeps_root() / tags["sweep.name"])
-    if not folder.spec.is_file():
-        raise SweepError(
-            f"{run_id}: {sweeps_root()} has no sweep {folder.name}; go to the folder it was run in"
-        )
+    folder = find_folder(tags["sweep.name"], storage)
     spec, key = folder.load_spec(), tags["sweep.trial"]
     if not key.isdigit():
         return Source(folder, spec, _confirmed(folder, key), job=key)
-    trials = read_trials(folder.study)
+    trials = read_trials(store_of(folder))
     return Source(folder, spec, next(t for t in trials if t.number == int(key)))
 
 
@@ -125,7 +124,7 @@ def new_run_dir(source: Source) -> Path:
 def rerun(source: Source) -> Result:
     """Train the trial's configuration in this process and log it, linked to the trial's run."""
     record = source.folder.load_record()
-    uri = record.get("uri") or tracking_uri(source.spec.tracking)
+    uri = kept_uri(record.get("uri"), source.spec.tracking, source.folder.name)
     run_dir = new_run_dir(source)
     config = source.config(run_dir)
     tracker = Tracker(uri, source.spec.tracking.experiment)
@@ -180,13 +179,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(handlers=[warnings_only], format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m sweeps.rerun", description=__doc__)
     parser.add_argument("name", help="name of a sweep, or the MLflow run id of a trial")
+    parser.add_argument(
+        "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
+    )
     options = parser.parse_args(arguments)
     try:
-        source = find_source(options.name)
+        source = find_source(options.name, options.storage)
         print(f"running {source.label} of sweep {source.folder.name} again")
         result = rerun(source)
     except (SweepError, FsdetError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_password(str(error))}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

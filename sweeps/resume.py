@@ -110,7 +110,10 @@ def reconcile_runs(
             if run is not None and run.running:
                 tracker.adopt(str(trial.number), run.run_id)
                 tracker.end(str(trial.number), Outcome(State.INTERRUPTED, "the sweep was killed"))
-        elif (run is None and run_dir.is_dir()) or (run is not None and run.running):
+            continue
+        if run is None or run.running:
+            recorder.fetch(trial.number)
+        if (run is None and run_dir.is_dir()) or (run is not None and run.running):
             recorder.begin_run(trial.number, trial.baseline, trial.parameters)
             for report in recorded_reports(run_dir):
                 tracker.log(str(trial.number), report)

@@ -21,6 +21,7 @@ from sweeps.candidates import spec_of_jobs
 from sweeps.check import check_files, check_machine, check_spec, prepare_data, to_fill_in
 from sweeps.errors import SweepError
 from sweeps.machine import Machine, this_machine
+from sweeps.secrets import holds_secret, without_password
 from sweeps.space import describe
 from sweeps.spec import SweepSpec
 from sweeps.spec_file import load_spec
@@ -76,6 +77,11 @@ def load(options: argparse.Namespace) -> SweepSpec:
         SweepError: see `load_spec` and `check_spec`.
     """
     overrides = list(options.overrides)
+    for override in filter(holds_secret, overrides):
+        raise SweepError(
+            f"--set {override}: every user of this machine can read a password there; give it by "
+            "OPTUNA_STORAGE or MLFLOW_TRACKING_URI"
+        )
     named = options.name is not None and options.name != AUTO
     overrides += [f"name={options.name}"] if named else []
     overrides += [f"trials={options.trials}"] if options.trials is not None else []
@@ -171,7 +177,7 @@ def run(
     from sweeps.tracking import Tracker, tracking_uri
 
     tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
-    folder = folder or new_folder(spec.name, numbered=options.name == AUTO)
+    folder = folder or new_folder(spec.name, options.name == AUTO, spec.storage.path)
     objective = spec.objective
     display = build_display(
         spec.trials, longest_trial(spec), objective.metric, objective.mode, console
@@ -180,7 +186,7 @@ def run(
     say(
         console,
         f"sweep {folder.name}: {verb}, {machine.capacity(spec.resources)} at once; "
-        f"files in {folder.path}",
+        f"files in {folder.url or folder.path}",
     )
     patience = 4
     try:
@@ -204,7 +210,8 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
     from sweeps.resume import check_same
 
     named = name is not None and name != AUTO
-    folder = find_folder(spec.name) if named else latest_folder(spec.name)
+    find = find_folder if named else latest_folder
+    folder = find(spec.name, spec.storage.path)
     check_same(spec, folder)
     with folder.held():
         return folder
@@ -212,6 +219,7 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
 
 def conclude(spec: SweepSpec, folder: SweepFolder, result: SweepResult, console: Console) -> int:
     """Write and print what the sweep found; returns the exit code."""
+    from sweeps.mirror import StorageError
     from sweeps.study import best_of
     from sweeps.summary import print_next, print_summary, resume_command, write_best
 
@@ -221,6 +229,8 @@ def conclude(spec: SweepSpec, folder: SweepFolder, result: SweepResult, console:
         write_best(spec, folder, result.trials)
     except OSError as error:
         say(console, f"{folder.best}: cannot be written ({error.strerror})")
+    except StorageError as error:
+        say(console, str(error))
     print_summary(console, spec, folder, result.trials)
     if stop is not None:
         say(console, f"\nthe sweep ended before all of its {spec.trials} trials: {stop.reason}")
@@ -288,7 +298,7 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
         return run(spec, options, console, train)
     except (SweepError, FsdetError) as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {without_password(line)}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

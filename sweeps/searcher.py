@@ -25,7 +25,6 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
@@ -36,7 +35,8 @@ from sweeps.scheduler import BASELINE, EPOCH, OBJECTIVE
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State, outcome_of
 from sweeps.stops import EXIT_STUDY_LOST, Stop, Stops
-from sweeps.study import CONSTRAINT, CURVE, Keeper, curve_of
+from sweeps.store import LOST, StudyStore, reason_of
+from sweeps.study import CONSTRAINT, CURVE, curve_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         study: with the baselines enqueued.
         spec: the sweep.
         stops: asked to stop the sweep when the study cannot be written any more.
-        file: where the study lies.
+        store: where the study lies.
         again: trials that an earlier session left unfinished; handed out first.
         on_end: hears of the end of every trial.
         explain: why the worker of a trial died, as far as it is known.
@@ -74,7 +74,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         study: optuna.Study,
         spec: SweepSpec,
         stops: Stops,
-        file: Path,
+        store: StudyStore,
         again: Sequence[int] = (),
         on_end: EndListener | None = None,
         explain: Callable[[int], str] = lambda _: "",
@@ -83,8 +83,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._study = study
         self._spec = spec
         self._stops = stops
-        self._file = file
-        self._keeper = Keeper(file)
+        self._store = store
+        store.check()
         self._again = list(again)
         self._on_end = on_end
         self._explain = explain
@@ -156,11 +156,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def _write(self, change: Callable[[], T]) -> T | None:
         """Make a change; where the study cannot be written, stop the sweep cleanly."""
         try:
-            self._keeper.check()
+            self._store.check()
             return change()
-        except OSError as error:
-            reason = error.strerror or str(error)
-            stop = f"{self._file}: the study cannot be written ({reason}); mend that, then resume"
+        except LOST as error:
+            place, reason = self._store.place, reason_of(error)
+            stop = f"{place}: the study cannot be written ({reason}); mend that, then resume"
             log.debug(stop, exc_info=True)
             self._stops.request(Stop(stop, EXIT_STUDY_LOST))
         return None

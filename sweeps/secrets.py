@@ -1,18 +1,67 @@
-"""Keeps passwords and tokens out of everything that anyone may read."""
+"""Keeps passwords and tokens out of everything that anyone may read.
+
+A URL with a password lives in the memory of the driver and in the variable or file that it came
+from. What is written anywhere has its secret taken out; who needs the whole URL later is asked for
+it again, by the variable.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-"""Variables that MLflow reads and that nobody may see."""
+from sweeps.errors import SweepError
+
+SECRETS = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PGPASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "RAY_AUTH_TOKEN",
+)
+"""Variables that libraries read and that nobody may see."""
+TAKEN_OUT = "…"
+"""What stands in the place of a secret."""
+USER = re.compile(r"://(?:[^\s/:@]*:\S*|[^\s/?#]*)@")
+"""All before the host of a URL; a password may hold a slash or an @ of its own."""
+NAMED = re.compile(
+    r"(?i)\b(\w*(?:password|passwd|pwd|token|secret|credential|signature|(?:api|access)_?key)|sig)"
+    r"=[^&\s'\"]+"
+)
+"""A secret among the options of a URL."""
 
 
 def without_password(text: str) -> str:
     """`text` fit for a message: without what stands before the @ of a URL, tokens and passwords."""
-    text = re.sub(r"//[^\s@]*@", "//…@", text)
-    text = re.sub(r"(?i)\b(password|passwd|token|secret|api_?key)=[^&\s'\"]+", r"\1=…", text)
+    text = USER.sub(f"://{TAKEN_OUT}@", text)
+    text = NAMED.sub(rf"\1={TAKEN_OUT}", text)
     for secret in filter(None, map(os.environ.get, SECRETS)):
-        text = text.replace(secret, "…")
+        text = text.replace(secret, TAKEN_OUT)
     return text
+
+
+def holds_secret(url: str) -> bool:
+    """Whether `url` must not be written anywhere."""
+    return without_password(url) != url
+
+
+def whole_url(kept: str, variable: str, what: str) -> str:
+    """The URL that was kept as `kept`, with its secret.
+
+    Args:
+        kept: with the secret taken out, if it had one.
+        variable: environment variable that may hold the whole one.
+        what: whose URL, for the message.
+
+    Raises:
+        SweepError: it had one, and the variable does not give it.
+    """
+    if TAKEN_OUT not in kept:
+        return kept
+    given = os.environ.get(variable)
+    if given is None or without_password(given) != kept:
+        raise SweepError(
+            f"{what} is {kept}, and its password is not kept: set {variable} to the whole URL"
+        )
+    return given

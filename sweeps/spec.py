@@ -18,6 +18,8 @@ from fsdet.config import TrainConfig
 from fsdet.config_file import build_config
 from sweeps.conditions import Space
 from sweeps.parameter import Parameter, Part, Value
+from sweeps.places import StorageSpec, TrackingSpec
+from sweeps.secrets import without_password
 from sweeps.space import read_value, to_distribution
 
 OWNED = {
@@ -139,15 +141,6 @@ class Resources(Part):
     """Trials at once; None for as many as the machine carries."""
 
 
-class TrackingSpec(Part):
-    """Where MLflow keeps the runs."""
-
-    uri: str | None = None
-    """Tracking store; None takes MLFLOW_TRACKING_URI, else mlruns/mlflow.db."""
-    experiment: str = Field(default="sweeps", min_length=1)
-    """Experiment that the runs go to."""
-
-
 class SweepSpec(Part):
     """One sweep."""
 
@@ -185,6 +178,8 @@ class SweepSpec(Part):
     """What one trial takes."""
     tracking: TrackingSpec = TrackingSpec()
     """Where the runs are logged."""
+    storage: StorageSpec = StorageSpec()
+    """Where files and study are."""
 
     _source: str = PrivateAttr(default="the sweep")
 
@@ -265,6 +260,18 @@ class SweepSpec(Part):
         return build_config(
             {**self.settings, **self.conditions.complete(parameters), **where}, self.source
         )
+
+    @property
+    def public(self) -> SweepSpec:
+        """The same sweep without the secrets of its URLs, fit to be written and sent."""
+
+        def shown(url: str | None) -> str | None:
+            return None if url is None else without_password(url)
+
+        tracking = self.tracking.model_copy(update={"uri": shown(self.tracking.uri)})
+        storage = self.storage.model_copy(update={"study": shown(self.storage.study)})
+        copy = self.model_copy(update={"tracking": tracking, "storage": storage})
+        return copy.with_source(self.source)
 
     def with_source(self, source: str) -> SweepSpec:
         """The same sweep, known to come from `source`."""

@@ -1,6 +1,6 @@
-"""The Optuna study of a sweep: opened on disk, and read back as plain records.
+"""The Optuna study of a sweep: opened in its store, and read back as plain records.
 
-The study is the truth about a sweep: what was suggested and how it ended is appended to one file
+The study is the truth about a sweep: what was suggested and how it ended is written to its store
 before anything else is told. A trial that was interrupted stays RUNNING in it, so that it can go
 on under its own number; its user attribute `state` says what it is.
 """
@@ -8,28 +8,22 @@ on under its own number; its user attribute `state` says what it is.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import SweepError
-from sweeps.folder import LOCK
 from sweeps.spec import SweepSpec
 from sweeps.states import State
+from sweeps.store import JournalStore, StudyStore
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-STUDY_NAME = "sweep"
-"""Each sweep has a store of its own, so one name does for all."""
 CONSTRAINT = "explosion"
 """Constraint of every trial: above 0 means that it exploded."""
 WARM_START = "warm_start"
@@ -66,17 +60,12 @@ class TrialRecord:
         return f"{self.number} ({self.baseline})" if self.baseline else str(self.number)
 
 
-def build_storage(path: Path) -> BaseStorage:
-    """The store in `path`. Every change is appended, so that it survives a killed process."""
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def create_study(path: Path, spec: SweepSpec, sampler: BaseSampler) -> optuna.Study:
-    """The study in `path`, made where it is not there, with the baselines waiting to be tried first."""
+def create_study(store: StudyStore, spec: SweepSpec, sampler: BaseSampler) -> optuna.Study:
+    """The study in `store`, made where it is not there, with the baselines waiting to be tried first."""
     study = optuna.create_study(
-        storage=build_storage(path),
+        storage=store.storage(),
         sampler=sampler,
-        study_name=STUDY_NAME,
+        study_name=store.name,
         directions=["maximize" if o.mode == "max" else "minimize" for o in spec.objectives],
         load_if_exists=True,
     )
@@ -88,69 +77,34 @@ def create_study(path: Path, spec: SweepSpec, sampler: BaseSampler) -> optuna.St
     return study
 
 
-def mend(path: Path) -> None:
-    """Make a store whole that a process left in the middle of a write. Only with the sweep's lock.
-
-    A line that was cut off is removed, with it the lock that Optuna would wait for.
-    """
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
-    if not path.is_file():
-        return
-    with path.open("rb+") as file:
-        data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.truncate(data.rfind(b"\n") + 1)
-
-
-class Keeper:
-    """Holds a study's file open, so that its content outlives its deletion."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("rb")
-
-    def check(self) -> None:
-        """Raise if the file is not in its place any more; write it back if that was empty.
-
-        Raises:
-            OSError: it was deleted or replaced. Optuna would lose all that comes.
-        """
-        try:
-            if self._path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
-                return
-        except FileNotFoundError:
-            self._file.seek(0)
-            self._path.write_bytes(self._file.read())
-            self._file = self._path.open("rb")
-            raise OSError("it was deleted, and is written back") from None
-        raise OSError("another file has taken its place")
-
-
-def read_trials(path: Path) -> list[TrialRecord]:
-    """All trials in the store, by number. What runs in no living process is interrupted.
+def load_study(store: StudyStore) -> optuna.Study:
+    """The study in `store`.
 
     Raises:
-        SweepError: there is no study in `path`.
+        KeyError: it holds none.
     """
-    if not path.is_file():
-        raise SweepError(f"{path}: no study there; the sweep ended before its first trial")
+    return optuna.load_study(study_name=store.name, storage=store.storage())
+
+
+def read_trials(place: StudyStore | Path) -> list[TrialRecord]:
+    """All trials in the store, by number. What runs in no living process is interrupted.
+
+    Args:
+        place: a store, or the file that is one.
+
+    Raises:
+        SweepError: there is no study.
+    """
+    store = JournalStore(place) if isinstance(place, Path) else place
+    if not store.is_there():
+        raise SweepError(f"{store.place}: no study there; the sweep ended before its first trial")
     try:
-        study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(path))
+        study = load_study(store)
     except KeyError:
-        raise SweepError(f"{path}: the study is empty; the sweep ended before it began") from None
-    return to_records(study.get_trials(deepcopy=False), alive=is_locked(path.parent))
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a living process runs the sweep in `folder`."""
-    lock = FileLock(folder / LOCK)
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # a folder that may only be read: nobody here runs it
-        return False
+        raise SweepError(
+            f"{store.place}: the study is empty; the sweep ended before it began"
+        ) from None
+    return to_records(study.get_trials(deepcopy=False), alive=store.is_held())
 
 
 def to_records(trials: Iterable[FrozenTrial], alive: bool = True) -> list[TrialRecord]:
@@ -191,7 +145,7 @@ def curve_of(trial: FrozenTrial) -> dict[int, float]:
     return {int(epoch): value for epoch, value in trial.user_attrs.get(CURVE, {}).items()}
 
 
-def warm_up(study: optuna.Study, spec: SweepSpec, name: str, earlier: Path) -> int:
+def warm_up(study: optuna.Study, spec: SweepSpec, name: str, earlier: StudyStore) -> int:
     """Add what the sweep `name` learnt within the space of `spec`; returns the number of its trials.
 
     Completed and exploded trials are taken, once. They count neither as trials nor in the budget.
@@ -199,12 +153,12 @@ def warm_up(study: optuna.Study, spec: SweepSpec, name: str, earlier: Path) -> i
     Raises:
         SweepError: there is no study in `earlier`.
     """
-    if not earlier.is_file():
-        raise SweepError(f"{spec.source}: warm_start: {name} has no study in {earlier}")
+    if not earlier.is_there():
+        raise SweepError(f"{spec.source}: warm_start: {name} has no study in {earlier.place}")
     there = [t for t in study.get_trials(deepcopy=False) if WARM_START in t.user_attrs]
     if there:
         return len(there)
-    source = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(earlier))
+    source = load_study(earlier)
     learnt = (State.COMPLETED, State.INFEASIBLE)
     wide = len(spec.objectives)
     kept = [

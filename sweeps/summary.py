@@ -112,14 +112,16 @@ def advice(spec: SweepSpec, trials: list[TrialRecord]) -> str:
 def commands(spec: SweepSpec, folder: SweepFolder) -> list[tuple[str, str]]:
     """What to do next: command and what it is for."""
     best = Path(os.path.relpath(folder.best))
+    where = spec.storage.path
+    name = folder.name if where is None else f"{folder.name} --storage {where}"
     python = this_python()
     confirm = f"{resume_command(spec, folder)} --set confirm.seeds=5"
     purpose = "run the 3 best and the baselines over fresh seeds on the test split"
     return [
         *([(confirm, purpose)] if spec.confirm is None else []),
         ("make ui", f"browse every trial in MLflow ({python} -m sweeps.ui)"),
-        (f"{python} -m sweeps.best {folder.name}", "show this again, write best.yaml again"),
-        (f"{python} -m sweeps.rerun {folder.name}", "run the best as one job, logged to MLflow"),
+        (f"{python} -m sweeps.best {name}", "show this again, write best.yaml again"),
+        (f"{python} -m sweeps.rerun {name}", "run the best as one job, logged to MLflow"),
         (f"{python} -m fsdet.train --config {best}", "the same without MLflow"),
     ]
 
@@ -150,7 +152,7 @@ def print_summary(
     line(f"\nsweep {folder.name}: {counts(trials)}")
     for trial in trials:
         if trial.state is State.FAILED:
-            log = folder.trials / f"{trial.number:04d}"
+            log = f"{folder.below('trials') or folder.trials}/{trial.number:04d}"
             line(f"  trial {trial.label} failed: {trial.reason} (files in {log})")
     if best_of(trials, spec.objective.mode) is None:
         line(f"error: {advice(spec, trials)}")
@@ -187,4 +189,5 @@ def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) 
     )
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_text_atomic(folder.best, header + text)
+    folder.push(folder.best)
     return folder.best

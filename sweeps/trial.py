@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,9 +24,12 @@ from fsdet.engine.report import Report, Result
 from fsdet.errors import FsdetError
 from sweeps.causes import cause_of
 from sweeps.checkpoints import load_best, newest_checkpoint, remove_halves, save_best
+from sweeps.errors import SweepError
+from sweeps.mirror import Mirror
 from sweeps.spec import Objective, SweepSpec
 from sweeps.watchdog import Watchdog, stall_reason, stalled, watchdog
 from sweeps.worker import Costs, leaks
+from sweeps.workplace import MirroredWorkplace, Workplace
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +66,29 @@ class TrialPlan:
     spec: SweepSpec
     folder: Path
     """Absolute; trial N writes to the subfolder N of it."""
+    url: str | None = None
+    """Of the same folder in the storage, where trials on other nodes find and leave their files."""
+
+    def key(self, number: int) -> str:
+        """Name of the folder of trial `number`."""
+        return f"{number:04d}"
 
     def run_dir(self, number: int) -> Path:
-        """Folder of trial `number`."""
-        return self.folder / f"{number:04d}"
+        """Folder of trial `number`, as the driver sees it."""
+        return self.folder / self.key(number)
+
+    def workplace(self, number: int) -> Workplace:
+        """Where trial `number` trains."""
+        if self.url is None:
+            return Workplace(self.run_dir(number))
+        return MirroredWorkplace(f"{self.url}/{self.key(number)}")
+
+    def fetch(self, number: int, names: Iterable[str]) -> None:
+        """Bring files of a trial to the driver, where they are not there anyway."""
+        if self.url is not None:
+            mirror = Mirror(f"{self.url}/{self.key(number)}")
+            for name in names:
+                mirror.fetch(name, self.run_dir(number) / name)
 
 
 class NoObjectiveError(Exception):
@@ -90,12 +112,18 @@ def run_trial(
         send: takes a report; `ray.tune.report`.
         train: the trainer.
     """
-    run_dir = plan.run_dir(suggestion["number"])
-    reporter = Reporter(plan.spec.objective, send, run_dir)
+    place = plan.workplace(suggestion["number"])
+    run_dir = place.run_dir
+    reporter = Reporter(plan.spec.objective, send, place)
     try:
         config = plan.spec.config(suggestion["parameters"], run_dir)
         minutes = plan.spec.stall_minutes
-        with watchdog(run_dir, minutes) as dog, FileLock(run_dir / LOCK, timeout=PATIENCE):
+        with (
+            watchdog(run_dir, minutes) as dog,
+            FileLock(run_dir / LOCK, timeout=PATIENCE),
+            place.opened(),
+        ):
+            reporter.recall()
             if stalled(run_dir):
                 reporter.fail(stall_reason(run_dir, minutes))
                 return
@@ -104,7 +132,7 @@ def run_trial(
         reporter.fail(f"another process trains in {run_dir}; stop it, then resume the sweep")
     except Exception as error:
         log.exception("trial %d", suggestion["number"])
-        told = isinstance(error, NoObjectiveError | FsdetError)
+        told = isinstance(error, NoObjectiveError | FsdetError | SweepError)
         reporter.fail(str(error) if told else cause_of(error))
 
 
@@ -126,17 +154,21 @@ class Reporter:
     """
 
     def __init__(
-        self, objective: Objective, send: Callable[[dict[str, Any]], None], run_dir: Path
+        self, objective: Objective, send: Callable[[dict[str, Any]], None], place: Workplace
     ) -> None:
         self._objective = objective
         self._send = send
-        self._run_dir = run_dir
-        self._best = load_best(run_dir)
+        self._place = place
+        self._best: dict[str, Any] = {}
         self._last: dict[str, Any] = {"epoch": 0, "step": 0}
         self._dog: Watchdog | None = None
         self._costs: Costs | None = None
         self._leaks = False
         self.phase = ""
+
+    def recall(self) -> None:
+        """Take up the best value of an earlier worker."""
+        self._best = load_best(self._place.run_dir)
 
     def begin(self, dog: Watchdog, resumed: bool) -> None:
         """The training starts now."""
@@ -159,6 +191,7 @@ class Reporter:
         elif report.phase != "exploded":
             state = "was not measured" if value is None else f"is {value}"
             raise NoObjectiveError(f"{self._objective.metric} {state} at epoch {report.epoch}")
+        self._place.keep()  # before anyone relies on it
         self._emit(
             report.phase, {} if report.phase == "exploded" else {"objective": self._best["best"]}
         )
@@ -185,7 +218,7 @@ class Reporter:
             "best_epoch": report.epoch,
             "standard_error": error if finite else None,
         }
-        save_best(self._run_dir, self._best)
+        save_best(self._place.run_dir, self._best)
 
 
 def to_plain(report: Report) -> dict[str, Any]:

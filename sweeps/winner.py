@@ -48,4 +48,5 @@ def write_winner(spec: SweepSpec, folder: SweepFolder, confirmation: Confirmatio
     ]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_text_atomic(folder.best, "".join(f"# {line}\n" for line in lines) + text)
+    folder.push(folder.best)
     return folder.best

@@ -11,15 +11,32 @@ from pathlib import Path
 from filelock import FileLock
 
 from sweeps.errors import SweepError
-from sweeps.secrets import without_password
-from sweeps.spec import TrackingSpec
+from sweeps.places import TrackingSpec
+from sweeps.secrets import whole_url, without_password
 from sweeps.tracking.client import MlflowClient, MlflowException
+from sweeps.tracking.knock import knock
 
 
 def tracking_uri(spec: TrackingSpec) -> str:
     """Store named in the YAML, else by MLFLOW_TRACKING_URI, else `mlruns/mlflow.db`, absolute."""
     uri = spec.uri or os.environ.get("MLFLOW_TRACKING_URI")
     return uri or f"sqlite:///{(Path.cwd() / 'mlruns' / 'mlflow.db').resolve()}"
+
+
+def kept_uri(kept: str | None, spec: TrackingSpec, name: str) -> str:
+    """The store that the sweep `name` was logged to.
+
+    Args:
+        kept: its address, without a secret; None where it was not kept.
+        spec: of the sweep, without a secret.
+        name: of the sweep.
+
+    Raises:
+        SweepError: its address had a secret, and MLFLOW_TRACKING_URI does not give it.
+    """
+    if kept is None:
+        return tracking_uri(spec)
+    return whole_url(kept, "MLFLOW_TRACKING_URI", f"sweep {name}: its tracking store")
 
 
 def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
@@ -35,6 +52,7 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
         folder.mkdir(parents=True, exist_ok=True)
         location = (folder / "artifacts" / name).as_uri()
     try:
+        knock(uri)
         with alone(database):
             if database is not None and not Path(database).exists():
                 make_database(Path(database))

@@ -75,9 +75,9 @@ class Tracker:
         self._thread.start()
 
     @property
-    def public_uri(self) -> str | None:
-        """The store, for a file that anyone may read; None if its address holds a secret."""
-        return self.uri if without_password(self.uri) == self.uri else None
+    def public_uri(self) -> str:
+        """The store, for a file that anyone may read."""
+        return without_password(self.uri)
 
     def stored_runs(self, sweep_id: str) -> dict[str, StoredRun]:
         """Trial's number, or the empty string for the parent -> run, of an earlier session."""

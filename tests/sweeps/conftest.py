@@ -18,8 +18,9 @@ from sweeps.display import build_display
 from sweeps.folder import SweepFolder, new_folder
 from sweeps.machine import Machine
 from sweeps.orchestrator import SweepResult, longest_trial, run_sweep
+from sweeps.places import TrackingSpec
 from sweeps.recorder import SWEEP_RUN
-from sweeps.spec import SweepSpec, TrackingSpec
+from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker, tracking_uri
 from sweeps.trial import Train
 
@@ -30,7 +31,8 @@ cloudpickle.register_pickle_by_value(made_up_trainers)  # workers cannot import 
 def in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory of each test is empty and its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("MLFLOW_TRACKING_URI", "OPTUNA_STORAGE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 

@@ -29,8 +29,9 @@ from sweeps.errors import SweepError
 from sweeps.folder import SweepFolder, new_folder
 from sweeps.machine import Machine
 from sweeps.orchestrator import end_parent_run, start_parent_run
+from sweeps.places import TrackingSpec
 from sweeps.rerun import find_source, new_run_dir
-from sweeps.spec import SweepSpec, TrackingSpec
+from sweeps.spec import SweepSpec
 from sweeps.states import State
 from sweeps.study import TrialRecord
 from sweeps.tracking import Tracker, tracking_uri
@@ -282,7 +283,7 @@ def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(
 ) -> None:
     monkeypatch.chdir(done.path)
     run = job_runs(done.folder)["trial_0003/seed_1001"]
-    with pytest.raises(SweepError, match="has no sweep small"):
+    with pytest.raises(SweepError, match="no such sweep"):
         find_source(run.info.run_id)
     done.folder.save_spec(done.spec)
     settings = spec_of_jobs(done.spec).config({**FOUND, "seed": 1001})

@@ -18,7 +18,8 @@ from sweeps.searcher import StudySearcher
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.stops import EXIT_STUDY_LOST, Stops
-from sweeps.study import create_study, mend, read_trials, to_records, warm_up
+from sweeps.store import JournalStore, mend
+from sweeps.study import create_study, read_trials, to_records, warm_up
 
 FILE = Path("study.journal")
 
@@ -28,7 +29,7 @@ class Session:
 
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
-        self.study = create_study(FILE, spec, build_sampler(spec))
+        self.study = create_study(JournalStore(FILE), spec, build_sampler(spec))
         finish_telling(self.study, spec)
         before = len(to_records(self.study.get_trials()))
         self.study.sampler = build_sampler(spec, before)
@@ -38,7 +39,7 @@ class Session:
             self.study,
             spec,
             self.stops,
-            FILE,
+            JournalStore(FILE),
             [t.number for t in unfinished(self.study)],
             lambda number, outcome: self.ends.append((number, outcome)),
         )
@@ -188,9 +189,13 @@ def test_killed_driver_s_trial_reads_as_interrupted() -> None:
 
 
 def test_baselines_that_a_killed_driver_left_out_are_added_once() -> None:
-    create_study(FILE, small_spec(baselines={"b": {"lr": 1.0}}), optuna.samplers.RandomSampler())
+    create_study(
+        JournalStore(FILE),
+        small_spec(baselines={"b": {"lr": 1.0}}),
+        optuna.samplers.RandomSampler(),
+    )
     both = small_spec(baselines={"b": {"lr": 1.0}, "c": {"lr": 2.0}})
-    study = create_study(FILE, both, optuna.samplers.RandomSampler())
+    study = create_study(JournalStore(FILE), both, optuna.samplers.RandomSampler())
     assert [t.user_attrs["baseline"] for t in study.trials] == ["b", "c"]
 
 
@@ -249,9 +254,9 @@ def test_warm_start_takes_what_was_learnt_within_the_space_and_counts_nothing() 
     first.searcher.on_trial_complete("c", report(1, 0.1, "failed"))
     first.searcher.on_trial_complete("d", report(1, 0.9, "final"))
     narrow = small_spec(space={"lr": {"low": 0.1, "high": 2}}, trials=3)
-    study = create_study(Path("new"), narrow, optuna.samplers.RandomSampler())
-    assert warm_up(study, narrow, "wide", FILE) == 2
-    assert warm_up(study, narrow, "wide", FILE) == 2
+    study = create_study(JournalStore(Path("new")), narrow, optuna.samplers.RandomSampler())
+    assert warm_up(study, narrow, "wide", JournalStore(FILE)) == 2
+    assert warm_up(study, narrow, "wide", JournalStore(FILE)) == 2
     assert [(t.params["lr"], t.state) for t in study.trials] == [
         (0.5, TrialState.COMPLETE),
         (1.0, TrialState.PRUNED),

@@ -20,7 +20,8 @@ from optuna.trial import TrialState
 
 from sweeps.folder import find_folder
 from sweeps.states import State
-from sweeps.study import STUDY_NAME, TrialRecord, best_of, build_storage, read_trials
+from sweeps.store import STUDY_NAME, build_storage
+from sweeps.study import TrialRecord, best_of, read_trials
 from sweeps.summary import advice, verdicts, write_best
 
 pytestmark = pytest.mark.slow

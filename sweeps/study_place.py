@@ -1,0 +1,69 @@
+"""Which store holds the study of a sweep: decided when it begins, found again later."""
+
+from __future__ import annotations
+
+import os
+
+from sweeps.database import DatabaseStore
+from sweeps.errors import SweepError
+from sweeps.folder import SweepFolder
+from sweeps.places import STUDY_VARIABLE
+from sweeps.secrets import whole_url, without_password
+from sweeps.spec import SweepSpec
+from sweeps.store import JournalStore, StudyStore
+
+JOURNAL = "journal"
+"""What a sweep's record says of a study in a file of its folder."""
+
+
+def study_url(spec: SweepSpec) -> str | None:
+    """Database named in the YAML, else by OPTUNA_STORAGE; None for a file."""
+    return spec.storage.study or os.environ.get(STUDY_VARIABLE) or None
+
+
+def begin_store(spec: SweepSpec, folder: SweepFolder) -> StudyStore:
+    """The store of a sweep that is run now; a sweep stays with the one that it began with.
+
+    Raises:
+        SweepError: it began with another one than the YAML names.
+    """
+    kept, url = recorded(folder), study_url(spec)
+    if kept is None:
+        kept = JOURNAL if url is None else without_password(url)
+        folder.update_record(study=kept)
+    asked = spec.storage.study
+    if asked is not None and without_password(asked) != kept:
+        began = f"a file, {folder.study}" if kept == JOURNAL else kept
+        raise SweepError(
+            f"{spec.source}: storage.study: {folder.name} keeps its study in {began}; name that, or "
+            "start a new sweep with --name"
+        )
+    return store_of(folder, asked)
+
+
+def store_of(folder: SweepFolder, url: str | None = None) -> StudyStore:
+    """The store of a sweep that has begun.
+
+    Args:
+        folder: of the sweep.
+        url: of its database, if it is known; else what was kept and OPTUNA_STORAGE give it.
+
+    Raises:
+        SweepError: its password is not known.
+    """
+    kept = recorded(folder)
+    if kept is None or kept == JOURNAL:
+        return JournalStore(folder.study)
+    what = f"sweep {folder.name}: its study"
+    return DatabaseStore(url or whole_url(kept, STUDY_VARIABLE, what), study_name(folder))
+
+
+def recorded(folder: SweepFolder) -> str | None:
+    """Place of the study, with no secret; None before the sweep has one."""
+    kept = folder.load_record().get("study")
+    return JOURNAL if kept is None and folder.study.is_file() else kept
+
+
+def study_name(folder: SweepFolder) -> str:
+    """Of a study among others: equal names of two people must not meet."""
+    return f"{folder.name}.{folder.sweep_id()}"

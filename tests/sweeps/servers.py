@@ -1,0 +1,162 @@
+"""Real servers for tests, each on a free port of 127.0.0.1 and gone with the test."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import pytest
+
+PASSWORD = "open-sesame-4711"
+"""Of every server; no file and no output of a sweep may hold it."""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for(answers: Callable[[], object], seconds: float = 60) -> None:
+    """Until `answers` no longer raises."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            answers()
+        except Exception:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def program(name: str) -> str:
+    """A program of PostgreSQL; skips the test where it is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    path = shutil.which(name) or (str(found[-1]) if found else None)
+    if path is None:
+        pytest.skip(f"{name} is not installed (Debian: apt-get install postgresql)")
+    return path
+
+
+@dataclass
+class Postgres:
+    """A PostgreSQL server in a folder of its own."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://ann:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        command = [program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
+        command += ["-c", "listen_addresses=127.0.0.1", "-k", str(self.folder), "-F"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stderr=log, stdout=log, **as_nobody())
+        wait_for(self.connect)
+
+    def connect(self) -> None:
+        socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+
+    def stop(self) -> None:
+        """At once: open connections are cut off."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
+            self.process = None
+
+
+def as_nobody() -> dict[str, object]:
+    """PostgreSQL refuses to run as root."""
+    if os.getuid() != 0:
+        return {}
+    user = pwd.getpwnam("nobody")
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """A server with the user `ann`, who owns it."""
+    initdb = program("initdb")
+    # not under pytest's folders, which nobody may enter
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    secret = folder / "password"
+    secret.write_text(PASSWORD)
+    if os.getuid() == 0:
+        shutil.chown(folder, "nobody")
+        shutil.chown(secret, "nobody")
+    server = Postgres(folder, free_port())
+    try:
+        command = [initdb, "-D", str(folder / "data"), "-U", "ann", "--pwfile", str(secret)]
+        command += ["--auth=scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C"]
+        subprocess.run(command, check=True, capture_output=True, **as_nobody())
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def mlflow_server(folder: Path, database: str) -> Iterator[str]:
+    """`mlflow server` over `database`; its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", database, "--workers", "1"]
+    command += ["--artifacts-destination", (folder / "artifacts").as_uri()]
+    with (folder / "mlflow.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(lambda: urllib.request.urlopen(f"{address}/health").close(), 120)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """A server that speaks S3, with credentials in the environment; the URL of a bucket."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{port}"
+    named = {
+        "AWS_ENDPOINT_URL_S3": address,
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": PASSWORD,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        wait_for(lambda: urllib.request.urlopen(f"{address}/moto-api/").close())
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in named.items():
+                patch.setenv(key, value)
+            fsspec.filesystem("s3").mkdir("sweeps-of-a-test")
+            yield "s3://sweeps-of-a-test"
+    finally:
+        process.terminate()
+        process.wait(30)
