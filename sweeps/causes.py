@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
+from typing import Any
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TORCH_WRITE = ("PytorchStreamWriter failed writing", "unexpected pos")
 """How torch puts a disk that is full: it loses the number of the error."""
-NO_MEMORY = ("DefaultCPUAllocator", "CUDA out of memory", "Cannot allocate memory")
+NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "HIP out of memory",
+    "Cannot allocate memory",
+)
+"""How libraries put a lack of memory without an exception class of its own."""
 OUT_OF_MEMORY = "out of memory"
+ALONE_TOO = "; this was the second time, with nothing beside it"
 EVENTS = Path("/sys/fs/cgroup/memory.events")
+
+
+class RanOutOfMemory(Exception):  # noqa: N818
+    """Ends a worker whose trial lacked memory and is to be tried once more; carries the reason."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` tells of a lack of memory, of the machine or of a GPU."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool({"OutOfMemoryError", "MemoryError"} & names) or any(
+        text in str(error) for text in NO_MEMORY
+    )
 
 
 def cause_of(error: BaseException) -> str:
     """The reason of a trial whose trainer raised `error`."""
     text = f"{type(error).__name__}: {error}"
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if {"OutOfMemoryError", "MemoryError"} & names or any(t in str(error) for t in NO_MEMORY):
+    if is_out_of_memory(error):
         return f"{OUT_OF_MEMORY}: {first_line(text)}; fewer trials at once or a smaller batch helps"
     full = isinstance(error, OSError) and error.errno in DISK_FULL
     if full or any(words in str(error) for words in TORCH_WRITE):
@@ -26,17 +49,50 @@ def cause_of(error: BaseException) -> str:
 
 
 def cause_of_death(text: str, kernel_kills: int) -> str:
-    """The reason of a trial whose worker died.
+    """The reason of a trial whose worker ended.
 
     Args:
         text: what Ray says of it.
-        kernel_kills: processes that the kernel killed for want of memory since the sweep began.
+        kernel_kills: processes that the kernel killed for want of memory and that explain no other
+            death.
     """
+    if raised := re.search(rf"{RanOutOfMemory.__name__}: ({OUT_OF_MEMORY}: .*)", text):
+        return raised[1]
     if "OutOfMemoryError" in text or "running low on memory" in text:
         return f"{OUT_OF_MEMORY}: Ray killed the worker before the machine ran out of memory"
     if kernel_kills:
         return f"{OUT_OF_MEMORY}: the kernel killed the worker; run fewer trials at once"
     return "the worker process died twice; see the log of the trial"
+
+
+class Deaths:
+    """Finds out why workers ended, once for each: a kill by the kernel explains one death only."""
+
+    def __init__(self) -> None:
+        self._explained = kernel_kills()
+        self._causes: dict[tuple[str, int], str] = {}
+
+    def cause(self, trial: Any) -> str:
+        """The reason of the latest failure of a trial of Ray Tune."""
+        key = (trial.trial_id, trial.run_metadata.num_failures)
+        if key not in self._causes:
+            killed = kernel_kills() > self._explained
+            cause = cause_of_death(latest_failure(trial), int(killed))
+            self._explained += killed and "the kernel killed" in cause
+            self._causes[key] = cause
+        return self._causes[key]
+
+
+def latest_failure(trial: Any) -> str:
+    """What Ray says of the latest failure: its file keeps them all.
+
+    Not `trial.get_error()`: that looks where the file is copied to at the sweep's end.
+    """
+    try:
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    except (OSError, TypeError):
+        return ""
+    return text.rpartition("Failure # ")[2]
 
 
 def kernel_kills() -> int:

@@ -49,7 +49,7 @@ def check_machine(spec: SweepSpec, machine: Machine) -> None:
     """
     for name, wanted, there in (
         ("cpus", spec.resources.cpus, machine.cpus),
-        ("gpus", spec.resources.gpus, machine.gpus),
+        ("gpus", spec.resources.gpu_share, machine.gpus),
     ):
         if wanted > there:
             raise SweepError(

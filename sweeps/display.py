@@ -40,6 +40,7 @@ class Row:
     peak_norm: float | None = None
     state: State = State.RUNNING
     reason: str = ""
+    retried: bool = False
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
@@ -81,6 +82,7 @@ class Display:
             epoch = trial.best_epoch or 0
             row = Row(trial.number, trial.baseline, trial.parameters, epoch, trial.value)
             row.state, row.reason, row.seconds = trial.state, trial.reason, trial.seconds
+            row.retried = bool(trial.retried)
             self.rows[trial.number] = row
             self.earlier += 1
 
@@ -97,6 +99,10 @@ class Display:
         row.epoch = max(row.epoch, report.get("epoch", 0))  # a trial that goes on repeats itself
         row.value = report.get("best", row.value)
         row.peak_norm = report.get("peak_norm", row.peak_norm)
+
+    def retried(self, number: int) -> None:
+        """A trial ran out of memory and starts again."""
+        self.rows[number].retried = True
 
     def ended(self, number: int, outcome: Outcome) -> None:
         """A trial ended."""
@@ -115,6 +121,10 @@ class Display:
         running = [r.epoch / self.epochs for r in self.rows.values() if r.state is State.RUNNING]
         return len(self.rows) - len(running) + sum(running)
 
+    def finished(self) -> int:
+        """Trials that have ended."""
+        return sum(row.state is not State.RUNNING for row in self.rows.values())
+
     def counts(self) -> str:
         """How many trials are in which state, in words."""
         found = Counter(row.state for row in self.rows.values())
@@ -122,16 +132,25 @@ class Display:
 
 
 class PlainDisplay(Display):
-    """One line for each trial that ends; for logs and pipes."""
+    """One line for each trial that ends or is tried again; for logs and pipes."""
+
+    def retried(self, number: int) -> None:
+        super().retried(number)
+        self.console.print(
+            f"[{self.finished()}/{self.trials}] trial {label(self.rows[number])} ran out of memory; "
+            "it goes on from its last checkpoint, with nothing beside it",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def ended(self, number: int, outcome: Outcome) -> None:
         super().ended(number, outcome)
         row = self.rows[number]
         value = "" if row.value is None else f", {self.metric} {row.value:.4f}"
         reason = f" ({row.reason})" if row.reason else ""
-        ended = sum(r.state is not State.RUNNING for r in self.rows.values())
         self.console.print(
-            f"[{ended}/{self.trials}] {self.noun} {label(row)} {row.state}{reason}{value}, "
+            f"[{self.finished()}/{self.trials}] {self.noun} {label(row)} {row.state}{reason}{value}, "
             f"epoch {row.epoch}, {row.seconds:.0f} s: {in_words(row.parameters)}",
             markup=False,
             highlight=False,
@@ -199,7 +218,7 @@ class LiveDisplay(Display):
             table.add_column(short(key), justify="right")
         best = self.best()
         for row in rows[-max(4, self.console.height - 6) :]:
-            state = Text(str(row.state), COLOURS[row.state])
+            state = Text(str(row.state) + " (retried)" * row.retried, COLOURS[row.state])
             cells: list[str | Text] = [
                 label(row),
                 state,

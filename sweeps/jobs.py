@@ -100,6 +100,9 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         job = self._plan.jobs[number]
         return {"number": number, BASELINE: job.label, "parameters": job.parameters}
 
+    def retried(self, trial_id: str, why: str) -> None:
+        """A job ran out of memory and starts again, alone. A later session tries it afresh."""
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -239,7 +242,9 @@ def build_recorder(
         noun="run",
     )
     tags = {"sweep.name": session.folder.name, "sweep.id": sweep_id}
-    recorder = JobRecorder(plan, tags, session.tracker, display, session.stops, runs)
+    recorder = JobRecorder(
+        plan, tags, session.tracker, display, session.stops, runs, session.deaths
+    )
     for key, number in keys.items():
         end, run = plan.result(number), stored.get(key)
         if end is not None and end.state in KEPT and (run is None or run.running):

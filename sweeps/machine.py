@@ -20,8 +20,8 @@ class Machine:
     def capacity(self, resources: Resources) -> int:
         """Trials at once, at most `resources.max_concurrent`; 0 if not even one fits."""
         carried = math.floor(self.cpus / resources.cpus + 1e-9)
-        if resources.gpus:
-            carried = min(carried, math.floor(self.gpus / resources.gpus + 1e-9))
+        if resources.gpu_share:
+            carried = min(carried, math.floor(self.gpus / resources.gpu_share + 1e-9))
         return min(carried, resources.max_concurrent or carried)
 
 

@@ -81,7 +81,7 @@ def run_sweep(
         numbers = {int(key): run.run_id for key, run in runs.items() if key}
         plan = TrialPlan(spec.public, folder.trials, folder.below("trials"))
         session = Session(folder, machine, tracker, stops, train)
-        recorder = Recorder(plan, tags, tracker, display, stops, numbers)
+        recorder = Recorder(plan, tags, tracker, display, stops, numbers, session.deaths)
         reconcile_runs(earlier, runs, folder.trials, recorder, tracker)
         display.known(earlier)
         again = [trial.number for trial in unfinished(study)]

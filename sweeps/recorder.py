@@ -9,13 +9,14 @@ from typing import Any
 
 from ray import tune
 
-from sweeps.causes import cause_of_death, kernel_kills
+from sweeps.causes import ALONE_TOO, OUT_OF_MEMORY, Deaths
 from sweeps.display import Display
 from sweeps.scheduler import BASELINE
 from sweeps.states import Outcome
 from sweeps.stops import Stops
+from sweeps.study import RETRIED
 from sweeps.tracking import Tracker
-from sweeps.trial import TrialPlan
+from sweeps.trial import ALONE, TrialPlan
 from sweeps.watchdog import stall_reason, stalled
 
 SWEEP_RUN = "sweep"
@@ -46,6 +47,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         display: shows what happens.
         stops: looked at after every step of Ray Tune.
         runs: number -> MLflow run of a trial that an earlier session began.
+        deaths: why workers ended.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         display: Display,
         stops: Stops,
         runs: Mapping[int, str],
+        deaths: Deaths,
     ) -> None:
         self._plan = plan
         self._tags = tags
@@ -64,7 +67,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._stops = stops
         self._runs = runs
         self._started: dict[int, Any] = {}
-        self._kernel_kills = kernel_kills()
+        self._deaths = deaths
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its callbacks once, for a way of resuming that is not used."""
@@ -83,6 +86,21 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         baseline = trial.config[BASELINE]
         self.begin_run(number, baseline, parameters)
         self._display.started(number, baseline, parameters)
+        if trial.config.get(ALONE):  # an earlier session ran out of memory
+            self.retried(number)
+
+    def on_trial_recover(self, *, trial: Any, **_: Any) -> None:
+        if trial.config.get(ALONE):
+            self.retried(trial.config["number"])
+
+    def retried(self, number: int) -> None:
+        """A trial is tried again for want of memory."""
+        self.tag_retried(number)
+        self._display.retried(number)
+
+    def tag_retried(self, number: int) -> None:
+        """Say so in the trial's run."""
+        self._tracker.tag(str(number), {RETRIED: OUT_OF_MEMORY})
 
     def begin_run(self, number: int, baseline: str | None, parameters: dict[str, Any]) -> None:
         """Begin the MLflow run of a trial, or go on with that of an earlier session."""
@@ -124,5 +142,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         if stalled(run_dir):
             return stall_reason(run_dir, self._plan.spec.stall_minutes)
         trial = self._started.get(number)
-        text = str((trial.get_error() if trial is not None else None) or "")
-        return cause_of_death(text, kernel_kills() - self._kernel_kills)
+        if trial is None:
+            return ""
+        cause = self._deaths.cause(trial)
+        again = cause.startswith(OUT_OF_MEMORY) and trial.config.get(ALONE)
+        return cause + (ALONE_TOO if again else "")

@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(lines))
     print("equal to the last digit" if equal else "not equal to the last digit")
     print(f"files in {result.run_dir}")
-    return 0 if equal or source.spec.resources.gpus else EXIT_DIFFERS
+    return 0 if equal or source.spec.resources.gpu_share else EXIT_DIFFERS
 
 
 if __name__ == "__main__":

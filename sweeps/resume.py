@@ -115,6 +115,8 @@ def reconcile_runs(
             recorder.fetch(trial.number)
         if (run is None and run_dir.is_dir()) or (run is not None and run.running):
             recorder.begin_run(trial.number, trial.baseline, trial.parameters)
+            if trial.retried:
+                recorder.tag_retried(trial.number)
             for report in recorded_reports(run_dir):
                 tracker.log(str(trial.number), report)
             recorder.end_run(trial.number, Outcome(trial.state, trial.reason))

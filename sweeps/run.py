@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fsdet.errors import FsdetError
+from sweeps.auto import AUTO, as_found, find_gpus, with_gpus
 from sweeps.candidates import spec_of_jobs
 from sweeps.check import check_files, check_machine, check_spec, prepare_data, to_fill_in
+from sweeps.cost_words import tell_cost
 from sweeps.errors import SweepError
 from sweeps.machine import Machine, this_machine
 from sweeps.secrets import holds_secret, without_password
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from sweeps.trial import Train
 
 EXIT_NONE_COMPLETED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
-AUTO = "auto"
+NUMBERED = "auto"
 """As a name: the next free number of the YAML's name."""
 PATIENCE = 60
 """Seconds given to the tracking store at the end; after a signal or a lost disk it gets 4."""
@@ -47,6 +49,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--check", action="store_true", help="print the sweep as understood, start nothing"
+    )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="with --check: train a few steps to tell what the sweep costs",
     )
     parser.add_argument(
         "--resume",
@@ -82,7 +89,7 @@ def load(options: argparse.Namespace) -> SweepSpec:
             f"--set {override}: every user of this machine can read a password there; give it by "
             "OPTUNA_STORAGE or MLFLOW_TRACKING_URI"
         )
-    named = options.name is not None and options.name != AUTO
+    named = options.name is not None and options.name != NUMBERED
     overrides += [f"name={options.name}"] if named else []
     overrides += [f"trials={options.trials}"] if options.trials is not None else []
     spec, lines = load_spec(options.file, overrides)
@@ -103,11 +110,13 @@ def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
     for key, value in spec.settings.items():
         console.print(f"  {key}: {value}", markup=False, highlight=False, soft_wrap=True)
     used = spec.resources
+    auto = used.gpus == AUTO
+    gpus, bound = (AUTO, "at most ") if auto else (f"{used.gpu_share:g}", "")
     console.print(
         f"{spec.trials} trials ({len(spec.baselines)} baselines first), "
         f"sampler {spec.sampler.name} (seed {spec.sampler.seed}), scheduler {spec.scheduler.name}, "
         f"objective {spec.objective.metric} ({spec.objective.mode})\n"
-        f"{used.cpus:g} CPUs and {used.gpus:g} GPUs a trial, {machine.capacity(used)} at once "
+        f"{used.cpus:g} CPUs and {gpus} GPUs a trial, {bound}{machine.capacity(used)} at once "
         f"on this machine ({machine.cpus} CPUs, {machine.gpus} GPUs)",
         markup=False,
         highlight=False,
@@ -117,13 +126,20 @@ def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
         say(console, plan_of_confirmation(spec))
 
 
-def check(spec: SweepSpec, console: Console) -> int:
+def check(spec: SweepSpec, console: Console, probe: bool = False) -> int:
     """Print what would be done, and what keeps it from being done here.
 
+    Args:
+        spec: checked.
+        console: for all that is printed.
+        probe: whether to measure what it costs.
+
     Raises:
-        SweepError: a file that is there cannot be used.
+        SweepError: a file that is there cannot be used, or the probe failed.
     """
-    machine = this_machine(look_for_gpus=spec.resources.gpus > 0)
+    machine = this_machine(look_for_gpus=spec.resources.gpus != 0)
+    if spec.resources.gpus == AUTO and not machine.gpus:
+        spec = with_gpus(spec, 0)
     show(spec, machine, console)
     missing = to_fill_in(spec)
     for key in missing:
@@ -133,9 +149,10 @@ def check(spec: SweepSpec, console: Console) -> int:
     try:
         check_machine(spec, machine)
     except SweepError as error:
-        console.print(
-            f"not on this machine: {error}", markup=False, highlight=False, soft_wrap=True
-        )
+        say(console, f"not on this machine: {error}")
+        missing.append("machine")
+    if probe and not missing:
+        tell_cost(spec, machine, lambda text: say(console, text))
     console.print("the check found no mistake; nothing was started")
     return 0
 
@@ -160,15 +177,17 @@ def run(
             f"{spec.source}: {', '.join(missing)}: to be filled in before a run; write the path "
             "there, or remove the line to do without"
         )
-    machine = this_machine(look_for_gpus=spec.resources.gpus > 0)
-    check_machine(spec, machine)
     folder = None if not options.resume else folder_to_resume(spec, options.name)
+    spec = spec if folder is None else as_found(spec, folder)
+    machine = this_machine(look_for_gpus=spec.resources.gpus != 0)
+    check_machine(spec, machine)
     if train is None:
         check_files(spec)
         prepare_data(spec)
         if spec.confirm is not None:
             check_files(spec_of_jobs(spec))
             prepare_data(spec_of_jobs(spec))
+    spec = find_gpus(spec, machine, lambda text: say(console, text))
 
     # these load Ray, Optuna and MLflow, some seconds: only now that nothing can be refused any more
     from sweeps.display import build_display
@@ -177,7 +196,7 @@ def run(
     from sweeps.tracking import Tracker, tracking_uri
 
     tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
-    folder = folder or new_folder(spec.name, options.name == AUTO, spec.storage.path)
+    folder = folder or new_folder(spec.name, options.name == NUMBERED, spec.storage.path)
     objective = spec.objective
     display = build_display(
         spec.trials, longest_trial(spec), objective.metric, objective.mode, console
@@ -209,10 +228,10 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
     from sweeps.folder import find_folder, latest_folder
     from sweeps.resume import check_same
 
-    named = name is not None and name != AUTO
+    named = name is not None and name != NUMBERED
     find = find_folder if named else latest_folder
     folder = find(spec.name, spec.storage.path)
-    check_same(spec, folder)
+    check_same(as_found(spec, folder), folder)
     with folder.held():
         return folder
 
@@ -292,9 +311,11 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
     options = parse(sys.argv[1:] if arguments is None else arguments)
     console = Console(file=sys.stdout)  # this very stream: Ray's words are led elsewhere
     try:
+        if options.probe and not options.check:
+            raise SweepError("--probe: only tells what a sweep would cost; add --check")
         spec = load(options)
         if options.check:
-            return check(spec, console)
+            return check(spec, console, options.probe)
         return run(spec, options, console, train)
     except (SweepError, FsdetError) as error:
         for line in str(error).splitlines():

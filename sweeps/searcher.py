@@ -36,7 +36,8 @@ from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State, outcome_of
 from sweeps.stops import EXIT_STUDY_LOST, Stop, Stops
 from sweeps.store import LOST, StudyStore, reason_of
-from sweeps.study import CONSTRAINT, CURVE, curve_of
+from sweeps.study import CONSTRAINT, CURVE, RETRIED, curve_of
+from sweeps.trial import ALONE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -97,7 +98,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return {"_metric": self._metric, "_mode": self._mode}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next configuration: `number`, `baseline` and `parameters`; None while stopping."""
+        """The next configuration: `number`, `baseline`, `parameters`, `alone`; None while stopping."""
         return self._write(lambda: self._suggest(trial_id))
 
     def _suggest(self, trial_id: str) -> dict[str, Any]:
@@ -109,6 +110,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             "number": trial.number,
             BASELINE: trial.user_attrs.get("baseline"),
             "parameters": dict(trial.params),
+            ALONE: trial.user_attrs.get(RETRIED),
         }
 
     def _reopen(self, number: int) -> optuna.Trial:
@@ -118,6 +120,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         trial.set_user_attr("state", str(State.RUNNING))
         trial.set_user_attr("reason", "")
         return trial
+
+    def retried(self, trial_id: str, why: str) -> None:
+        """A trial ran out of memory and starts again, alone; so it does in a later session."""
+        trial = self._open[trial_id]
+        self._write(lambda: trial.set_user_attr(RETRIED, why))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record the value of a report; Ray calls this unless the report stopped the trial."""

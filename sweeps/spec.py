@@ -8,7 +8,7 @@ whole against the trainer, `sweeps.spec_file` reads it from a file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -135,10 +135,24 @@ class Resources(Part):
 
     cpus: float = Field(default=1, gt=0)
     """CPU cores a trial."""
-    gpus: float = Field(default=0, ge=0)
-    """GPUs a trial; fractions share a card."""
+    gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """GPUs a trial; fractions share a card. `auto` measures one trial before the sweep and lets as
+    many share a card as fit; 0 on a machine without one."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once; None for as many as the machine carries."""
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _number_or_auto(cls, gpus: Any) -> Any:
+        number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
+        if gpus != "auto" and not (number and gpus >= 0):
+            raise ValueError(f"must be auto or a number of at least 0, but got {gpus!r}")
+        return gpus
+
+    @property
+    def gpu_share(self) -> float:
+        """`gpus` as a number; 0 while `auto` is not found out."""
+        return 0.0 if self.gpus == "auto" else self.gpus
 
 
 class SweepSpec(Part):
@@ -198,8 +212,9 @@ class SweepSpec(Part):
         """
         # saved every epoch, so that a trial that was stopped goes on where it was
         threads = {"threads": max(1, int(self.resources.cpus)), "save_interval": 1}
-        device = {"device": "cuda" if self.resources.gpus else "cpu"}
-        return {**threads, **self.fixed, **self._reference(), **device}
+        device = "cuda" if self.resources.gpu_share else "cpu"
+        device = "auto" if self.resources.gpus == "auto" else device
+        return {**threads, **self.fixed, **self._reference(), "device": device}
 
     def _reference(self) -> dict[str, float]:
         given = (self.fixed.get(key) for key in ("resume", "explosion_reference"))

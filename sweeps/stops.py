@@ -106,7 +106,7 @@ class Stops:
         if budget.gpu_hours is not None:
             now = time.monotonic()
             seconds = self._trial_seconds + sum(now - began for began in self._running.values())
-            if seconds * self._spec.resources.gpus > 3600 * budget.gpu_hours:
+            if seconds * self._spec.resources.gpu_share > 3600 * budget.gpu_hours:
                 self.request(Stop(f"its GPU time is over (budget.gpu_hours {budget.gpu_hours:g})"))
 
     def _look_at(self, state: State, value: float | None) -> None:

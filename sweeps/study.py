@@ -28,6 +28,8 @@ CONSTRAINT = "explosion"
 """Constraint of every trial: above 0 means that it exploded."""
 WARM_START = "warm_start"
 """Attribute of a trial that was taken over from the sweep of that name."""
+RETRIED = "retried"
+"""Attribute of a trial that ran out of memory and was tried again, alone: the reason; tag of its run."""
 CURVE = "curve"
 """Attribute with the values by epoch where Optuna has no place for them: with two objectives."""
 
@@ -53,6 +55,8 @@ class TrialRecord:
     """Seconds of a step and bytes of memory."""
     seconds: float = 0.0
     """Wall time, all sessions together."""
+    retried: str = ""
+    """Why it was tried again, alone; empty for most."""
 
     @property
     def label(self) -> str:
@@ -135,6 +139,7 @@ def _to_record(trial: FrozenTrial, alive: bool) -> TrialRecord:
         metrics=attrs.get("metrics", {}),
         costs=attrs.get("costs", {}),
         seconds=attrs.get("seconds", 0.0),
+        retried=attrs.get(RETRIED, ""),
     )
 
 

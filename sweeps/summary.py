@@ -154,6 +154,8 @@ def print_summary(
         if trial.state is State.FAILED:
             log = f"{folder.below('trials') or folder.trials}/{trial.number:04d}"
             line(f"  trial {trial.label} failed: {trial.reason} (files in {log})")
+        elif trial.retried:
+            line(f"  trial {trial.label} was tried again, alone: {trial.retried}")
     if best_of(trials, spec.objective.mode) is None:
         line(f"error: {advice(spec, trials)}")
         return

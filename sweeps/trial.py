@@ -22,10 +22,11 @@ from filelock import FileLock, Timeout
 from fsdet.config import TrainConfig
 from fsdet.engine.report import Report, Result
 from fsdet.errors import FsdetError
-from sweeps.causes import cause_of
+from sweeps.causes import ALONE_TOO, RanOutOfMemory, cause_of, is_out_of_memory
 from sweeps.checkpoints import load_best, newest_checkpoint, remove_halves, save_best
 from sweeps.errors import SweepError
 from sweeps.mirror import Mirror
+from sweeps.room import clear_card
 from sweeps.spec import Objective, SweepSpec
 from sweeps.watchdog import Watchdog, stall_reason, stalled, watchdog
 from sweeps.worker import Costs, leaks
@@ -39,6 +40,10 @@ PATIENCE = 60
 """Seconds to wait for it: the workers of a killed driver live on for some."""
 SPOILED = "spoiled"
 """Key in a trial's report: its worker must not run another trial."""
+ALONE = "alone"
+"""Key in a suggestion: why the trial needs the machine or the card to itself; None for most."""
+LAST_TRY = "last_try"
+"""Key in a suggestion: Ray Tune has started this trial before and will not do it again."""
 
 
 class Train(Protocol):
@@ -108,9 +113,12 @@ def run_trial(
 
     Args:
         plan: of the sweep.
-        suggestion: `number` and `parameters`.
+        suggestion: `number` and `parameters`; `alone` and `last_try` where it is tried again.
         send: takes a report; `ray.tune.report`.
         train: the trainer.
+
+    Raises:
+        RanOutOfMemory: so it did for the first time; it is to be started again, alone.
     """
     place = plan.workplace(suggestion["number"])
     run_dir = place.run_dir
@@ -127,13 +135,28 @@ def run_trial(
             if stalled(run_dir):
                 reporter.fail(stall_reason(run_dir, minutes))
                 return
+            if config.device.startswith("cuda"):
+                clear_card(1.0 if suggestion.get(ALONE) else plan.spec.resources.gpu_share)
             _train(config, reporter, dog, train or default_train())
     except Timeout:
         reporter.fail(f"another process trains in {run_dir}; stop it, then resume the sweep")
     except Exception as error:
         log.exception("trial %d", suggestion["number"])
+        if is_out_of_memory(error):
+            _out_of_memory(cause_of(error), suggestion, reporter)
+            return
         told = isinstance(error, NoObjectiveError | FsdetError | SweepError)
         reporter.fail(str(error) if told else cause_of(error))
+
+
+def _out_of_memory(cause: str, suggestion: dict[str, Any], reporter: Reporter) -> None:
+    """End the worker and ask for another try, unless this was the last one."""
+    if suggestion.get(ALONE):
+        reporter.fail(cause + ALONE_TOO)
+    elif suggestion.get(LAST_TRY):
+        reporter.fail(cause)
+    else:
+        raise RanOutOfMemory(cause) from None
 
 
 def _train(config: TrainConfig, reporter: Reporter, dog: Watchdog, train: Train) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -11,10 +13,12 @@ from ray.tune.progress_reporter import ProgressReporter
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from sweeps.causes import Deaths
 from sweeps.cluster import local_ray
 from sweeps.display import Display
 from sweeps.folder import SweepFolder
 from sweeps.machine import Machine
+from sweeps.retry import RetryAlone, needs
 from sweeps.rungs import replace_spoiled_workers
 from sweeps.signals import signals_to
 from sweeps.stops import EXIT_STUDY_LOST, Stop, Stops, SweepStopped
@@ -22,7 +26,8 @@ from sweeps.tracking import Tracker
 from sweeps.trial import Train, TrialPlan, run_trial
 
 RESTARTS = 1
-"""Times that a trial goes on after its worker was lost. Errors of the trainer are not retried."""
+"""Times that a trial goes on after its worker was lost or it ran out of memory. Other errors of the
+trainer are not retried."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Session:
     stops: Stops
     train: Train | None = None
     """The trainer, if not `fsdet.train.train`."""
+    deaths: Deaths = field(default_factory=Deaths)
+    """Why workers ended."""
 
 
 class Silent(ProgressReporter):  # type: ignore[misc]
@@ -70,6 +77,7 @@ def run_trials(
     """
     folder, stops = session.folder, session.stops
     replace_spoiled_workers(scheduler)
+    retry = RetryAlone(scheduler, searcher, needs_of(plan, session), session.deaths)
     shutil.rmtree(folder.ray, ignore_errors=True)
     try:
         with (
@@ -78,7 +86,7 @@ def run_trials(
             display,
         ):
             signals.install()  # again, since Ray takes SIGTERM for itself
-            tuner = build_tuner(plan, count, session, searcher, scheduler, callbacks)
+            tuner = build_tuner(plan, count, session, searcher, scheduler, [*callbacks, retry])
             signals.in_loop = True
             tuner.fit()
     except SweepStopped:
@@ -100,18 +108,18 @@ def build_tuner(
     callbacks: list[tune.Callback],
 ) -> tune.Tuner:
     """The Ray Tuner. Its folders hold its own state only; trials have theirs."""
-    resources, train = plan.spec.resources, session.train
+    train = session.train
 
     def trial(suggestion: dict[str, Any]) -> None:
         run_trial(plan, suggestion, tune.report, train)
 
     return tune.Tuner(
-        tune.with_resources(trial, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune.with_resources(trial, needs_of(plan, session)),
         tune_config=tune.TuneConfig(
             num_samples=count,
             search_alg=searcher,
             scheduler=scheduler,
-            max_concurrent_trials=session.machine.capacity(resources),
+            max_concurrent_trials=session.machine.capacity(plan.spec.resources),
             reuse_actors=True,
             trial_name_creator=name_of,
             trial_dirname_creator=name_of,
@@ -125,6 +133,13 @@ def build_tuner(
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
         ),
     )
+
+
+def needs_of(
+    plan: TrialPlan, session: Session
+) -> Callable[[dict[str, Any]], tune.PlacementGroupFactory]:
+    """Suggestion -> what Ray must keep free for it."""
+    return partial(needs, resources=plan.spec.resources, machine=session.machine)
 
 
 def name_of(trial: Any) -> str:

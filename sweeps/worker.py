@@ -61,8 +61,12 @@ def _reset_peak() -> None:
 
 def _peak() -> int:
     """Bytes: the most that torch has held on the GPU, else the most that was resident."""
-    if cuda := _cuda():
-        return int(cuda.max_memory_allocated())
+    cuda = _cuda()
+    return int(cuda.max_memory_allocated()) if cuda else peak_memory()
+
+
+def peak_memory() -> int:
+    """Bytes: the most of main memory that was resident."""
     try:
         for line in Path(f"/proc/{os.getpid()}/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):

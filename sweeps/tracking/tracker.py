@@ -140,6 +140,15 @@ class Tracker:
 
         self._queue.put(write)
 
+    def tag(self, key: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a run."""
+
+        def write() -> None:
+            written = [RunTag(k, v[:VALUE_LENGTH]) for k, v in tags.items()]
+            self._client.log_batch(self._runs[key].run_id, tags=written)
+
+        self._queue.put(write)
+
     def log(self, key: str, report: Mapping[str, Any]) -> None:
         """Write the metrics of a report and every step since the last one.
 

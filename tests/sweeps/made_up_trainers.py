@@ -8,7 +8,10 @@ from __future__ import annotations
 import errno
 import math
 import os
+import resource
+import signal
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +101,52 @@ def made_up(
         last = epoch == config.epochs
         on_report(report_of(config, epoch, value - 0.01 * epoch, "final" if last else "running"))
     return Result({"val/nAP50": value}, config.epochs * STEPS, None, None, config.checkpoint_dir)
+
+
+def hungry(
+    config: TrainConfig,
+    on_report: Callable[[Report], None] | None = None,
+    resume: Path | None = None,
+) -> Result:
+    """A run that needs memory in its second epoch, and may have 400 MB for each CPU that Ray keeps for it.
+
+    `lr` 2: 700 MB. 3: more than there is. 4: is killed when first there, and needs 700 MB then.
+    5: is killed every time. Else none. `tries` has a line for each start: process, CPUs, epochs done.
+    """
+    import ray
+
+    assert on_report is not None
+    run_files(config)
+    cpus = int(ray.get_runtime_context().get_assigned_resources()["CPU"])
+    lr, folder = round(config.lr, 6), config.checkpoint_dir
+    done = 0 if resume is None else int(resume.stem[-4:])
+    with (folder / "tries").open("a", encoding="ascii") as file:
+        file.write(f"{os.getpid()} {cpus} {done}\n")
+    first = len((folder / "tries").read_text().splitlines()) == 1
+    for epoch in range(done + 1, config.epochs + 1):
+        if epoch == 2:
+            if lr == 5 or (lr == 4 and first):
+                os.kill(os.getpid(), signal.SIGKILL)
+            take({2: 700, 3: 10**6, 4: 700}.get(lr, 0), 400 * cpus)
+        last = epoch == config.epochs
+        with zipfile.ZipFile(folder / f"stage2_epoch{epoch:04d}.pt", "w") as checkpoint:
+            checkpoint.writestr("epoch", str(epoch))
+        on_report(report_of(config, epoch, lr / 10, "final" if last else "running"))
+    return Result({"val/nAP50": lr / 10}, config.epochs * STEPS, None, None, folder)
+
+
+def take(megabytes: int, allowed: int) -> None:
+    """Let torch allocate `megabytes` where this process may grow by `allowed`."""
+    import torch
+
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + allowed * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        torch.empty(megabytes * 2**20, dtype=torch.uint8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def noisy(

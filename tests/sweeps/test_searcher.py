@@ -73,6 +73,20 @@ def test_exploded_is_pruned_with_its_values_for_tpe() -> None:
     assert trial.constraints == {"explosion": 0.7}
 
 
+def test_trial_that_was_to_run_alone_does_so_after_its_driver_was_killed() -> None:
+    first = Session(small_spec())
+    assert first.suggest("a")["alone"] is None
+    first.searcher.on_trial_result("a", report(1, 0.4))
+    first.searcher.retried("a", "out of memory: MemoryError")
+    second = Session(first.spec)
+    again = second.suggest("b")
+    assert (again["number"], again["alone"]) == (0, "out of memory: MemoryError")
+    second.searcher.on_trial_complete("b", report(3, 0.5, "final"))
+    (trial,) = read_trials(FILE)
+    assert (trial.state, trial.retried) == (State.COMPLETED, "out of memory: MemoryError")
+    assert second.suggest("c")["alone"] is None
+
+
 @pytest.mark.parametrize("sampler", ["gp", "cmaes"])
 def test_exploded_is_complete_with_its_last_value_for_samplers_that_see_no_pruned(
     sampler: str,

@@ -1,0 +1,54 @@
+"""`resources: {gpus: auto}`: how many trials share a card is found out by measuring one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sweeps.cost import Measured, costliest, share_of_card, trials_on_a_card
+from sweeps.folder import SweepFolder
+from sweeps.machine import Machine
+from sweeps.probe import measure
+from sweeps.spec import SweepSpec
+
+AUTO = "auto"
+
+
+def with_gpus(spec: SweepSpec, gpus: float) -> SweepSpec:
+    """`spec` with this many GPUs a trial."""
+    resources = spec.resources.model_copy(update={"gpus": float(gpus)})
+    return spec.model_copy(update={"resources": resources})
+
+
+def as_found(spec: SweepSpec, folder: SweepFolder) -> SweepSpec:
+    """`spec` with what an earlier session of the sweep in `folder` found out."""
+    if spec.resources.gpus != AUTO:
+        return spec
+    return with_gpus(spec, folder.load_spec().resources.gpu_share)
+
+
+def find_gpus(spec: SweepSpec, machine: Machine, say: Callable[[str], None]) -> SweepSpec:
+    """`spec` with a number in place of `auto`; measured where the machine has a GPU.
+
+    Args:
+        spec: checked.
+        machine: what the trials share.
+        say: takes a line of progress.
+
+    Raises:
+        SweepError: the trial that was to be measured failed.
+    """
+    if spec.resources.gpus != AUTO:
+        return spec
+    if not machine.gpus:
+        return with_gpus(spec, 0)
+    say("resources.gpus auto: measuring a trial (some steps, two evaluations)")
+    found = spread(spec, machine, measure(costliest(with_gpus(spec, 1))))
+    say(f"resources.gpus auto: {found.resources.gpu_share:g} of a card a trial")
+    return found
+
+
+def spread(spec: SweepSpec, machine: Machine, measured: Measured) -> SweepSpec:
+    """`spec` with the share of a card that a trial like the measured one takes."""
+    cores = machine.cpus / machine.gpus / spec.resources.cpus
+    trials = trials_on_a_card(measured.card_bytes, measured.card_total, cores)
+    return with_gpus(spec, share_of_card(trials))
