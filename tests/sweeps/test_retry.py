@@ -13,7 +13,7 @@ from sweeps.machine import Machine
 from sweeps.retry import needs
 from sweeps.spec import Resources
 from sweeps.states import State
-from sweeps.study import STUDY_NAME, build_storage
+from sweeps.store import STUDY_NAME, build_storage
 
 LRS = {"small": 0.5, "large": 2, "too_large": 3, "lost_then_large": 4, "lost": 5}
 """Baseline -> `lr`; see `hungry`."""

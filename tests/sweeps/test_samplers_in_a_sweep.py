@@ -11,7 +11,8 @@ from made_up_trainers import made_up
 from optuna.trial import TrialState
 
 from sweeps.states import State
-from sweeps.study import CONSTRAINT, STUDY_NAME, build_storage
+from sweeps.store import STUDY_NAME, build_storage
+from sweeps.study import CONSTRAINT
 from sweeps.worker import STEP_SECONDS
 
 SPACE = {"lr": {"low": 0.2, "high": 8, "log": True}, "dfl_weight": {"low": 0.1, "high": 3}}
