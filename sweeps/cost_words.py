@@ -99,6 +99,8 @@ def span(seconds: float) -> str:
     """A time in two units."""
     if seconds < 100:
         return f"{seconds:.0f} s"
+    if seconds < 600:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
     minutes = round(seconds / 60)
     if minutes < 100:
         return f"{minutes} min"

@@ -144,6 +144,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         trial = self._started.get(number)
         if trial is None:
             return ""
-        cause = self._deaths.cause(trial)
-        again = cause.startswith(OUT_OF_MEMORY) and trial.config.get(ALONE)
-        return cause + (ALONE_TOO if again else "")
+        cause, alone = self._deaths.cause(trial), trial.config.get(ALONE)
+        if not alone:
+            return cause
+        if cause.startswith(OUT_OF_MEMORY):
+            return cause + ALONE_TOO
+        return f"the worker process died when tried again, alone, after this: {alone}"

@@ -111,7 +111,8 @@ def hungry(
     """A run that needs memory in its second epoch, and may have 400 MB for each CPU that Ray keeps for it.
 
     `lr` 2: 700 MB. 3: more than there is. 4: is killed when first there, and needs 700 MB then.
-    5: is killed every time. Else none. `tries` has a line for each start: process, CPUs, epochs done.
+    5: is killed every time. 6: 700 MB, then is killed. Else none. `tries` has a line for each start:
+    process, CPUs, epochs done.
     """
     import ray
 
@@ -125,9 +126,9 @@ def hungry(
     first = len((folder / "tries").read_text().splitlines()) == 1
     for epoch in range(done + 1, config.epochs + 1):
         if epoch == 2:
-            if lr == 5 or (lr == 4 and first):
+            if lr == 5 or (lr == 4 and first) or (lr == 6 and not first):
                 os.kill(os.getpid(), signal.SIGKILL)
-            take({2: 700, 3: 10**6, 4: 700}.get(lr, 0), 400 * cpus)
+            take({2: 700, 3: 10**6, 4: 700, 6: 700}.get(lr, 0), 400 * cpus)
         last = epoch == config.epochs
         with zipfile.ZipFile(folder / f"stage2_epoch{epoch:04d}.pt", "w") as checkpoint:
             checkpoint.writestr("epoch", str(epoch))

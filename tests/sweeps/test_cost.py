@@ -120,7 +120,14 @@ def test_trials_that_do_not_fit_are_warned_of() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(59.6, "60 s"), (99, "99 s"), (150, "2 min"), (9000, "2 h 30 min"), (180000, "2.1 days")],
+    [
+        (59.6, "60 s"),
+        (150, "2 min 30 s"),
+        (599.9, "10 min 0 s"),
+        (930, "16 min"),
+        (9000, "2 h 30 min"),
+        (180000, "2.1 days"),
+    ],
 )
 def test_times_are_told_in_words(seconds: float, words: str) -> None:
     assert span(seconds) == words

@@ -18,6 +18,7 @@ import pytest
 from fsdet.config import TrainConfig
 from sweeps.errors import SweepError
 from sweeps.probe import STEPS, measure, shortened
+from sweeps.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
@@ -77,6 +78,28 @@ def test_probe_that_takes_too_long_is_stopped(tmp_path: Path, scratch: Path) -> 
         measure(small_config(tmp_path), patience=0.2)
     assert multiprocessing.active_children() == []
     assert list(scratch.glob("probe_*")) == []
+
+
+@pytest.mark.slow
+def test_check_tells_the_cost_and_starts_nothing(
+    tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("train_scenes=48", "n_way=4", "eval_episodes=2", "n_episodes=10", "epochs=3")
+    words = [word for change in small for word in ("--set", change)]
+    confirm = ["--set", "confirm.top_k=1", "--set", "confirm.seeds=2", "--trials", "5"]
+    code = main(["stage2_clip_dfl.yaml", "--check", "--probe", *words, *confirm])
+    printed = capsys.readouterr().out
+    assert code == 0
+    for line in (
+        "measured on one trial, alone: ",
+        ", 30 steps in 3 epochs",
+        "if all 5 trials ran to their end",
+        "for at most 6 runs",
+        "memory: at most ",
+    ):
+        assert line in printed
+    assert printed.endswith("the check found no mistake; nothing was started\n")
+    assert not (tmp_path / "mlruns").exists()
 
 
 CHECK = """

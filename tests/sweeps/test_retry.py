@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import optuna
 import pytest
 from conftest import Swept, small_spec, sweep
@@ -9,13 +11,18 @@ from made_up_trainers import hungry
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
+from sweeps.folder import SweepFolder, sweeps_root
 from sweeps.machine import Machine
 from sweeps.retry import needs
+from sweeps.sampler import build_sampler
+from sweeps.searcher import StudySearcher
 from sweeps.spec import Resources
 from sweeps.states import State
-from sweeps.store import STUDY_NAME, build_storage
+from sweeps.stops import Stops
+from sweeps.store import STUDY_NAME, JournalStore, build_storage
+from sweeps.study import create_study
 
-LRS = {"small": 0.5, "large": 2, "too_large": 3, "lost_then_large": 4, "lost": 5}
+LRS = {"small": 0.5, "large": 2, "too_large": 3, "lost_then_large": 4, "lost": 5, "then_lost": 6}
 """Baseline -> `lr`; see `hungry`."""
 
 
@@ -28,7 +35,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
         spec = small_spec(
             baselines={name: {"lr": lr} for name, lr in LRS.items()},
             trials=len(LRS) + 2,
-            space={"lr": {"low": 0.1, "high": 5}},
+            space={"lr": {"low": 0.1, "high": 6}},
             resources={"cpus": 1},
             failures={"max_fraction": 1.0},
             sampler={"name": "random", "seed": 1},
@@ -70,6 +77,10 @@ def test_lost_worker_is_not_taken_for_a_lack_of_memory(swept: Swept) -> None:
     lost = swept.result.trials[4]
     assert (lost.state, lost.retried) == (State.FAILED, "")
     assert lost.reason.startswith("the worker process died twice")
+    assert [cpus for _, cpus, _ in tries(swept, "then_lost")] == [1, 2]
+    then_lost = swept.result.trials[5]
+    assert then_lost.state is State.FAILED
+    assert then_lost.reason.startswith("the worker process died when tried again, alone, after")
 
 
 @pytest.mark.slow
@@ -100,7 +111,7 @@ def test_one_trial_one_run_and_both_say_that_it_was_tried_again(swept: Swept) ->
     runs = client.search_runs([experiment.experiment_id], "tags.`sweep.trial` != ''")
     tags = {run.data.tags["sweep.trial"]: run.data.tags.get("retried") for run in runs}
     assert len(runs) == len(tags) == len(study.trials)
-    assert {number for number, tag in tags.items() if tag == "out of memory"} == {"1", "2"}
+    assert {number for number, tag in tags.items() if tag == "out of memory"} == {"1", "2", "5"}
     assert set(tags.values()) == {None, "out of memory"}
     steps = client.get_metric_history(
         next(run.info.run_id for run in runs if run.data.tags["sweep.trial"] == "1"), "grad/norm"
@@ -111,7 +122,32 @@ def test_one_trial_one_run_and_both_say_that_it_was_tried_again(swept: Swept) ->
 @pytest.mark.slow
 def test_display_tells_of_it(swept: Swept) -> None:
     lines = [line for line in swept.printed.splitlines() if "ran out of memory; it goes on" in line]
-    assert len(lines) == 2
+    assert len(lines) == 3
+
+
+@pytest.mark.slow
+def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed() -> None:
+    """The first driver is killed between the lack of memory and the second try."""
+    spec = small_spec(
+        space={"lr": {"low": 0.1, "high": 6}},
+        baselines={"large": {"lr": 2}, "small": {"lr": 0.5}},
+        resources={"cpus": 1},
+    )
+    folder = SweepFolder(sweeps_root() / "small")
+    folder.path.mkdir(parents=True)
+    study = create_study(folder.study, spec, build_sampler(spec))
+    searcher = StudySearcher(study, spec, Stops(spec), folder.study)
+    assert searcher.suggest("a") is not None
+    searcher.retried("a", "out of memory: MemoryError")
+    run_dir = folder.trials / "0000"
+    run_dir.mkdir(parents=True)
+    with zipfile.ZipFile(run_dir / "stage2_epoch0001.pt", "w") as checkpoint:
+        checkpoint.writestr("epoch", "1")
+    (run_dir / "tries").write_text("1 1 0\n")
+    swept = sweep(spec, hungry, cpus=2)
+    assert [t.state for t in swept.result.trials] == [State.COMPLETED] * 2
+    first, second = (line.split() for line in (run_dir / "tries").read_text().splitlines())
+    assert (first, second[1:]) == (["1", "1", "0"], ["2", "1"])
 
 
 @pytest.mark.parametrize(

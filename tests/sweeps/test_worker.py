@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from sweeps import worker
-from sweeps.causes import cause_of, cause_of_death
+from sweeps import causes, worker
+from sweeps.causes import Deaths, cause_of, cause_of_death
 from sweeps.watchdog import stalled
 from sweeps.worker import MEMORY_BYTES, STEP_SECONDS, Costs
 
@@ -113,6 +114,9 @@ def test_watchdog_ends_a_process_that_says_nothing(
     [
         (MemoryError(), "out of memory: "),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), "out of memory: "),
+        (RuntimeError("CUDA error: out of memory"), "out of memory: "),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "out of memory: "),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "RuntimeError: "),
         (OSError(28, "No space left on device"), "disk full: "),
         (OSError(27, "File too large"), "disk full: "),
         (RuntimeError("PytorchStreamWriter failed writing file data/1"), "disk full: "),
@@ -140,6 +144,40 @@ def test_torch_s_own_lack_of_memory_is_recognised() -> None:
 )
 def test_cause_of_a_worker_s_death(text: str, kills: int, cause: str) -> None:
     assert cause_of_death(text, kills).startswith(cause)
+
+
+def dead(trial_id: str, failures: list[str], folder: Path) -> SimpleNamespace:
+    """A trial of Ray Tune, as far as it tells of its failures."""
+    file = folder / f"{trial_id}.txt"
+    parts = (f"Failure # {i} (occurred at noon)\n{text}\n" for i, text in enumerate(failures, 1))
+    file.write_text("".join(parts))
+    metadata = SimpleNamespace(num_failures=len(failures))
+    return SimpleNamespace(trial_id=trial_id, error_file=str(file), run_metadata=metadata)
+
+
+def test_kill_by_the_kernel_explains_one_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 1\noom_kill 3\n")
+    monkeypatch.setattr(causes, "EVENTS", events)
+    deaths = Deaths()
+    before, first, second = (dead(name, ["ActorDiedError"], tmp_path) for name in "abc")
+    assert deaths.cause(before).startswith("the worker process died")
+    events.write_text("low 0\noom 2\noom_kill 4\n")
+    assert deaths.cause(first).startswith("out of memory: the kernel")
+    assert deaths.cause(second).startswith("the worker process died")
+    assert deaths.cause(first).startswith("out of memory: the kernel")
+
+
+def test_latest_failure_counts(tmp_path: Path) -> None:
+    raised = "ray::train()\nsweeps.causes.RanOutOfMemory: out of memory: MemoryError: a lot; less\n"
+    one = dead("a", [raised], tmp_path)
+    assert Deaths().cause(one) == "out of memory: MemoryError: a lot; less"
+    two = dead("a", [raised, "ActorDiedError"], tmp_path)
+    assert Deaths().cause(two).startswith("the worker process died")
+    never = SimpleNamespace(trial_id="b", error_file=None, run_metadata=one.run_metadata)
+    assert Deaths().cause(never).startswith("the worker process died")
 
 
 FULL = """
