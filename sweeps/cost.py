@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from fsdet.config import TrainConfig
+from fsdet.config import MULTIPLIERS, TrainConfig
 from sweeps.candidates import spec_of_jobs
 from sweeps.spec import SweepSpec
 
@@ -46,7 +46,8 @@ class Measured:
 def costliest(spec: SweepSpec) -> TrainConfig:
     """The configuration of the space that costs most: the first baseline at the largest sizes.
 
-    Settings whose cost has no order, as the name of an encoder, are those of the baseline.
+    Modules that some trials train are trained. Settings whose cost has no order, as the name of an
+    encoder, are those of the baseline.
     """
     given = next(iter(spec.baseline_parameters().values()), {})
 
@@ -54,7 +55,8 @@ def costliest(spec: SweepSpec) -> TrainConfig:
         probes = spec.conditions.probes(key)
         if key in MORE or key in FEWER:
             return [max(probes) if key in MORE else min(probes)]
-        return [given.get(key, probes[-1])]
+        frozen = key in MULTIPLIERS.values() and not given.get(key)
+        return [max(probes) if frozen else given.get(key, probes[-1])]
 
     return spec.config(next(spec.conditions.walk(values_of)))
 

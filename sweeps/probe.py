@@ -27,6 +27,8 @@ from sweeps.worker import peak_memory
 
 STEPS, WARM = 5, 3
 """Optimiser steps of each of the two epochs, and how many of the first are not counted."""
+NICE = int(os.environ.get("RAY_worker_niceness", "15"))
+"""Priority of Ray's workers, else the probe were faster than a trial where other work goes on."""
 PATIENCE = 1800
 """Seconds after which the probe is given up."""
 
@@ -77,6 +79,7 @@ def _run(pipe: Connection, config: TrainConfig, scratch: Path) -> None:
     """The child: sends what it measured, or what went wrong in words."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends this process
     threading.Thread(target=_end_with_parent, args=(pipe, scratch), daemon=True).start()
+    os.nice(NICE)
     os.environ |= {"OMP_NUM_THREADS": str(config.threads or 1), "OMP_WAIT_POLICY": "PASSIVE"}
     try:
         pipe.send(_measure(shortened(config, scratch / "run")))

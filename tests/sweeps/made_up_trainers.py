@@ -128,7 +128,8 @@ def hungry(
         if epoch == 2:
             if lr == 5 or (lr == 4 and first) or (lr == 6 and not first):
                 os.kill(os.getpid(), signal.SIGKILL)
-            take({2: 700, 3: 10**6, 4: 700, 6: 700}.get(lr, 0), 400 * cpus)
+            if needed := {2: 700, 3: 10**6, 4: 700, 6: 700}.get(lr):
+                take(needed, 400 * cpus)
         last = epoch == config.epochs
         with zipfile.ZipFile(folder / f"stage2_epoch{epoch:04d}.pt", "w") as checkpoint:
             checkpoint.writestr("epoch", str(epoch))

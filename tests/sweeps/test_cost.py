@@ -82,6 +82,7 @@ def test_last_round_of_a_sweep_counts_whole() -> None:
 
 
 def test_costliest_is_the_first_baseline_at_the_largest_sizes() -> None:
+    sizes = {"batch_size": 2, "epochs": 2, "eval_interval": 3}
     spec = small_spec(
         space={
             "lr": {"low": 0.01, "high": 10},
@@ -89,15 +90,15 @@ def test_costliest_is_the_first_baseline_at_the_largest_sizes() -> None:
             "epochs": {"low": 2, "high": 5},
             "eval_interval": {"low": 1, "high": 3},
             "head_lr_mult": {"tie": "lr", "times": 2},
+            "backbone_lr_mult": {"low": 0, "high": 3},
         },
         fixed={"n_episodes": 3},
-        baselines={"by_hand": {"lr": 0.5, "batch_size": 2, "epochs": 2, "eval_interval": 3}},
+        baselines={"by_hand": {**sizes, "lr": 0.5, "backbone_lr_mult": 0}},
     )
     check_spec(spec)
     config = costliest(spec)
-    sizes = (config.lr, config.batch_size, config.epochs, config.eval_interval)
-    assert sizes == (0.5, 8, 5, 1)
-    assert config.head_lr_mult == 1.0
+    assert (config.batch_size, config.epochs, config.eval_interval) == (8, 5, 1)
+    assert (config.lr, config.head_lr_mult, config.backbone_lr_mult) == (0.5, 1.0, 3.0)
 
 
 def test_confirmation_is_counted_with_its_ablation() -> None:
