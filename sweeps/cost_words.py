@@ -81,7 +81,7 @@ def memory_words(cost: Estimate) -> list[str]:
     """Whether so many trials fit."""
     m = cost.measured
     host = (
-        f"memory: at most {size(m.host_bytes)} a trial, {size(cost.host_bytes)} for {cost.at_once} at "
+        f"memory: about {size(cost.trial_bytes)} a trial with its worker, {size(cost.host_bytes)} for {cost.at_once} at "
         f"once; {size(cost.host_free)} are free"
     )
     lines = [host]

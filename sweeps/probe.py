@@ -27,8 +27,8 @@ from sweeps.worker import peak_memory
 
 STEPS, WARM = 5, 3
 """Optimiser steps of each of the two epochs, and how many of the first are not counted."""
-NICE = int(os.environ.get("RAY_worker_niceness", "15"))
-"""Priority of Ray's workers, else the probe were faster than a trial where other work goes on."""
+NICE = 15
+"""Priority of Ray's workers; else the probe were faster than a trial where other work goes on."""
 PATIENCE = 1800
 """Seconds after which the probe is given up."""
 

@@ -12,6 +12,7 @@ from sweeps.auto import as_found, find_gpus, spread, with_gpus
 from sweeps.check import check_machine, check_spec
 from sweeps.cost import (
     MOST,
+    WORKER_BYTES,
     Measured,
     costliest,
     estimate,
@@ -114,7 +115,8 @@ def test_confirmation_is_counted_with_its_ablation() -> None:
 
 def test_trials_that_do_not_fit_are_warned_of() -> None:
     spec = small_spec(trials=10)
-    roomy, tight = (estimate(spec, MEASURED, 4, free) for free in (4 * GB, 4 * GB - 1))
+    needed = 4 * (GB + WORKER_BYTES)
+    roomy, tight = (estimate(spec, MEASURED, 4, free) for free in (needed, needed - 1))
     assert not any("warning" in line for line in cost_words(spec, roomy))
     assert any("warning" in line and "max_concurrent" in line for line in cost_words(spec, tight))
 

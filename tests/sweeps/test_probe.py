@@ -95,7 +95,7 @@ def test_check_tells_the_cost_and_starts_nothing(
         ", 30 steps in 3 epochs",
         "if all 5 trials ran to their end",
         "for at most 6 runs",
-        "memory: at most ",
+        "memory: about ",
     ):
         assert line in printed
     assert printed.endswith("the check found no mistake; nothing was started\n")
