@@ -81,8 +81,8 @@ def memory_words(cost: Estimate) -> list[str]:
     """Whether so many trials fit."""
     m = cost.measured
     host = (
-        f"memory: about {size(cost.trial_bytes)} a trial with its worker, {size(cost.host_bytes)} for {cost.at_once} at "
-        f"once; {size(cost.host_free)} are free"
+        f"memory: about {size(cost.trial_bytes)} a trial with its worker, {size(cost.host_bytes)} for "
+        f"{cost.at_once} at once; {size(cost.host_free)} are free"
     )
     lines = [host]
     if m.card_bytes:
