@@ -135,8 +135,9 @@ def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed() -> N
     )
     folder = SweepFolder(sweeps_root() / "small")
     folder.path.mkdir(parents=True)
-    study = create_study(folder.study, spec, build_sampler(spec))
-    searcher = StudySearcher(study, spec, Stops(spec), folder.study)
+    store = JournalStore(folder.study)
+    study = create_study(store, spec, build_sampler(spec))
+    searcher = StudySearcher(study, spec, Stops(spec), store)
     assert searcher.suggest("a") is not None
     searcher.retried("a", "out of memory: MemoryError")
     run_dir = folder.trials / "0000"
