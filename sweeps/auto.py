@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sweeps.cost import Measured, costliest, share_of_card, trials_on_a_card
+from sweeps.errors import SweepError
 from sweeps.folder import SweepFolder
 from sweeps.machine import Machine
 from sweeps.probe import measure
@@ -35,12 +36,17 @@ def find_gpus(spec: SweepSpec, machine: Machine, say: Callable[[str], None]) -> 
         say: takes a line of progress.
 
     Raises:
-        SweepError: the trial that was to be measured failed.
+        SweepError: the trial that was to be measured failed, or the GPUs are those of a cluster.
     """
     if spec.resources.gpus != AUTO:
         return spec
     if not machine.gpus:
         return with_gpus(spec, 0)
+    if not machine.here:
+        raise SweepError(
+            f"{spec.source}: resources.gpus: auto measures the card of this machine, not those of a "
+            "cluster; give a number, such as the one that `--check --probe` finds on one of its nodes"
+        )
     say("resources.gpus auto: measuring a trial (some steps, two evaluations)")
     found = spread(spec, machine, measure(costliest(with_gpus(spec, 1))))
     say(f"resources.gpus auto: {found.resources.gpu_share:g} of a card a trial")

@@ -53,7 +53,7 @@ def check_machine(spec: SweepSpec, machine: Machine) -> None:
     ):
         if wanted > there:
             raise SweepError(
-                f"{spec.source}: resources.{name}: a trial asks for {wanted:g}, but this machine "
+                f"{spec.source}: resources.{name}: a trial asks for {wanted:g}, but {machine.words} "
                 f"has {there}; set resources.{name} to at most {there}"
             )
 

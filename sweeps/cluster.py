@@ -1,4 +1,4 @@
-"""Ray, started quietly on this machine and left as it was found."""
+"""Ray, started quietly on this machine or joined elsewhere, and left as it was found."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from pathlib import Path
 
 import ray
 
+from sweeps.folder import sweeps_root
 from sweeps.machine import Machine
-from sweeps.spec import Resources
+from sweeps.nodes import Cluster, cluster_at, connected
+from sweeps.places import is_url
+from sweeps.shipping import read_in_place
+from sweeps.spec import Resources, SweepSpec
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # else Ray prints a box at verbosity 0 too
@@ -47,21 +51,35 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def local_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterator[None]:
-    """Run Ray on this machine alone, with its workers set up for one trial each.
+def running_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterator[None]:
+    """Run Ray on this machine alone, or be a driver of a cluster, with workers set up for one trial each.
 
-    Workers inherit the environment that Ray is started in: a trial computes on its own cores, and
-    threads that wait do not spin on those of its neighbours.
+    A trial computes on its own cores, and threads that wait do not spin on those of its neighbours.
+    Workers of this machine inherit the environment that Ray is started in; those of a cluster are
+    told theirs. Where a node keeps its decoded images is the node's own matter.
     """
     threads = str(max(1, int(resources.cpus)))
+    workers = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    with environment(QUIET), words_of_ray_to(ray_log):
+        if isinstance(machine, Cluster):
+            tune = {key: value for key, value in QUIET.items() if key.startswith("TUNE_")}
+            with connected(machine.address, tune | workers):
+                yield
+        else:
+            with local_ray(machine, workers):
+                yield
+
+
+@contextlib.contextmanager
+def local_ray(machine: Machine, variables: dict[str, str]) -> Iterator[None]:
+    """Run Ray on this machine alone; its workers get `variables`, and find our packages."""
     workers = {
-        "OMP_NUM_THREADS": threads,
-        "OMP_WAIT_POLICY": "PASSIVE",
+        **variables,
         "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGES, os.environ.get("PYTHONPATH")])),
     }
     if "FSDET_CACHE" in os.environ:  # Ray gives every trial a working directory of its own
         workers["FSDET_CACHE"] = str(Path(os.environ["FSDET_CACHE"]).absolute())
-    with environment(QUIET | workers), words_of_ray_to(ray_log):
+    with environment(workers):
         try:
             ray.init(
                 address="local",
@@ -74,6 +92,18 @@ def local_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterator
             yield
         finally:
             ray.shutdown()
+
+
+def quiet_cluster_at(address: str, spec: SweepSpec) -> Cluster:
+    """The cluster at `address`, looked at for `spec`. What Ray says meanwhile is not kept.
+
+    Raises:
+        SweepError: see `cluster_at`.
+    """
+    path = spec.storage.path
+    storage = path if path is not None and is_url(path) else str(sweeps_root(path))
+    with environment(QUIET), words_of_ray_to(Path(os.devnull)):
+        return cluster_at(address, spec.resources, storage, read_in_place(spec))
 
 
 @contextlib.contextmanager

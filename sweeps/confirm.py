@@ -25,6 +25,7 @@ from sweeps.folder import SweepFolder
 from sweeps.jobs import JobPlan, run_jobs
 from sweeps.machine import Machine
 from sweeps.recorder import SWEEP_RUN
+from sweeps.shipping import shipped
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.stops import Stop, Stops
@@ -93,7 +94,9 @@ def measure(
 ) -> list[Measured]:
     """Run every candidate at every seed."""
     jobs = jobs_of(candidates, seeds)
-    plan = JobPlan(spec, session.folder.path / FOLDER, session.folder.below(FOLDER), tuple(jobs))
+    folder = session.folder
+    places = shipped(spec, folder, session.machine)
+    plan = JobPlan(spec, folder.path / FOLDER, folder.below(FOLDER), places, tuple(jobs))
     ends: dict[Candidate | str, dict[int, SeedResult]] = {c.folder: {} for c in candidates}
     for job, end in zip(jobs, run_jobs(plan, session, console), strict=True):
         if end is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,9 @@ from filelock import FileLock, Timeout
 from fsdet.errors import nearest
 from fsdet.files import write_text_atomic
 from sweeps.errors import SweepError
+from sweeps.found import find
 from sweeps.mirror import Mirror
+from sweeps.paths import FOUND, map_paths
 from sweeps.places import is_url
 from sweeps.spec import SweepSpec
 from sweeps.store import LOCK
@@ -92,14 +94,14 @@ class SweepFolder:
             return False
         return self.url is None or not Mirror(self.url).has(SPEC)
 
-    def push(self, path: Path) -> None:
-        """Copy a file of it to the storage, where that is at a URL.
+    def push(self, path: Path, name: str | None = None) -> None:
+        """Copy a file of it to the storage, where that is at a URL, as `name` or under its own.
 
         Raises:
             StorageError: it cannot be written.
         """
         if self.url is not None:
-            Mirror(self.url).push(path)
+            Mirror(self.url).push(path, name)
 
     def fetch(self) -> None:
         """Bring the driver's files from the storage: another machine may have gone further.
@@ -128,16 +130,28 @@ class SweepFolder:
                 "start a second one with --name"
             ) from None
 
-    def save_spec(self, spec: SweepSpec) -> None:
-        """Keep `spec`, so that its trials can be built again without the file they came from."""
-        values = spec.public.model_dump(mode="json")
+    def save_spec(self, spec: SweepSpec, places: Mapping[str, str] | None = None) -> None:
+        """Keep `spec`, so that its trials can be built again without the file they came from.
+
+        Args:
+            spec: of the sweep.
+            places: path -> name by which every machine finds it.
+        """
+        known = places or {}
+        named = map_paths(spec.public, lambda _, key, v: known.get(v, v) if key in FOUND else v)
+        values = named.model_dump(mode="json")
         write_text_atomic(self.spec, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         self.push(self.spec)
 
     def load_spec(self) -> SweepSpec:
-        """The sweep as it was run."""
+        """The sweep as it was run, with the paths of this machine."""
+
+        def here(_: str, key: str, value: Any) -> Any:
+            known = key in FOUND and isinstance(value, str)
+            return str(find(value, self.path, self.url)) if known else value
+
         values = yaml.safe_load(self.spec.read_text(encoding="utf-8"))
-        return SweepSpec(**values).with_source(str(self.spec))
+        return map_paths(SweepSpec(**values), here).with_source(str(self.spec))
 
     def save_record(self, record: dict[str, Any]) -> None:
         """Keep the tracking store and the parent run."""

@@ -17,6 +17,16 @@ class Machine:
     cpus: int
     gpus: int
 
+    @property
+    def here(self) -> bool:
+        """Whether it is the one that this process runs on."""
+        return True
+
+    @property
+    def words(self) -> str:
+        """What it is, for messages."""
+        return "this machine"
+
     def capacity(self, resources: Resources) -> int:
         """Trials at once, at most `resources.max_concurrent`; 0 if not even one fits."""
         carried = math.floor(self.cpus / resources.cpus + 1e-9)

@@ -19,6 +19,7 @@ from sweeps.rungs import recall
 from sweeps.sampler import build_sampler
 from sweeps.scheduler import build_scheduler
 from sweeps.searcher import StudySearcher
+from sweeps.shipping import shipped
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops
@@ -74,12 +75,13 @@ def run_sweep(
     began = time.monotonic()
     with folder.held(), (store := begin_store(spec, folder)).held():
         study = open_study(spec, store)
-        folder.save_spec(spec)
+        places = shipped(spec, folder, machine)
+        folder.save_spec(spec, places)
         earlier = to_records(study.get_trials(deepcopy=False), alive=False)
         stops = Stops(spec, earlier, study.user_attrs.get("seconds", 0.0))
         tags, runs = start_parent_run(tracker, spec, folder)
         numbers = {int(key): run.run_id for key, run in runs.items() if key}
-        plan = TrialPlan(spec.public, folder.trials, folder.below("trials"))
+        plan = TrialPlan(spec.public, folder.trials, folder.below("trials"), places)
         session = Session(folder, machine, tracker, stops, train)
         recorder = Recorder(plan, tags, tracker, display, stops, numbers, session.deaths)
         reconcile_runs(earlier, runs, folder.trials, recorder, tracker)

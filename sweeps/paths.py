@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,21 +33,32 @@ def resolve_paths(spec: SweepSpec, path: Path, lines: Lines) -> SweepSpec:
             return value
         return str(_find(value, path, place(path, where, lines)))
 
+    return map_paths(spec, absolute)
+
+
+def map_paths(spec: SweepSpec, change: Callable[[str, str, Any], Any]) -> SweepSpec:
+    """`spec` with every value of a setting, wherever it stands, replaced.
+
+    Args:
+        spec: any.
+        change: of dotted key in the file, setting, and value.
+    """
+
     def in_parameter(key: str, parameter: Parameter) -> Parameter:
         where, choices = f"space.{key}", parameter.choices
         when = {
-            name: tuple(absolute(f"{where}.when.{name}", name, value) for value in values)
+            name: tuple(change(f"{where}.when.{name}", name, value) for value in values)
             for name, values in parameter.conditions.items()
         }
         if choices is not None:
-            choices = tuple(absolute(f"{where}.choices", key, choice) for choice in choices)
+            choices = tuple(change(f"{where}.choices", key, choice) for choice in choices)
         return parameter.model_copy(update={"choices": choices, "when": when})
 
     changed = {
-        "fixed": {key: absolute(f"fixed.{key}", key, value) for key, value in spec.fixed.items()},
+        "fixed": {key: change(f"fixed.{key}", key, value) for key, value in spec.fixed.items()},
         "space": {key: in_parameter(key, parameter) for key, parameter in spec.space.items()},
         "baselines": {
-            name: {key: absolute(f"baselines.{name}.{key}", key, v) for key, v in values.items()}
+            name: {key: change(f"baselines.{name}.{key}", key, v) for key, v in values.items()}
             for name, values in spec.baselines.items()
         },
     }

@@ -24,6 +24,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import SweepError
 from sweeps.folder import SweepFolder
+from sweeps.found import digest, in_package
+from sweeps.paths import FOUND, map_paths
 from sweeps.recorder import Recorder
 from sweeps.searcher import tell
 from sweeps.spec import SweepSpec
@@ -51,7 +53,8 @@ def check_same(spec: SweepSpec, folder: SweepFolder) -> None:
 
 
 def _comparable(spec: SweepSpec) -> dict[str, Any]:
-    """Dotted key -> value of everything that must not change."""
+    """Dotted key -> value of everything that must not change; of a file its content, not its path."""
+    spec = map_paths(spec, lambda _, key, value: content(value) if key in FOUND else value)
     values = spec.model_dump(mode="json")
     values["settings"] = json.loads(json.dumps(spec.settings, default=str))
     values["objectives"] = {str(i): o.model_dump() for i, o in enumerate(spec.objectives)}
@@ -61,6 +64,14 @@ def _comparable(spec: SweepSpec) -> dict[str, Any]:
         for part in MUST_MATCH
         for key, value in values[part].items()
     }
+
+
+def content(path: Any) -> Any:
+    """What stands for a file on every machine; another value as it is."""
+    found = Path(path) if isinstance(path, str) else None
+    if found is None or not found.is_file():
+        return path
+    return in_package(found) or digest(found)
 
 
 def finish_telling(study: optuna.Study, spec: SweepSpec) -> None:

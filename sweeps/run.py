@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -65,6 +66,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="name of this sweep; must be free unless it is to be resumed; "
         "'auto' adds the next free number to the name in the file",
     )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="run the trials on this Ray cluster, by default that of RAY_ADDRESS; 'auto' finds the one "
+        "that this machine is a node of",
+    )
     parser.add_argument("--trials", help="number of trials", metavar="N")
     parser.add_argument(
         "--set",
@@ -117,7 +124,7 @@ def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
         f"sampler {spec.sampler.name} (seed {spec.sampler.seed}), scheduler {spec.scheduler.name}, "
         f"objective {spec.objective.metric} ({spec.objective.mode})\n"
         f"{used.cpus:g} CPUs and {gpus} GPUs a trial, {bound}{machine.capacity(used)} at once "
-        f"on this machine ({machine.cpus} CPUs, {machine.gpus} GPUs)",
+        f"({machine.words}: {machine.cpus} CPUs, {machine.gpus} GPUs)",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -126,18 +133,18 @@ def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
         say(console, plan_of_confirmation(spec))
 
 
-def check(spec: SweepSpec, console: Console, probe: bool = False) -> int:
+def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int:
     """Print what would be done, and what keeps it from being done here.
 
     Args:
         spec: checked.
+        options: of the command line.
         console: for all that is printed.
-        probe: whether to measure what it costs.
 
     Raises:
         SweepError: a file that is there cannot be used, or the probe failed.
     """
-    machine = this_machine(look_for_gpus=spec.resources.gpus != 0)
+    machine = machine_of(spec, options)
     if spec.resources.gpus == AUTO and not machine.gpus:
         spec = with_gpus(spec, 0)
     show(spec, machine, console)
@@ -149,12 +156,26 @@ def check(spec: SweepSpec, console: Console, probe: bool = False) -> int:
     try:
         check_machine(spec, machine)
     except SweepError as error:
-        say(console, f"not on this machine: {error}")
+        say(console, f"not here: {error}")
         missing.append("machine")
-    if probe and not missing:
+    if options.probe and not missing:
         tell_cost(spec, machine, lambda text: say(console, text))
     console.print("the check found no mistake; nothing was started")
     return 0
+
+
+def machine_of(spec: SweepSpec, options: argparse.Namespace) -> Machine:
+    """What trials run on: the cluster of --address or RAY_ADDRESS, else this machine alone.
+
+    Raises:
+        SweepError: there is no such cluster, or a node of it lacks what a trial needs.
+    """
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    if not address or address == "local":
+        return this_machine(look_for_gpus=spec.resources.gpus != 0)
+    from sweeps.cluster import quiet_cluster_at
+
+    return quiet_cluster_at(address, spec)
 
 
 def run(
@@ -179,7 +200,7 @@ def run(
         )
     folder = None if not options.resume else folder_to_resume(spec, options.name)
     spec = spec if folder is None else as_found(spec, folder)
-    machine = this_machine(look_for_gpus=spec.resources.gpus != 0)
+    machine = machine_of(spec, options)
     check_machine(spec, machine)
     if train is None:
         check_files(spec)
@@ -315,7 +336,7 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
             raise SweepError("--probe: only tells what a sweep would cost; add --check")
         spec = load(options)
         if options.check:
-            return check(spec, console, options.probe)
+            return check(spec, options, console)
         return run(spec, options, console, train)
     except (SweepError, FsdetError) as error:
         for line in str(error).splitlines():

@@ -31,6 +31,7 @@ def begin_store(spec: SweepSpec, folder: SweepFolder) -> StudyStore:
     if kept is None:
         kept = JOURNAL if url is None else without_password(url)
         folder.update_record(study=kept)
+        return store_of(folder, url, new=True)
     asked = spec.storage.study
     if asked is not None and without_password(asked) != kept:
         began = f"a file, {folder.study}" if kept == JOURNAL else kept
@@ -41,18 +42,24 @@ def begin_store(spec: SweepSpec, folder: SweepFolder) -> StudyStore:
     return store_of(folder, asked)
 
 
-def store_of(folder: SweepFolder, url: str | None = None) -> StudyStore:
+def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> StudyStore:
     """The store of a sweep that has begun.
 
     Args:
         folder: of the sweep.
         url: of its database, if it is known; else what was kept and OPTUNA_STORAGE give it.
+        new: whether the sweep begins just now.
 
     Raises:
-        SweepError: its password is not known.
+        SweepError: its password is not known, or its file is on another machine.
     """
     kept = recorded(folder)
     if kept is None or kept == JOURNAL:
+        if folder.url is not None and not new and not folder.study.is_file():
+            raise SweepError(
+                f"sweep {folder.name}: its study is a file on the machine that began it, not on this "
+                f"one ({folder.study}); go on there, or give the next sweep a storage.study"
+            )
         return JournalStore(folder.study)
     what = f"sweep {folder.name}: its study"
     return DatabaseStore(url or whole_url(kept, STUDY_VARIABLE, what), study_name(folder))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from sweeps.checkpoints import load_best, newest_checkpoint, remove_halves, save
 from sweeps.errors import SweepError
 from sweeps.mirror import Mirror
 from sweeps.room import clear_card
+from sweeps.shipping import Places, settle
 from sweeps.spec import Objective, SweepSpec
 from sweeps.watchdog import Watchdog, stall_reason, stalled, watchdog
 from sweeps.worker import Costs, leaks
@@ -73,6 +74,8 @@ class TrialPlan:
     """Absolute; trial N writes to the subfolder N of it."""
     url: str | None = None
     """Of the same folder in the storage, where trials on other nodes find and leave their files."""
+    places: Places = field(default_factory=dict)
+    """Where they find the files that the sweep names."""
 
     def key(self, number: int) -> str:
         """Name of the folder of trial `number`."""
@@ -87,6 +90,12 @@ class TrialPlan:
         if self.url is None:
             return Workplace(self.run_dir(number))
         return MirroredWorkplace(f"{self.url}/{self.key(number)}")
+
+    def config(self, suggestion: dict[str, Any], run_dir: Path) -> TrainConfig:
+        """The config of a trial, with the paths of the machine that it runs on."""
+        config = self.spec.config(suggestion["parameters"], run_dir)
+        url = None if self.url is None else self.url.rpartition("/")[0]
+        return settle(config, self.places, self.folder.parent, url)
 
     def fetch(self, number: int, names: Iterable[str]) -> None:
         """Bring files of a trial to the driver, where they are not there anyway."""
@@ -124,7 +133,7 @@ def run_trial(
     run_dir = place.run_dir
     reporter = Reporter(plan.spec.objective, send, place)
     try:
-        config = plan.spec.config(suggestion["parameters"], run_dir)
+        config = plan.config(suggestion, run_dir)
         minutes = plan.spec.stall_minutes
         with (
             watchdog(run_dir, minutes) as dog,

@@ -14,7 +14,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps.causes import Deaths
-from sweeps.cluster import local_ray
+from sweeps.cluster import running_ray
 from sweeps.display import Display
 from sweeps.folder import SweepFolder
 from sweeps.machine import Machine
@@ -82,7 +82,7 @@ def run_trials(
     try:
         with (
             signals_to(stops) as signals,
-            local_ray(session.machine, plan.spec.resources, folder.ray_log),
+            running_ray(session.machine, plan.spec.resources, folder.ray_log),
             display,
         ):
             signals.install()  # again, since Ray takes SIGTERM for itself

@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 from conftest import small_spec
 from made_up_trainers import made_up
+from optuna.samplers import RandomSampler
 from servers import s3_server
 
+import fsdet
+from fsdet.config_file import build_config
 from sweeps.errors import SweepError
 from sweeps.folder import find_folder, new_folder, sweeps_root
 from sweeps.mirror import Mirror, StorageError
+from sweeps.shipping import read_in_place, settle, ship
+from sweeps.study import create_study
+from sweeps.study_place import begin_store, store_of
 from sweeps.trial import TrialPlan, run_trial
 from sweeps.workplace import MirroredWorkplace, Workplace
 
@@ -192,3 +198,41 @@ def test_storage_that_cannot_be_used_is_told_in_one_line(
 def test_storage_takes_no_secret(path: str) -> None:
     with pytest.raises(ValueError, match="must hold no password"):
         small_spec(storage={"path": path})
+
+
+def test_study_in_a_file_of_another_machine_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/storage"
+    folder = new_folder("a", storage=url)
+    folder.save_spec(small_spec())
+    create_study(begin_store(small_spec(), folder), small_spec(), RandomSampler())
+    assert store_of(find_folder("a", url)).is_there()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(SweepError, match="a file on the machine that began it"):
+        store_of(find_folder("a", url))
+
+
+def test_files_are_found_on_a_machine_that_keeps_them_elsewhere(url: str, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.write_text("made here")
+    shipped = Path(fsdet.__file__).parent / "checkpoints" / "stage1_openmoji.pt"
+    spec = small_spec(
+        fixed={"yolo_weights": str(weights), "data_root": str(tmp_path)},
+        space={"resume": {"choices": [str(shipped)]}},
+    )
+    folder = new_folder("a", storage=url)
+    places = ship(spec, folder)
+    folder.save_spec(spec, places)
+    assert places[str(shipped)] == "package:fsdet/checkpoints/stage1_openmoji.pt"
+    assert read_in_place(spec) == [str(tmp_path)]
+    weights.unlink()
+    config = build_config({"yolo_weights": weights, "resume": shipped, "data_root": tmp_path})
+    settled = settle(config, places, Path("/nowhere"), folder.url)
+    assert settled.yolo_weights is not None
+    assert settled.yolo_weights.read_text() == "made here"
+    assert (settled.resume, settled.data_root) == (shipped, tmp_path)
+    again = find_folder("a", url).load_spec()
+    assert again.space["resume"].choices == (str(shipped),)
+    assert Path(again.fixed["yolo_weights"]).read_text() == "made here"
