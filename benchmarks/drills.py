@@ -24,6 +24,7 @@ from pathlib import Path
 import optuna
 from drill_sweep import EXPLODES, STEPS, SWEEP, value_at
 from mlflow import MlflowClient
+from two_nodes import QUIET, SECOND, two_nodes
 
 from sweeps.checkpoints import is_whole
 from sweeps.folder import SweepFolder
@@ -423,6 +424,27 @@ def two_at_once(root: Path) -> tuple[list[str], str]:
     return wrongs, ""
 
 
+def node_lost(root: Path) -> tuple[list[str], str]:
+    """One node of two is lost with its trial, which goes on from its checkpoint on the other."""
+    with two_nodes() as cluster:
+        drill = Drill(root, epoch_seconds=2.0, environment=QUIET)
+        drill.start("--address", cluster.address)
+        log = None
+        while log is None:
+            newest = drill.wait_for("trials/*/stage1_epoch0001.pt")
+            pids = {process.pid for process in cluster.processes_of(SECOND)}
+            logs = [p.parent / "sessions.log" for p in newest.parent.parent.glob("*/*0001.pt")]
+            log = next((p for p in logs if int(p.read_text().split()[0]) in pids), None)
+            time.sleep(0.2)
+        cluster.kill(SECOND)
+        code, printed = drill.finish()
+    lines = log.read_text().splitlines()
+    wrongs = drill.audit() + ([] if code == 0 else [f"{code}: {printed[-800:]}"])
+    if len(lines) != 2 or lines[1].endswith("epoch 0"):
+        wrongs.append(f"the lost trial: {lines}")
+    return wrongs, lines[-1].partition(" ")[2]
+
+
 DRILLS: dict[str, Callable[[Path], tuple[list[str], str]]] = {
     f.__name__: f
     for f in (
@@ -437,6 +459,7 @@ DRILLS: dict[str, Callable[[Path], tuple[list[str], str]]] = {
         disk_full,
         tracking_locked,
         two_at_once,
+        node_lost,
         kill_driver,
     )
 }

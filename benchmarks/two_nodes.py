@@ -65,10 +65,16 @@ class TwoNodes:
                 raise TimeoutError(f"node {ip} did not start: {log.read_text(errors='replace')}")
             time.sleep(0.2)
 
+    def processes_of(self, ip: str) -> list[psutil.Process]:
+        """All that runs on a node, workers included."""
+        first = psutil.Process(self.processes[ip].pid)
+        return [first, *first.children(recursive=True)]
+
     def kill(self, ip: str) -> None:
         """The node is gone from one moment to the next, with all that runs on it."""
-        process = psutil.Process(self.processes.pop(ip).pid)
-        for one in [process, *process.children(recursive=True)]:
+        found = self.processes_of(ip)
+        self.processes.pop(ip).poll()
+        for one in found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.send_signal(signal.SIGKILL)
 

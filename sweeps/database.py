@@ -77,6 +77,10 @@ class DatabaseStore:
         reason = reason_of(error)
         if isinstance(error, ImportError):
             reason = "its driver is not installed: pip install 'fsdet-sweeps[postgresql]'"
+        elif isinstance(
+            error, RuntimeError
+        ):  # both keep a table of the same name for their versions
+            reason += "; if MLflow uses this database too, give Optuna one of its own"
         return SweepError(
             f"storage.study: {self.place}: cannot be used ({reason}); correct it, or remove it to "
             "keep the study in a file"

@@ -214,8 +214,10 @@ def run(
     from sweeps.display import build_display
     from sweeps.folder import new_folder
     from sweeps.orchestrator import longest_trial, run_sweep
+    from sweeps.study_place import check_apart
     from sweeps.tracking import Tracker, tracking_uri
 
+    check_apart(spec, tracking_uri(spec.tracking))
     tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
     folder = folder or new_folder(spec.name, options.name == NUMBERED, spec.storage.path)
     objective = spec.objective

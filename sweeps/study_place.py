@@ -21,6 +21,20 @@ def study_url(spec: SweepSpec) -> str | None:
     return spec.storage.study or os.environ.get(STUDY_VARIABLE) or None
 
 
+def check_apart(spec: SweepSpec, tracking: str) -> None:
+    """Refuse to keep the study where the runs are: Optuna and MLflow have a table of one name.
+
+    Raises:
+        SweepError: both are to be in one database.
+    """
+    url = study_url(spec)
+    if url is not None and url.partition("?")[0] == tracking.partition("?")[0]:
+        raise SweepError(
+            f"{spec.source}: storage.study and tracking.uri are one database, "
+            f"{without_password(url)}, which Optuna and MLflow cannot share; give each its own"
+        )
+
+
 def begin_store(spec: SweepSpec, folder: SweepFolder) -> StudyStore:
     """The store of a sweep that is run now; a sweep stays with the one that it began with.
 

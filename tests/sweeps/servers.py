@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
+import psycopg
 import pytest
 
 PASSWORD = "open-sesame-4711"
@@ -63,7 +64,13 @@ class Postgres:
 
     @property
     def url(self) -> str:
+        """Of a database for studies."""
         return f"postgresql://ann:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def runs_url(self) -> str:
+        """Of one for MLflow: the two cannot share."""
+        return self.url.removesuffix("postgres") + "runs"
 
     def start(self) -> None:
         command = [program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
@@ -108,6 +115,8 @@ def postgres() -> Iterator[Postgres]:
         command += ["--auth=scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C"]
         subprocess.run(command, check=True, capture_output=True, **as_nobody())
         server.start()
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("create database runs")
         yield server
     finally:
         server.stop()

@@ -22,7 +22,8 @@ from sweeps.states import State
 from sweeps.stops import EXIT_STUDY_LOST, Stops
 from sweeps.store import JournalStore
 from sweeps.study import create_study, load_study, read_trials, warm_up
-from sweeps.study_place import begin_store, store_of
+from sweeps.study_place import begin_store, check_apart, store_of
+from sweeps.tracking import tracking_uri
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +184,12 @@ def test_database_that_cannot_be_opened_is_told_in_one_line(
         Driver(whole, new_folder("wrong"))
     assert PASSWORD not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_study_and_runs_in_one_database_are_refused() -> None:
+    url = "postgresql://ann:secret@127.0.0.1/one"
+    spec = small_spec(storage={"study": url}, tracking={"uri": f"{url}?sslmode=require"})
+    with pytest.raises(SweepError, match="cannot share; give each its own") as caught:
+        check_apart(spec, tracking_uri(spec.tracking))
+    assert "secret" not in str(caught.value)
+    check_apart(spec, "postgresql://ann:secret@127.0.0.1/other")
