@@ -26,11 +26,11 @@ from drill_sweep import EXPLODES, STEPS, SWEEP, value_at
 from mlflow import MlflowClient
 from two_nodes import QUIET, SECOND, two_nodes
 
-from sweeps.checkpoints import is_whole
-from sweeps.folder import SweepFolder
 from sweeps.states import ENDED, State
-from sweeps.store import STUDY_NAME, build_storage
-from sweeps.study import TrialRecord, to_records
+from sweeps.storage.folder import SweepFolder
+from sweeps.study.store import STUDY_NAME, build_storage
+from sweeps.study.study import TrialRecord, to_records
+from sweeps.trial.checkpoints import is_whole
 
 HERE = Path(__file__).resolve().parent
 

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from sweeps.confirm_words import print_confirmation
+from sweeps.confirmation.winner import confirmation_of, write_winner
+from sweeps.confirmation.words import print_confirmation
 from sweeps.errors import SweepError
-from sweeps.folder import find_folder
 from sweeps.secrets import without_password
-from sweeps.study import read_trials
-from sweeps.study_place import store_of
-from sweeps.summary import print_next, print_summary, write_best
-from sweeps.winner import confirmation_of, write_winner
+from sweeps.session.summary import print_next, print_summary, write_best
+from sweeps.storage.folder import find_folder
+from sweeps.study.place import store_of
+from sweeps.study.study import read_trials
 
 EXIT_NONE_COMPLETED, EXIT_MISTAKE = 1, 2
 

@@ -18,20 +18,20 @@ from fsdet.config import TrainConfig
 from fsdet.config_file import load_config
 from fsdet.engine.report import Report, Result
 from fsdet.errors import FsdetError
-from sweeps.confirmation import FOLDER as CONFIRM
-from sweeps.confirmation import load_result
+from sweeps.confirmation.measured import FOLDER as CONFIRM
+from sweeps.confirmation.measured import load_result
+from sweeps.confirmation.winner import winning_trial
 from sweeps.errors import SweepError
-from sweeps.folder import SweepFolder, find_folder
-from sweeps.places import TrackingSpec
-from sweeps.recorder import FILES
 from sweeps.secrets import without_password
+from sweeps.session.recorder import FILES
 from sweeps.spec import SweepSpec
+from sweeps.spec.places import TrackingSpec
 from sweeps.states import Outcome, State
-from sweeps.study import TrialRecord, best_of, read_trials
-from sweeps.study_place import store_of
+from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.study.place import store_of
+from sweeps.study.study import TrialRecord, best_of, read_trials
 from sweeps.tracking import Tracker, find_run, find_trial_run, kept_uri, tracking_uri
-from sweeps.trial import default_train, to_plain
-from sweeps.winner import winning_trial
+from sweeps.trial.trial import default_train, to_plain
 
 RUN = "rerun"
 """Key of the run in the tracker."""

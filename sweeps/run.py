@@ -18,22 +18,22 @@ from rich.console import Console
 from rich.table import Table
 
 from fsdet.errors import FsdetError
-from sweeps.auto import AUTO, as_found, find_gpus, with_gpus
-from sweeps.candidates import spec_of_jobs
-from sweeps.check import check_files, check_machine, check_spec, prepare_data, to_fill_in
-from sweeps.cost_words import tell_cost
+from sweeps.confirmation.candidates import spec_of_jobs
 from sweeps.errors import SweepError
-from sweeps.machine import Machine, this_machine
+from sweeps.machine.auto import AUTO, as_found, find_gpus, with_gpus
+from sweeps.machine.cost_words import tell_cost
+from sweeps.machine.machine import Machine, this_machine
 from sweeps.secrets import holds_secret, without_password
-from sweeps.space import describe
 from sweeps.spec import SweepSpec
-from sweeps.spec_file import load_spec
+from sweeps.spec.check import check_files, check_machine, check_spec, prepare_data, to_fill_in
+from sweeps.spec.file import load_spec
+from sweeps.spec.space import describe
 
 if TYPE_CHECKING:
-    from sweeps.folder import SweepFolder
-    from sweeps.orchestrator import SweepResult
+    from sweeps.session.orchestrator import SweepResult
+    from sweeps.storage.folder import SweepFolder
     from sweeps.tracking import Tracker
-    from sweeps.trial import Train
+    from sweeps.trial.trial import Train
 
 EXIT_NONE_COMPLETED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 NUMBERED = "auto"
@@ -173,7 +173,7 @@ def machine_of(spec: SweepSpec, options: argparse.Namespace) -> Machine:
     address = options.address or os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return this_machine(look_for_gpus=spec.resources.gpus != 0)
-    from sweeps.cluster import quiet_cluster_at
+    from sweeps.machine.cluster import quiet_cluster_at
 
     return quiet_cluster_at(address, spec)
 
@@ -211,10 +211,10 @@ def run(
     spec = find_gpus(spec, machine, lambda text: say(console, text))
 
     # these load Ray, Optuna and MLflow, some seconds: only now that nothing can be refused any more
-    from sweeps.display import build_display
-    from sweeps.folder import new_folder
-    from sweeps.orchestrator import longest_trial, run_sweep
-    from sweeps.study_place import check_apart
+    from sweeps.session.display import build_display
+    from sweeps.session.orchestrator import longest_trial, run_sweep
+    from sweeps.storage.folder import new_folder
+    from sweeps.study.place import check_apart
     from sweeps.tracking import Tracker, tracking_uri
 
     check_apart(spec, tracking_uri(spec.tracking))
@@ -248,8 +248,8 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
     Raises:
         SweepError: there is none, it was another sweep, or another process runs it.
     """
-    from sweeps.folder import find_folder, latest_folder
-    from sweeps.resume import check_same
+    from sweeps.session.resume import check_same
+    from sweeps.storage.folder import find_folder, latest_folder
 
     named = name is not None and name != NUMBERED
     find = find_folder if named else latest_folder
@@ -261,9 +261,9 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
 
 def conclude(spec: SweepSpec, folder: SweepFolder, result: SweepResult, console: Console) -> int:
     """Write and print what the sweep found; returns the exit code."""
-    from sweeps.mirror import StorageError
-    from sweeps.study import best_of
-    from sweeps.summary import print_next, print_summary, resume_command, write_best
+    from sweeps.session.summary import print_next, print_summary, resume_command, write_best
+    from sweeps.storage.mirror import StorageError
+    from sweeps.study.study import best_of
 
     stop = result.stop
     best = best_of(result.trials, spec.objective.mode)
@@ -296,9 +296,9 @@ def confirm_best(
     train: Train | None,
 ) -> int:
     """Confirm the best of the search and print what came of it; returns the exit code."""
-    from sweeps.confirm import confirm
-    from sweeps.confirm_words import print_confirmation
-    from sweeps.summary import print_next, resume_command
+    from sweeps.confirmation.confirm import confirm
+    from sweeps.confirmation.words import print_confirmation
+    from sweeps.session.summary import print_next, resume_command
 
     say(console, f"\n{plan_of_confirmation(spec)}")
     done = confirm(spec, folder, result.trials, machine, tracker, console, train)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from sweeps.places import TrackingSpec
+from sweeps.spec.places import TrackingSpec
 from sweeps.tracking import tracking_uri
 
 

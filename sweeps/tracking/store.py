@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from sweeps.errors import SweepError
-from sweeps.places import TrackingSpec
 from sweeps.secrets import whole_url, without_password
+from sweeps.spec.places import TrackingSpec
 from sweeps.tracking.client import MlflowClient, MlflowException
 from sweeps.tracking.knock import knock
 

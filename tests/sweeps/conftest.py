@@ -13,16 +13,16 @@ import pytest
 from ray import cloudpickle
 from rich.console import Console
 
-from sweeps.check import check_spec
-from sweeps.display import build_display
-from sweeps.folder import SweepFolder, new_folder
-from sweeps.machine import Machine
-from sweeps.orchestrator import SweepResult, longest_trial, run_sweep
-from sweeps.places import TrackingSpec
-from sweeps.recorder import SWEEP_RUN
+from sweeps.machine.machine import Machine
+from sweeps.session.display import build_display
+from sweeps.session.orchestrator import SweepResult, longest_trial, run_sweep
+from sweeps.session.recorder import SWEEP_RUN
 from sweeps.spec import SweepSpec
+from sweeps.spec.check import check_spec
+from sweeps.spec.places import TrackingSpec
+from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.tracking import Tracker, tracking_uri
-from sweeps.trial import Train
+from sweeps.trial.trial import Train
 
 cloudpickle.register_pickle_by_value(made_up_trainers)  # workers cannot import it
 

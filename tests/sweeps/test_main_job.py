@@ -12,9 +12,9 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from sweeps.folder import SweepFolder, find_folder
 from sweeps.states import State
-from sweeps.study import read_trials
+from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.study.study import read_trials
 
 pytestmark = pytest.mark.slow
 

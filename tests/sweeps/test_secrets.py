@@ -175,7 +175,7 @@ def dumped(url: str) -> str:
 
 def fetched(bucket: str, to: Path) -> Path:
     """All that a sweep has left in the storage."""
-    from sweeps.mirror import Mirror
+    from sweeps.storage.mirror import Mirror
 
     mirror = Mirror(f"{bucket}/sweeps/drill")
     for name in mirror.names():

@@ -13,8 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from sweeps.errors import SweepError
-from sweeps.places import TrackingSpec
 from sweeps.secrets import without_password
+from sweeps.spec.places import TrackingSpec
 from sweeps.states import Outcome, State
 from sweeps.tracking import Tracker, tracking_uri
 

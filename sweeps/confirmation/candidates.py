@@ -1,0 +1,169 @@
+"""Which configurations are confirmed, and how a winner is taken apart into its settings.
+
+A confirmation runs a *job* for each configuration and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from sweeps.spec import Budget, ConfirmSpec, SweepSpec
+from sweeps.states import State
+from sweeps.study.study import TrialRecord
+
+FIRST_SEED = 1000
+"""Seeds of a confirmation begin here."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration to run at several seeds."""
+
+    label: str
+    """As it stands in tables."""
+    folder: str
+    """As it stands in paths; says all that tells this configuration from others of the sweep."""
+    parameters: dict[str, Any]
+    """Searched settings."""
+    trial: int | None = None
+    """Number of the trial that searched it."""
+    searched: float | None = None
+    """What that trial measured on the split that selects."""
+    baseline: str | None = None
+    """Its name, if it is one."""
+    factor: str | None = None
+    """The setting that was set back, if this takes a winner apart."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration at one seed."""
+
+    candidate: Candidate
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its folder, and the name of its run."""
+        return f"{self.candidate.folder}/seed_{self.seed}"
+
+    @property
+    def label(self) -> str:
+        """As it stands in tables."""
+        return f"{self.candidate.label}, seed {self.seed}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Settings that make it differ from other jobs."""
+        return {**self.candidate.parameters, "seed": self.seed}
+
+
+def spec_of_jobs(spec: SweepSpec) -> SweepSpec:
+    """The sweep as its jobs run: on the test split, measured once, without a budget.
+
+    Where a silent run counts as hanging, the evaluations in between stay, as signs of life; their
+    values are not used.
+    """
+    once = {} if spec.stall_minutes is not None else {"eval_interval": spec.largest("epochs")}
+    metric = spec.objective.metric.replace("val/", "test/")
+    changed = spec.model_copy(
+        update={
+            "fixed": {**spec.fixed, **once, "novel_split": "test"},
+            "objective": spec.objective.model_copy(update={"metric": metric}),
+            "budget": Budget(),
+        }
+    )
+    return changed.with_source(spec.source)
+
+
+def jobs_of(candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Job]:
+    """Every candidate at every seed, seed by seed: what is cut off is cut off evenly."""
+    return [Job(candidate, seed) for seed in seeds for candidate in candidates]
+
+
+def seeds_of(spec: SweepSpec, confirm: ConfirmSpec) -> list[int]:
+    """Seeds that the search has not seen, the same for all configurations."""
+    wanted = range(FIRST_SEED, FIRST_SEED + confirm.seeds + 1)
+    used = spec.conditions.constant("seed")
+    return [seed for seed in wanted if seed != used][: confirm.seeds]
+
+
+def candidates_of(
+    spec: SweepSpec, confirm: ConfirmSpec, trials: Sequence[TrialRecord]
+) -> list[Candidate]:
+    """The `top_k` best completed trials that are no baselines, and every baseline; each once."""
+    baselines = spec.baseline_parameters()
+    sign = 1 if spec.objective.mode == "max" else -1
+    done = [t for t in trials if t.state is State.COMPLETED and t.value is not None]
+    done.sort(key=lambda t: (-sign * (t.value or 0.0), t.number))
+    unique: list[TrialRecord] = []
+    known = list(baselines.values())
+    for trial in done:
+        if trial.parameters not in known:
+            known.append(trial.parameters)
+            unique.append(trial)
+    by_name = {t.baseline: t for t in trials if t.baseline}
+    return [_searched(t) for t in unique[: confirm.top_k]] + [
+        _baseline(name, values, by_name.get(name)) for name, values in baselines.items()
+    ]
+
+
+def _searched(trial: TrialRecord) -> Candidate:
+    return Candidate(
+        label=f"trial {trial.number}",
+        folder=f"trial_{trial.number:04d}",
+        parameters=trial.parameters,
+        trial=trial.number,
+        searched=trial.value,
+    )
+
+
+def _baseline(name: str, parameters: dict[str, Any], trial: TrialRecord | None) -> Candidate:
+    return Candidate(
+        label=name,
+        folder=f"baseline_{quote(name, safe='')}",
+        parameters=parameters,
+        trial=None if trial is None else trial.number,
+        searched=None if trial is None else trial.value,
+        baseline=name,
+    )
+
+
+def ablations_of(spec: SweepSpec, winner: Candidate, baseline: Candidate) -> list[Candidate]:
+    """The winner with one setting at a time as in the baseline.
+
+    A setting that applies to only one of the two goes with the one that it depends on, and tied
+    settings follow. A setting without a value in either cannot be run, and is left out.
+    """
+    shared = winner.parameters.keys() & baseline.parameters.keys()
+    factors = [
+        key
+        for key in spec.space
+        if key in shared and winner.parameters[key] != baseline.parameters[key]
+    ]
+    found = []
+    for factor in factors:
+        parameters = set_back(spec, winner.parameters, baseline.parameters, factor)
+        if parameters is not None:
+            folder = f"ablation_{winner.folder}_to_{baseline.folder}/{factor}"
+            if parameters == baseline.parameters:  # all that differs: measured already
+                folder = baseline.folder
+            found.append(
+                Candidate(f"{winner.label}, {factor} set back", folder, parameters, factor=factor)
+            )
+    return found
+
+
+def set_back(
+    spec: SweepSpec, winner: dict[str, Any], baseline: dict[str, Any], factor: str
+) -> dict[str, Any] | None:
+    """`winner` with `factor` as in `baseline`, and what then applies and what no longer does."""
+    values = {**baseline, **winner, factor: baseline[factor]}
+    try:
+        whole = next(spec.conditions.walk(lambda key: [values[key]]))
+    except KeyError:
+        return None
+    return {key: value for key, value in whole.items() if key in spec.conditions.searched}

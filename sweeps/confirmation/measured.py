@@ -1,0 +1,232 @@
+"""What a confirmation measured, and what follows from it: feasible, winner, ablation.
+
+The winner is the configuration with the highest mean among those that are better than the best
+baseline beyond noise; where there is none, that baseline is recommended. Any of the candidates
+could have become the winner, so that Holm's correction covers the comparisons of all of them with
+a baseline: where no candidate is better than the best baseline, one is called so in 5 % of sweeps
+at most, however many were tried. The winner's mean alone stays a little optimistic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fsdet.files import write_text_atomic
+from sweeps.confirmation.candidates import Candidate
+from sweeps.confirmation.paired import (
+    Difference,
+    Estimate,
+    Verdict,
+    adjust,
+    estimate,
+    paired,
+    verdict,
+)
+from sweeps.states import State
+
+FILE = "confirm.json"
+"""In the sweep's folder, once all is measured."""
+FOLDER = "confirm"
+"""Of the jobs, in the sweep's folder; behind the sweep's id, the tag `sweep.id` of their runs."""
+RESULT = "result.json"
+"""In a job's folder, once it has ended."""
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """How one job ended."""
+
+    state: State
+    reason: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the last evaluation; empty unless it was completed."""
+
+
+def save_result(run_dir: Path, result: SeedResult) -> None:
+    """Write down how the job in `run_dir` ended."""
+    write_text_atomic(run_dir / RESULT, json.dumps(asdict(result), indent=1))
+
+
+def load_result(run_dir: Path) -> SeedResult | None:
+    """How the job in `run_dir` ended; None if it has not."""
+    try:
+        values = json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return SeedResult(State(values["state"]), values["reason"], values["metrics"])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One configuration with its results by seed."""
+
+    candidate: Candidate
+    results: dict[int, SeedResult]
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Seed -> value, of the jobs that measured one."""
+        done = {s: r for s, r in self.results.items() if r.state is State.COMPLETED}
+        return {s: r.metrics[metric] for s, r in done.items() if metric in r.metrics}
+
+    def with_state(self, state: State) -> dict[int, str]:
+        """Seed -> reason of the jobs that ended so."""
+        return {s: r.reason for s, r in self.results.items() if r.state is state}
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether it exploded at any seed."""
+        return bool(self.with_state(State.INFEASIBLE))
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Mean over the seeds; None if there is no value."""
+        values = list(self.values(metric).values())
+        return estimate(values) if values else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A configuration against another one, seed by seed."""
+
+    first: Candidate
+    second: Candidate
+    difference: Difference
+    adjusted: float
+    """p-value after Holm's correction."""
+    verdict: Verdict
+    """First against second."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """All that was measured."""
+
+    metric: str
+    mode: Literal["max", "min"]
+    seeds: tuple[int, ...]
+    configurations: tuple[Measured, ...]
+    """Candidates and baselines."""
+    ablation: tuple[Measured, ...] = ()
+    """The winner with one setting at a time as in the best baseline."""
+
+    @property
+    def baselines(self) -> list[Measured]:
+        """The baselines among the configurations."""
+        return [m for m in self.configurations if m.candidate.baseline]
+
+    @property
+    def feasible(self) -> list[Measured]:
+        """Configurations that exploded at no seed and were measured at two or more; best first."""
+        return sorted(filter(self.is_feasible, self.configurations), key=self._rank)
+
+    def is_feasible(self, measured: Measured) -> bool:
+        """Whether it can be compared and recommended."""
+        return not measured.infeasible and len(measured.values(self.metric)) > 1
+
+    def _rank(self, measured: Measured) -> float:
+        found = measured.estimate(self.metric)
+        assert found is not None
+        return -found.mean if self.mode == "max" else found.mean
+
+    @property
+    def best_baseline(self) -> Measured | None:
+        """The feasible baseline with the best mean."""
+        return next((m for m in self.feasible if m.candidate.baseline), None)
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Every feasible candidate against every feasible baseline, one family a baseline."""
+        bases = [m for m in self.feasible if m.candidate.baseline]
+        others = [m for m in self.feasible if not m.candidate.baseline]
+        return [c for base in bases for c in self.compare([(m, base) for m in others])]
+
+    def compare(self, pairs: Sequence[tuple[Measured, Measured]]) -> list[Comparison]:
+        """One family of comparisons; a pair without two seeds in common is left out."""
+        found = [
+            (first.candidate, second.candidate, difference)
+            for first, second in pairs
+            if (difference := paired(first.values(self.metric), second.values(self.metric)))
+        ]
+        adjusted = adjust([difference.p for _, _, difference in found])
+        return [
+            Comparison(first, second, difference, p, verdict(difference, p, self.mode))
+            for (first, second, difference), p in zip(found, adjusted, strict=True)
+        ]
+
+    @property
+    def winner(self) -> Measured | None:
+        """What is recommended; None if nothing is feasible."""
+        base = self.best_baseline
+        if base is None:
+            return next(iter(self.feasible), None)
+        better = [
+            c.first
+            for c in self.comparisons
+            if c.second == base.candidate and c.verdict == "better"
+        ]
+        return next((m for m in self.feasible if m.candidate in better), base)
+
+    @property
+    def contributions(self) -> list[Comparison]:
+        """The winner against itself with one setting set back, for each that was feasible so."""
+        winner = self.winner
+        if winner is None:
+            return []
+        return self.compare([(winner, m) for m in self.ablation if self.is_feasible(m)])
+
+
+def save_confirmation(path: Path, confirmation: Confirmation, summary: list[str]) -> None:
+    """Write what was measured, and beside it, for readers, what follows.
+
+    Args:
+        path: of the JSON file.
+        confirmation: all that was measured.
+        summary: the findings in words.
+    """
+    winner = confirmation.winner
+    values = {
+        **asdict(confirmation),
+        "summary": summary,
+        "winner": None if winner is None else winner.candidate.label,
+        "comparisons": [_plain(c) for c in confirmation.comparisons],
+        "contributions": [
+            {"factor": c.second.factor, **_plain(c)} for c in confirmation.contributions
+        ],
+    }
+    write_text_atomic(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    found = comparison.difference.estimate
+    return {
+        "first": comparison.first.label,
+        "second": comparison.second.label,
+        "difference": found.mean,
+        "interval": [found.low, found.high],
+        "seeds": found.count,
+        "p": comparison.difference.p,
+        "p_holm": comparison.adjusted,
+        "verdict": comparison.verdict,
+    }
+
+
+def load_confirmation(path: Path) -> Confirmation | None:
+    """What `save_confirmation` wrote; None if there is no such file."""
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    parts = {
+        name: tuple(_measured(m) for m in values[name]) for name in ("configurations", "ablation")
+    }
+    return Confirmation(values["metric"], values["mode"], tuple(values["seeds"]), **parts)
+
+
+def _measured(values: dict[str, Any]) -> Measured:
+    results = {
+        int(seed): SeedResult(State(r["state"]), r["reason"], r["metrics"])
+        for seed, r in values["results"].items()
+    }
+    return Measured(Candidate(**values["candidate"]), results)

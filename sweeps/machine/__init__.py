@@ -1,0 +1,1 @@
+"""What trials run on: this machine or the nodes of a cluster, and what a trial costs there."""

@@ -1,0 +1,266 @@
+"""What is seen while a sweep runs: a table and one bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.states import ENDED, Outcome, State
+from sweeps.study.study import TrialRecord
+
+COLOURS = {
+    State.RUNNING: "cyan",
+    State.COMPLETED: "green",
+    State.PRUNED: "yellow",
+    State.INFEASIBLE: "red",
+    State.FAILED: "bold red",
+    State.INTERRUPTED: "dim",
+}
+
+
+@dataclass
+class Row:
+    """One trial as shown."""
+
+    number: int
+    baseline: str | None
+    parameters: dict[str, Any]
+    epoch: int = 0
+    value: float | None = None
+    peak_norm: float | None = None
+    state: State = State.RUNNING
+    reason: str = ""
+    retried: bool = False
+    started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+
+class Display:
+    """Keeps the rows; shows nothing. The base of the two that do."""
+
+    def __init__(
+        self,
+        trials: int,
+        epochs: int,
+        metric: str,
+        mode: str,
+        console: Console,
+        noun: str = "trial",
+    ) -> None:
+        self.trials, self.epochs, self.metric, self.mode = trials, epochs, metric, mode
+        self.console, self.noun = console, noun
+        self.rows: dict[int, Row] = {}
+        self.earlier = 0
+        """Trials that earlier sessions have done."""
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing to close."""
+
+    def known(self, trials: Sequence[TrialRecord]) -> None:
+        """Trials of earlier sessions; those that go on will begin again."""
+        for trial in trials:
+            if trial.state not in ENDED:
+                continue
+            epoch = trial.best_epoch or 0
+            row = Row(trial.number, trial.baseline, trial.parameters, epoch, trial.value)
+            row.state, row.reason, row.seconds = trial.state, trial.reason, trial.seconds
+            row.retried = bool(trial.retried)
+            self.rows[trial.number] = row
+            self.earlier += 1
+
+    def tick(self) -> None:
+        """Called often."""
+
+    def started(self, number: int, baseline: str | None, parameters: dict[str, Any]) -> None:
+        """A trial began."""
+        self.rows[number] = Row(number, baseline, parameters)
+
+    def reported(self, number: int, report: dict[str, Any]) -> None:
+        """A trial reported."""
+        row = self.rows[number]
+        row.epoch = max(row.epoch, report.get("epoch", 0))  # a trial that goes on repeats itself
+        row.value = report.get("best", row.value)
+        row.peak_norm = report.get("peak_norm", row.peak_norm)
+
+    def retried(self, number: int) -> None:
+        """A trial ran out of memory and starts again."""
+        self.rows[number].retried = True
+
+    def ended(self, number: int, outcome: Outcome) -> None:
+        """A trial ended."""
+        row = self.rows[number]
+        row.state, row.reason = outcome.state, outcome.reason
+        row.seconds = time.monotonic() - row.started
+
+    def best(self) -> Row | None:
+        """The completed trial with the best value."""
+        done = [r for r in self.rows.values() if r.state is State.COMPLETED and r.value is not None]
+        sign = 1 if self.mode == "max" else -1
+        return max(done, key=lambda r: sign * (r.value or 0.0), default=None)
+
+    def done(self) -> float:
+        """Trials done; those that run count by their epochs."""
+        running = [r.epoch / self.epochs for r in self.rows.values() if r.state is State.RUNNING]
+        return len(self.rows) - len(running) + sum(running)
+
+    def finished(self) -> int:
+        """Trials that have ended."""
+        return sum(row.state is not State.RUNNING for row in self.rows.values())
+
+    def counts(self) -> str:
+        """How many trials are in which state, in words."""
+        found = Counter(row.state for row in self.rows.values())
+        return ", ".join(f"{found[state]} {state}" for state in State if found[state])
+
+
+class PlainDisplay(Display):
+    """One line for each trial that ends or is tried again; for logs and pipes."""
+
+    def retried(self, number: int) -> None:
+        super().retried(number)
+        self.console.print(
+            f"[{self.finished()}/{self.trials}] trial {label(self.rows[number])} ran out of memory; "
+            "it goes on from its last checkpoint, with nothing beside it",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def ended(self, number: int, outcome: Outcome) -> None:
+        super().ended(number, outcome)
+        row = self.rows[number]
+        value = "" if row.value is None else f", {self.metric} {row.value:.4f}"
+        reason = f" ({row.reason})" if row.reason else ""
+        self.console.print(
+            f"[{self.finished()}/{self.trials}] {self.noun} {label(row)} {row.state}{reason}{value}, "
+            f"epoch {row.epoch}, {row.seconds:.0f} s: {in_words(row.parameters)}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+class LiveDisplay(Display):
+    """A table that is drawn anew, and one bar below it."""
+
+    def __init__(
+        self,
+        trials: int,
+        epochs: int,
+        metric: str,
+        mode: str,
+        console: Console,
+        noun: str = "trial",
+    ) -> None:
+        super().__init__(trials, epochs, metric, mode, console, noun)
+        self._began = time.monotonic()
+        self._live = Live(
+            get_renderable=self.render,
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> Display:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def render(self) -> Group:
+        """Table and bar."""
+        seconds = time.monotonic() - self._began
+        bar = Table.grid(padding=(0, 1))
+        done = self.done()
+        here = done - self.earlier
+        left = "" if here < 1 else f", {seconds / here * (self.trials - done):.0f} s left"
+        bar.add_row(
+            ProgressBar(total=self.trials, completed=done, width=40),
+            f"{done:.1f} of {self.trials} {self.noun}s, {seconds:.0f} s{left}",
+        )
+        return Group(self._table(), Text(self.counts() or "starting the workers", "dim"), bar)
+
+    def _table(self) -> Table:
+        rows = sorted(self.rows.values(), key=lambda row: row.number)
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in (self.noun, "state"):
+            table.add_column(name)
+        for name in ("epoch", self.metric, "peak norm"):
+            table.add_column(name, justify="right")
+        keys = list(dict.fromkeys(key for row in rows for key in row.parameters))
+        for key in keys:
+            table.add_column(short(key), justify="right")
+        best = self.best()
+        for row in rows[-max(4, self.console.height - 6) :]:
+            state = Text(str(row.state) + " (retried)" * row.retried, COLOURS[row.state])
+            cells: list[str | Text] = [
+                label(row),
+                state,
+                f"{row.epoch}/{self.epochs}",
+                number(row.value, 4),
+            ]
+            cells.append(number(row.peak_norm, 3, significant=True))
+            cells += [shown(row.parameters.get(key, "-")) for key in keys]
+            table.add_row(*cells, style="bold" if row is best else None)
+        return table
+
+
+def build_display(
+    trials: int, epochs: int, metric: str, mode: str, console: Console, noun: str = "trial"
+) -> PlainDisplay | LiveDisplay:
+    """Live on a terminal, plain elsewhere. `noun`: what a trial is called."""
+    kind = LiveDisplay if console.is_terminal else PlainDisplay
+    return kind(trials, epochs, metric, mode, console, noun)
+
+
+def label(row: Row) -> str:
+    """Number and the baseline's name."""
+    return f"{row.number} ({row.baseline})" if row.baseline else str(row.number)
+
+
+def short(key: str) -> str:
+    """A setting's name for a narrow column."""
+    return key.removeprefix("gradient_").removesuffix("_mult").replace("_", " ")
+
+
+def shown(value: Any) -> str:
+    """A setting's value in few digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def number(value: float | None, digits: int, significant: bool = False) -> str:
+    """A measured value, or a dash."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if significant else f"{value:.{digits}f}"
+
+
+def in_words(parameters: dict[str, Any]) -> str:
+    """`name value, name value`."""
+    return ", ".join(f"{key} {shown(value)}" for key, value in parameters.items())

@@ -1,0 +1,195 @@
+"""What a sweep found, in words and numbers, and `best.yaml`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from fsdet.files import write_text_atomic
+from sweeps.session.display import in_words, number, short, shown
+from sweeps.spec import SweepSpec
+from sweeps.states import State
+from sweeps.storage.folder import SweepFolder
+from sweeps.study.study import TrialRecord, best_of, noise_of_difference
+
+
+def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
+    """The best configuration above the baselines."""
+    best = best_of(trials, spec.objective.mode)
+    rows = [("best", best)] if best is not None else []
+    rows += [(t.baseline or "", t) for t in trials if t.baseline]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("", "trial", "state", f"{spec.objective.metric} ± SE", "swap gap"):
+        table.add_column(name)
+    for key in spec.space:
+        table.add_column(short(key), justify="right")
+    for name, trial in rows:
+        settings = spec.conditions.complete(trial.parameters)
+        values = [shown(settings.get(key, "-")) for key in spec.space]
+        gap = number(trial.metrics.get("val/swap_gap"), 4)
+        table.add_row(name, str(trial.number), str(trial.state), with_error(trial), gap, *values)
+    return table
+
+
+def with_error(trial: TrialRecord) -> str:
+    """Best value and its standard error."""
+    if trial.value is None:
+        return "-"
+    error = "" if trial.standard_error is None else f" ± {trial.standard_error:.4f}"
+    return number(trial.value, 4) + error
+
+
+def verdicts(spec: SweepSpec, trials: list[TrialRecord]) -> list[str]:
+    """One sentence per baseline: how the best compares, and whether that could be chance."""
+    best = best_of(trials, spec.objective.mode)
+    if best is None or best.value is None:
+        return []
+    lines = []
+    for base in (t for t in trials if t.baseline):
+        if base.state is State.INFEASIBLE:
+            lines.append(f"baseline '{base.baseline}' exploded: {base.reason}")
+        elif base.number == best.number:
+            lines.append(f"baseline '{base.baseline}' is the best of all")
+        elif base.value is None or base.state is not State.COMPLETED:
+            lines.append(
+                f"baseline '{base.baseline}' was not measured: {base.reason or base.state}"
+            )
+        else:
+            lines.append(_against(best, best.value, base, base.value))
+    return lines
+
+
+def _against(best: TrialRecord, value: float, base: TrialRecord, other: float) -> str:
+    difference = f"best against baseline '{base.baseline}': {value - other:+.4f}"
+    noise = noise_of_difference(best, base)
+    if noise is None:
+        return f"{difference}; its standard error is not known"
+    if abs(value - other) <= noise:
+        return f"{difference}, within noise (two standard errors are {noise:.4f})"
+    return (
+        f"{difference}, more than two standard errors ({noise:.4f}); unconfirmed: one seed, and "
+        "the best of several"
+    )
+
+
+def counts(trials: list[TrialRecord]) -> str:
+    """How many trials ended how."""
+    found = Counter(t.state for t in trials)
+    shown_always = (State.COMPLETED, State.PRUNED, State.INFEASIBLE, State.FAILED)
+    states = [s for s in State if s in shown_always or found[s]]
+    return f"{len(trials)} trials: " + ", ".join(f"{found[s]} {_word(s)}" for s in states)
+
+
+def _word(state: State) -> str:
+    return "infeasible (exploded)" if state is State.INFEASIBLE else str(state)
+
+
+def advice(spec: SweepSpec, trials: list[TrialRecord]) -> str:
+    """What to change when no trial completed."""
+    exploded = [t for t in trials if t.state is State.INFEASIBLE]
+    failed = [t for t in trials if t.state is State.FAILED]
+    if exploded and len(exploded) == len(trials):
+        lowest = [key for key in spec.space if key.endswith("_lr_mult") or key == "lr"]
+        what = f"lower the upper ends of {', '.join(lowest)}" if lowest else "lower fixed.lr"
+        return (
+            f"every trial exploded, the first so: {exploded[0].reason}. "
+            f"In {spec.source}: {what}, or set a small gradient_clip_norm; if the first steps "
+            "already look like this, check the checkpoint in fixed.resume"
+        )
+    if failed:
+        return f"no trial completed; trial {failed[0].number} failed: {failed[0].reason}"
+    return "no trial completed"
+
+
+def commands(spec: SweepSpec, folder: SweepFolder) -> list[tuple[str, str]]:
+    """What to do next: command and what it is for."""
+    best = Path(os.path.relpath(folder.best))
+    where = spec.storage.path
+    name = folder.name if where is None else f"{folder.name} --storage {where}"
+    python = this_python()
+    confirm = f"{resume_command(spec, folder)} --set confirm.seeds=5"
+    purpose = "run the 3 best and the baselines over fresh seeds on the test split"
+    return [
+        *([(confirm, purpose)] if spec.confirm is None else []),
+        ("make ui", f"browse every trial in MLflow ({python} -m sweeps.ui)"),
+        (f"{python} -m sweeps.best {name}", "show this again, write best.yaml again"),
+        (f"{python} -m sweeps.rerun {name}", "run the best as one job, logged to MLflow"),
+        (f"{python} -m fsdet.train --config {best}", "the same without MLflow"),
+    ]
+
+
+def resume_command(spec: SweepSpec, folder: SweepFolder) -> str:
+    """What to type to go on with the sweep."""
+    file = os.path.relpath(spec.source)
+    file = spec.source if file.startswith("..") else file
+    return f"{this_python()} -m sweeps.run {file} --resume --name {folder.name}"
+
+
+def this_python() -> str:
+    """The interpreter as the user must type it: a venv need not be active."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    near = os.path.relpath(sys.executable)
+    return sys.executable if near.startswith("..") else near
+
+
+def print_summary(
+    console: Console, spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]
+) -> None:
+    """Everything above, and where the log of a failed trial is."""
+
+    def line(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    line(f"\nsweep {folder.name}: {counts(trials)}")
+    for trial in trials:
+        if trial.state is State.FAILED:
+            log = f"{folder.below('trials') or folder.trials}/{trial.number:04d}"
+            line(f"  trial {trial.label} failed: {trial.reason} (files in {log})")
+        elif trial.retried:
+            line(f"  trial {trial.label} was tried again, alone: {trial.retried}")
+    if best_of(trials, spec.objective.mode) is None:
+        line(f"error: {advice(spec, trials)}")
+        return
+    table = result_table(spec, trials)
+    # a table wider than a log's idea of a terminal is better than one with its numbers cut
+    wide = console.options.update(max_width=1000)
+    width = max(console.width, console.measure(table, options=wide).maximum)
+    Console(file=console.file, width=width).print(table)
+    for text in verdicts(spec, trials):
+        line(f"  {text}")
+
+
+def print_next(console: Console, spec: SweepSpec, folder: SweepFolder) -> None:
+    """What to type next."""
+    console.print("\nnext:")
+    for command, purpose in commands(spec, folder):
+        line = f"  {command:<58} # {purpose}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) -> Path | None:
+    """Write the best configuration, all but `checkpoint_dir`; None if no trial completed."""
+    best = best_of(trials, spec.objective.mode)
+    if best is None:
+        return None
+    values: dict[str, Any] = spec.config(best.parameters).model_dump(mode="json")
+    del values["checkpoint_dir"]
+    header = (
+        f"# Best of sweep {folder.name}: trial {best.number}, "
+        f"{spec.objective.metric} {with_error(best)}\n"
+        f"# Searched: {in_words(best.parameters)}\n"
+        f"# Command: python -m fsdet.train --config {os.path.relpath(folder.best)}\n"
+    )
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    write_text_atomic(folder.best, header + text)
+    folder.push(folder.best)
+    return folder.best

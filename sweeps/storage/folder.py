@@ -1,0 +1,254 @@
+"""The folder of a sweep, `mlruns/sweeps/<name>/`, and the rule by which names stay apart.
+
+A sweep never goes into the folder of an earlier one unless it resumes it: its name must be free,
+or be left to be numbered (`name-2`). One process at a time works in a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from fsdet.errors import nearest
+from fsdet.files import write_text_atomic
+from sweeps.errors import SweepError
+from sweeps.spec import SweepSpec
+from sweeps.spec.paths import FOUND, map_paths
+from sweeps.spec.places import is_url
+from sweeps.storage.found import find
+from sweeps.storage.mirror import Mirror
+from sweeps.study.store import LOCK
+
+SPEC = "sweep.yaml"
+"""In a sweep's folder as soon as the sweep has begun."""
+DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", "confirm.json")
+"""What a driver on another machine needs of it."""
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """Where one sweep keeps its files."""
+
+    path: Path
+    """Absolute: trials run in other working directories."""
+    url: str | None = None
+    """Where it lies in the storage, if that is at a URL; `path` then holds what the driver needs."""
+
+    @property
+    def name(self) -> str:
+        """Name of the sweep."""
+        return self.path.name
+
+    @property
+    def study(self) -> Path:
+        """Every suggestion and every outcome."""
+        return self.path / "study.journal"
+
+    @property
+    def spec(self) -> Path:
+        """The sweep as it was run, all values written out."""
+        return self.path / SPEC
+
+    @property
+    def record(self) -> Path:
+        """What ties the sweep to its tracking store."""
+        return self.path / "tracking.json"
+
+    @property
+    def best(self) -> Path:
+        """The best configuration."""
+        return self.path / "best.yaml"
+
+    @property
+    def ray(self) -> Path:
+        """Ray's own files, made anew in every session."""
+        return self.path / "ray"
+
+    @property
+    def ray_log(self) -> Path:
+        """What Ray has to say."""
+        return self.path / "ray.log"
+
+    @property
+    def trials(self) -> Path:
+        """One folder per trial."""
+        return self.path / "trials"
+
+    def below(self, name: str) -> str | None:
+        """URL of a folder or file in it; None if it is no URL."""
+        return None if self.url is None else f"{self.url}/{name}"
+
+    def make(self) -> bool:
+        """Make it; returns False if it holds a sweep already."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.spec.is_file():  # else its process died before it began
+            return False
+        return self.url is None or not Mirror(self.url).has(SPEC)
+
+    def push(self, path: Path, name: str | None = None) -> None:
+        """Copy a file of it to the storage, where that is at a URL, as `name` or under its own.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self.url is not None:
+            Mirror(self.url).push(path, name)
+
+    def fetch(self) -> None:
+        """Bring the driver's files from the storage: another machine may have gone further.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        if self.url is not None:
+            mirror = Mirror(self.url)
+            for name in filter(mirror.has, DRIVERS_FILES):
+                mirror.fetch(name, self.path / name)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep all other processes from running this sweep.
+
+        Raises:
+            SweepError: another one runs it.
+        """
+        try:
+            with FileLock(self.path / LOCK, timeout=1):
+                yield
+        except Timeout:
+            raise SweepError(
+                f"sweep {self.name} is being run by another process; wait for its end, stop it, or "
+                "start a second one with --name"
+            ) from None
+
+    def save_spec(self, spec: SweepSpec, places: Mapping[str, str] | None = None) -> None:
+        """Keep `spec`, so that its trials can be built again without the file they came from.
+
+        Args:
+            spec: of the sweep.
+            places: path -> name by which every machine finds it.
+        """
+        known = places or {}
+        named = map_paths(spec.public, lambda _, key, v: known.get(v, v) if key in FOUND else v)
+        values = named.model_dump(mode="json")
+        write_text_atomic(self.spec, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        self.push(self.spec)
+
+    def load_spec(self) -> SweepSpec:
+        """The sweep as it was run, with the paths of this machine."""
+
+        def here(_: str, key: str, value: Any) -> Any:
+            known = key in FOUND and isinstance(value, str)
+            return str(find(value, self.path, self.url)) if known else value
+
+        values = yaml.safe_load(self.spec.read_text(encoding="utf-8"))
+        return map_paths(SweepSpec(**values), here).with_source(str(self.spec))
+
+    def save_record(self, record: dict[str, Any]) -> None:
+        """Keep the tracking store and the parent run."""
+        write_text_atomic(self.record, json.dumps(record, indent=2))
+        self.push(self.record)
+
+    def update_record(self, **more: Any) -> None:
+        """Keep `more` beside what is known."""
+        self.save_record({**self.load_record(), **more})
+
+    def sweep_id(self) -> str:
+        """By which studies and runs are found again; made at the first call."""
+        known = self.load_record().get("sweep_id") or uuid.uuid4().hex
+        self.update_record(sweep_id=known)
+        return str(known)
+
+    def load_record(self) -> dict[str, Any]:
+        """What `save_record` kept; empty if nothing was."""
+        try:
+            return dict(json.loads(self.record.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+
+
+def sweeps_root(storage: str | None = None) -> Path:
+    """Folder of all sweeps on this machine.
+
+    Args:
+        storage: `storage.path` of a sweep; None, or a URL, for that of the working directory.
+    """
+    if storage is None or is_url(storage):
+        return (Path.cwd() / "mlruns" / "sweeps").resolve()
+    return Path(storage).expanduser().absolute()
+
+
+def at(name: str, storage: str | None) -> SweepFolder:
+    """The folder of the sweep `name`, whether it is there or not."""
+    url = f"{storage.rstrip('/')}/{name}" if storage is not None and is_url(storage) else None
+    return SweepFolder(sweeps_root(storage) / name, url)
+
+
+def new_folder(name: str, numbered: bool = False, storage: str | None = None) -> SweepFolder:
+    """Make a folder for a sweep called `name`.
+
+    Args:
+        name: of the sweep.
+        numbered: whether a name that is taken gets a number.
+        storage: see `sweeps_root`.
+
+    Raises:
+        SweepError: the name is taken, or the storage cannot be used.
+    """
+    number = 1
+    while True:
+        folder = at(name if number == 1 else f"{name}-{number}", storage)
+        if folder.make():
+            return folder
+        if not numbered:
+            raise SweepError(
+                f"sweep {name}: {folder.url or folder.path} holds one already; go on with it by "
+                "--resume, or start another with --name NAME (--name auto: the next free number)"
+            )
+        number += 1
+
+
+def find_folder(name: str, storage: str | None = None) -> SweepFolder:
+    """The folder of the sweep of just this name, else the latest numbered one of it.
+
+    Raises:
+        SweepError: there is none, or the storage cannot be used.
+    """
+    folder = at(name, storage)
+    folder.fetch()
+    return folder if folder.spec.is_file() else latest_folder(name, storage)
+
+
+def latest_folder(name: str, storage: str | None = None) -> SweepFolder:
+    """The folder of the latest sweep called `name`, numbered or not.
+
+    Raises:
+        SweepError: there is none, or the storage cannot be used.
+    """
+    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
+    known = sweeps_in(storage)
+    found = {other: m for other in known if (m := pattern.fullmatch(other))}
+    if not found:
+        cure = nearest(name, known) or "; `python -m sweeps.run FILE` makes one"
+        where = storage if storage is not None and is_url(storage) else sweeps_root(storage)
+        raise SweepError(f"{name}: no such sweep in {where}{cure}")
+    folder = at(max(found, key=lambda other: int(found[other][1] or 1)), storage)
+    folder.fetch()
+    return folder
+
+
+def sweeps_in(storage: str | None) -> set[str]:
+    """Names of all sweeps that have begun, here and in the storage."""
+    names = {path.parent.name for path in sweeps_root(storage).glob(f"*/{SPEC}")}
+    if storage is None or not is_url(storage):
+        return names
+    return names | set(Mirror(storage).folders_with(SPEC))

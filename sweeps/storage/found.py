@@ -1,0 +1,57 @@
+"""Names for files that are found on every machine, wherever it keeps them.
+
+`package:fsdet/checkpoints/x.pt` lies in our own code, `storage:files/x.pt` in the sweep's folder.
+Any other path is the same on all machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import fsdet
+from sweeps.storage.mirror import Mirror
+from sweeps.storage.workplace import scratch
+
+PACKAGES = (Path(fsdet.__file__).resolve().parent, Path(__file__).resolve().parents[1])
+"""The code, which is sent to every node."""
+PACKAGE, STORAGE = "package:", "storage:"
+FILES = "files"
+"""Of the copies, in a sweep's folder."""
+
+
+def in_package(path: Path) -> str | None:
+    """The name of a path in our own code; None of any other."""
+    package = next((p for p in PACKAGES if path.is_relative_to(p)), None)
+    return None if package is None else PACKAGE + path.relative_to(package.parent).as_posix()
+
+
+def in_storage(path: Path) -> str:
+    """The name of a file's copy: it holds the digest of the content."""
+    return f"{STORAGE}{FILES}/{digest(path)[:16]}-{path.name}"
+
+
+def find(name: str, folder: Path, url: str | None) -> Path:
+    """Path of a file on this machine; fetched there if need be.
+
+    Args:
+        name: see above.
+        folder: of the sweep; used where all machines share it.
+        url: of the sweep; None if all machines share the folder.
+    """
+    if name.startswith(PACKAGE):
+        package, _, rest = name.removeprefix(PACKAGE).partition("/")
+        return next(p for p in PACKAGES if p.name == package) / rest
+    if not name.startswith(STORAGE):
+        return Path(name)
+    name = name.removeprefix(STORAGE)
+    path = (folder if url is None else scratch()) / name
+    if url is not None and not path.is_file():  # what is there under this name is the same
+        Mirror(url).fetch(name, path)
+    return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,168 @@
+"""A study in a database, which it shares with those of other sweeps and other people.
+
+A database that is away for a short time is waited for where a connection is made: a change is one
+transaction, which begins with a connection that answers, so that nothing is written twice. One that
+goes in the middle of a change is rolled back and ends the session; `--resume` goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from sweeps.errors import SweepError
+from sweeps.secrets import without_password
+from sweeps.study.store import DATABASE_LOST, LOST, reason_of
+
+PATIENCE = 30.0
+"""Seconds that a database may be away."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 4.0
+"""Seconds between two attempts; each pause is twice the one before."""
+CONNECT_SECONDS = 10
+"""Given to a server to answer at all."""
+
+
+class DatabaseStore:
+    """The study `name` in the database at `url`; it is opened at the first use.
+
+    Args:
+        url: of SQLAlchemy, with its password.
+        name: of the study; unique in the database.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self.name = name
+        self._url = url
+        self._storage: RDBStorage | None = None
+        self._lost = False
+
+    @property
+    def place(self) -> str:
+        """Its URL without the password."""
+        return without_password(self._url)
+
+    def storage(self) -> BaseStorage:
+        """Opened, with the tables made where they are missing.
+
+        Raises:
+            SweepError: it cannot be opened.
+        """
+        if self._storage is None:
+            try:
+                self._storage = self._open()
+            except (*LOST, ImportError, RuntimeError) as error:
+                raise self._complaint(error) from None
+        return self._storage
+
+    def _open(self) -> RDBStorage:
+        postgres = make_url(self._url).get_backend_name() == "postgresql"
+        timeout = {"connect_timeout": CONNECT_SECONDS} if postgres else {}
+        options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": timeout}
+        try:
+            storage = RDBStorage(self._url, engine_kwargs=options)
+        except (IntegrityError, ProgrammingError):  # another driver made the tables just now
+            storage = RDBStorage(self._url, engine_kwargs=options)
+        sqlalchemy.event.listen(storage.engine, "do_connect", self._connect)
+        return storage
+
+    def _complaint(self, error: BaseException) -> SweepError:
+        reason = reason_of(error)
+        if isinstance(error, ImportError):
+            reason = "its driver is not installed: pip install 'fsdet-sweeps[postgresql]'"
+        elif isinstance(
+            error, RuntimeError
+        ):  # both keep a table of the same name for their versions
+            reason += "; if MLflow uses this database too, give Optuna one of its own"
+        return SweepError(
+            f"storage.study: {self.place}: cannot be used ({reason}); correct it, or remove it to "
+            "keep the study in a file"
+        )
+
+    def _connect(self, dialect: Any, _: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
+        """A connection; waited for with growing pauses, but not again once the wait was in vain."""
+        pause, end = FIRST_PAUSE, time.monotonic() + PATIENCE
+        while True:
+            try:
+                return dialect.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                if self._lost or time.monotonic() + pause > end:
+                    self._lost = True
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    @property
+    def _engine(self) -> Engine:
+        storage = self.storage()
+        assert isinstance(storage, RDBStorage)
+        return storage.engine
+
+    def is_there(self) -> bool:
+        """Whether the database holds the study.
+
+        Raises:
+            SweepError: it cannot be opened.
+        """
+        try:
+            self.storage().get_study_id_from_name(self.name)
+        except KeyError:
+            return False
+        return True
+
+    def mend(self) -> None:
+        """Nothing: what was cut off was rolled back."""
+
+    def check(self) -> None:
+        """Nothing: a change that cannot be kept raises.
+
+        Raises:
+            OSError: the database was waited for in vain.
+        """
+        if self._lost:
+            raise OSError("the database does not answer")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the drivers on other machines from this study, where the database is PostgreSQL.
+
+        Raises:
+            SweepError: one works on it, or the database is lost meanwhile.
+        """
+        try:
+            with self._lock() as free:
+                if not free:
+                    raise SweepError(
+                        f"study {self.name} in {self.place} is being written by another driver; wait "
+                        "for its end, stop it, or start a second sweep with --name"
+                    )
+                yield
+        except DATABASE_LOST as error:
+            raise self._complaint(error) from None
+
+    def is_held(self) -> bool:
+        """Whether a living driver works on it; never known but of PostgreSQL."""
+        with self._lock() as free:
+            return not free
+
+    @contextmanager
+    def _lock(self) -> Iterator[bool]:
+        """An advisory lock, which the server lets go when its holder is gone; whether it was free."""
+        if self._engine.dialect.name != "postgresql":
+            yield True
+            return
+        key = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], signed=True)
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            found = connection.execute(sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(key)))
+            yield bool(found.scalar())
+        finally:
+            connection.invalidate()  # not only given back to the pool: the lock goes with it
+            connection.close()

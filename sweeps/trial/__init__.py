@@ -1,0 +1,1 @@
+"""One trial: everything that runs in a worker."""

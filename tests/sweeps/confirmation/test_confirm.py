@@ -1,0 +1,294 @@
+"""A confirmation with real Ray and MLflow over a trainer that costs nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import small_spec
+from made_up_trainers import noisy
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from rich.console import Console
+
+from fsdet.config_file import save_config
+from sweeps.confirmation.candidates import spec_of_jobs
+from sweeps.confirmation.confirm import Confirmed, confirm
+from sweeps.confirmation.measured import load_confirmation
+from sweeps.confirmation.words import print_confirmation
+from sweeps.errors import SweepError
+from sweeps.machine.machine import Machine
+from sweeps.rerun import find_source, new_run_dir
+from sweeps.session.orchestrator import end_parent_run, start_parent_run
+from sweeps.spec import SweepSpec
+from sweeps.spec.check import check_spec
+from sweeps.spec.places import TrackingSpec
+from sweeps.states import State
+from sweeps.storage.folder import SweepFolder, new_folder
+from sweeps.study.study import TrialRecord
+from sweeps.tracking import Tracker, tracking_uri
+
+SPACE = {"lr": {"low": 0.01, "high": 1}, "dfl_weight": {"low": 0.1, "high": 3}}
+BASELINES = {
+    "before": {"lr": 0.25, "dfl_weight": 1.2},
+    "explodes": {"lr": 0.3, "dfl_weight": 1.0},
+    "fails": {"lr": 0.2, "dfl_weight": 1.0},
+}
+FOUND = {"lr": 0.5, "dfl_weight": 0.5}
+
+
+def confirming_spec(**changes: Any) -> SweepSpec:
+    more = {"space": SPACE, "baselines": BASELINES, "trials": 5, "ablate": True}
+    return small_spec(**{**more, "confirm": {"top_k": 2, "seeds": 3}, **changes})
+
+
+def searched() -> list[TrialRecord]:
+    """What a search would have left."""
+    found = [TrialRecord(3, State.COMPLETED, FOUND, 0.6)]
+    return [*found, TrialRecord(4, State.COMPLETED, {"lr": 0.4, "dfl_weight": 2.0}, 0.55)]
+
+
+def run_confirmation(spec: SweepSpec, folder: SweepFolder, cpus: int = 1) -> tuple[Confirmed, str]:
+    """Confirm `searched()` beneath a run of its own; returns what was printed too."""
+    check_spec(spec)
+    printed = io.StringIO()
+    tracker = Tracker(tracking_uri(TrackingSpec()), "sweeps")
+    try:
+        start_parent_run(tracker, spec, folder)
+        end_parent_run(tracker, spec, searched(), None)
+        machine, console = Machine(cpus, 0), Console(file=printed, width=200)
+        done = confirm(spec, folder, searched(), machine, tracker, console, noisy)
+    finally:
+        tracker.close()
+    return done, printed.getvalue()
+
+
+def job_runs(folder: SweepFolder) -> dict[str, Run]:
+    """Key -> run of every job; the same key twice fails."""
+    client = MlflowClient(folder.load_record()["uri"])
+    experiment = client.get_experiment_by_name("sweeps")
+    parent = folder.load_record()["run_id"]
+    runs = client.search_runs(
+        [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000
+    )
+    found = {run.data.tags["sweep.trial"]: run for run in runs}
+    assert len(found) == len(runs)
+    return found
+
+
+def starts(folder: SweepFolder) -> dict[str, int]:
+    """Key -> times that the job's trainer was started."""
+    root = folder.path / "confirm"
+    return {
+        str(file.parent.relative_to(root)): file.stat().st_size for file in root.rglob("starts")
+    }
+
+
+class Done:
+    """A confirmation that was run, in the folder `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec = confirming_spec()
+        self.folder = new_folder("small")
+        done, self.printed = run_confirmation(self.spec, self.folder, cpus=2)
+        assert done.confirmation is not None
+        self.confirmation = done.confirmation
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("confirm")
+        patch.chdir(path)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return Done(path)
+
+
+@pytest.mark.slow
+def test_winner_is_better_than_the_best_feasible_baseline(done: Done) -> None:
+    found = done.confirmation
+    assert found.winner is not None
+    assert found.winner.candidate.label == "trial 3"
+    assert found.best_baseline is not None
+    assert found.best_baseline.candidate.label == "before"
+    assert [m.candidate.label for m in found.feasible] == ["trial 3", "trial 4", "before", "fails"]
+
+
+@pytest.mark.slow
+def test_one_exploded_seed_is_infeasible_and_a_failed_one_a_gap(done: Done) -> None:
+    by_label = {m.candidate.label: m for m in done.confirmation.configurations}
+    assert list(by_label["explodes"].with_state(State.INFEASIBLE)) == [1001]
+    assert by_label["fails"].with_state(State.FAILED) == {1001: "RuntimeError: no such luck"}
+    assert len(by_label["fails"].values("test/nAP50")) == 2
+
+
+@pytest.mark.slow
+def test_seeds_and_split_are_fresh_and_the_same_for_all(done: Done) -> None:
+    runs = job_runs(done.folder)
+    jobs = {tuple(key.rsplit("/seed_", 1)) for key in runs}
+    assert {seed for _, seed in jobs} == {"1000", "1001", "1002"}
+    assert len(jobs) == 3 * (5 + 2)
+    assert {run.data.params["novel_split"] for run in runs.values()} == {"test"}
+    assert {run.data.params["eval_interval"] for run in runs.values()} == {"3"}
+    assert all(key.endswith(f"seed_{run.data.params['seed']}") for key, run in runs.items())
+
+
+@pytest.mark.slow
+def test_every_run_is_closed_with_its_state(done: Done) -> None:
+    runs = job_runs(done.folder)
+    states = {key: run.data.tags["state"] for key, run in runs.items()}
+    assert states.pop("baseline_explodes/seed_1001") == "infeasible"
+    assert states.pop("baseline_fails/seed_1001") == "failed"
+    assert set(states.values()) == {"completed"}
+    run = runs["trial_0003/seed_1000"]
+    assert run.data.tags["sweep.confirms"] == "3"
+    assert run.info.run_name == "confirm trial 3, seed 1000"
+    assert "test/nAP50" in run.data.metrics
+
+
+@pytest.mark.slow
+def test_ablation_tells_which_setting_did_the_work(done: Done) -> None:
+    found = {c.second.factor: c for c in done.confirmation.contributions}
+    assert {factor: c.verdict for factor, c in found.items()} == {
+        "lr": "better",
+        "dfl_weight": "within noise",
+    }
+    assert found["lr"].difference.estimate.mean == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.slow
+def test_best_yaml_and_the_sweep_s_run_hold_the_winner(done: Done) -> None:
+    text = done.folder.best.read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    assert (values["lr"], values["novel_split"], values["seed"]) == (0.5, "val", 0)
+    assert "# winner: trial 3, " in text
+    client = MlflowClient(done.folder.load_record()["uri"])
+    parent = client.get_run(done.folder.load_record()["run_id"])
+    assert parent.info.status == "FINISHED"
+    mean = done.confirmation.winner.estimate("test/nAP50")  # type: ignore[union-attr]
+    assert parent.data.metrics["confirmed/test/nAP50"] == mean.mean  # type: ignore[union-attr]
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files == {"best.yaml", "confirm.json"}
+
+
+@pytest.mark.slow
+def test_all_is_printed_and_can_be_printed_again(done: Done) -> None:
+    assert len(done.printed.splitlines()) == 15 + 6
+    stored = load_confirmation(done.folder.path / "confirm.json")
+    assert stored == done.confirmation
+    again = io.StringIO()
+    print_confirmation(Console(file=again, width=80), stored)
+    for words in (
+        "winner: trial 3, ",
+        "infeasible: exploded at seed 1001",
+        "did the work: lr",
+        "within noise: dfl_weight",
+        "fails failed at seed 1001: RuntimeError: no such luck",
+    ):
+        assert words in again.getvalue()
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder: Path) -> None:
+    script = (
+        "from test_confirm import confirming_spec, run_confirmation\n"
+        "from sweeps.storage.folder import new_folder\n"
+        "folder = new_folder('small')\n"
+        "(folder.path / 'hold').touch()\n"
+        "run_confirmation(confirming_spec(ablate=False), folder)\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[3])])
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    folder = SweepFolder(in_own_folder / "mlruns" / "sweeps" / "small")
+    hanging = folder.path / "confirm" / "trial_0003" / "seed_1002" / "starts"
+    wait_for(hanging)
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    before = results(folder)
+    assert set(before) == {key for key in starts(folder) if "1002" not in key}
+    (folder.path / "hold").unlink()
+    done, printed = run_confirmation(confirming_spec(ablate=False), folder)
+    assert done.confirmation is not None
+    assert done.confirmation.winner is not None
+    assert done.confirmation.winner.candidate.label == "trial 3"
+    again = results(folder)
+    assert {key: again[key] for key in before if key != "baseline_fails/seed_1001"} == {
+        key: value for key, value in before.items() if key != "baseline_fails/seed_1001"
+    }
+    runs = job_runs(folder)
+    assert set(runs) == set(again)
+    assert {run.info.status for run in runs.values()} == {"FINISHED", "FAILED"}
+    counted = starts(folder)
+    twice = {"trial_0003/seed_1002", "baseline_fails/seed_1001"}
+    assert {key for key, count in counted.items() if count > 1} == twice
+    assert printed.count("] trial ") == 15 - len(before) + 1
+
+
+def wait_for(path: Path, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.1)
+
+
+def results(folder: SweepFolder) -> dict[str, tuple[int, str]]:
+    """Key -> time of writing and content, of every job that has ended."""
+    root = folder.path / "confirm"
+    return {
+        str(file.parent.relative_to(root)): (file.stat().st_mtime_ns, file.read_text())
+        for file in root.rglob("result.json")
+    }
+
+
+def test_jobs_are_measured_once_on_test_and_know_no_budget() -> None:
+    spec = spec_of_jobs(confirming_spec(budget={"hours": 1, "target": 0.5}))
+    assert spec.objective.metric == "test/nAP50"
+    assert spec.budget.hours is None
+    config = spec.config({**FOUND, "seed": 1003})
+    assert (config.novel_split, config.seed, config.eval_interval) == ("test", 1003, 3)
+
+
+def test_signs_of_life_stay_where_a_stall_limit_needs_them() -> None:
+    assert spec_of_jobs(confirming_spec(stall_minutes=5)).config(FOUND).eval_interval == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"confirm": None}, "ablate: needs a confirmed winner; add confirm"),
+        ({"baselines": {}}, "ablate: needs a baseline"),
+    ],
+)
+def test_ablation_without_what_it_needs_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SweepError, match=words):
+        check_spec(confirming_spec(**changes))
+
+
+def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(done.path)
+    run = job_runs(done.folder)["trial_0003/seed_1001"]
+    with pytest.raises(SweepError, match="no such sweep"):
+        find_source(run.info.run_id)
+    done.folder.save_spec(done.spec)
+    settings = spec_of_jobs(done.spec).config({**FOUND, "seed": 1001})
+    save_config(settings, done.folder.path / "confirm" / "trial_0003" / "seed_1001" / "config.yaml")
+    source = find_source(run.info.run_id)
+    assert source.config(done.path) == settings.model_copy(update={"checkpoint_dir": done.path})
+    assert source.trial.metrics["test/nAP50"] == run.data.metrics["test/nAP50"]
+    assert new_run_dir(source).name == "trial_0003-seed_1001-1"

@@ -1,0 +1,147 @@
+"""The probe: the real trainer in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fsdet.config import TrainConfig
+from sweeps.errors import SweepError
+from sweeps.machine.probe import STEPS, measure, shortened
+from sweeps.run import main
+
+ROOT = Path(__file__).resolve().parents[3]
+CHECKPOINT = ROOT / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
+
+
+def small_config(folder: Path, **more: object) -> TrainConfig:
+    values = {"resume": CHECKPOINT, "train_scenes": 48, "n_way": 4, "n_query": 1, "batch_size": 1}
+    values |= {"gradient_accumulation": 2, "eval_episodes": 2, "threads": 1, "device": "cpu"}
+    values |= {"stage": 2, "epochs": 50, "checkpoint_dir": folder / "untouched"}
+    return TrainConfig(**{**values, **more})
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the probe keeps its files."""
+    path = tmp_path / "scratch"
+    path.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(path))
+    return path
+
+
+@pytest.mark.parametrize(("stage", "accumulation"), [(1, 1), (1, 3), (2, 1), (2, 4), (3, 2)])
+def test_shortened_run_has_two_epochs_of_some_steps_at_full_size(
+    tmp_path: Path, stage: int, accumulation: int
+) -> None:
+    config = small_config(
+        tmp_path, stage=stage, gradient_accumulation=accumulation, batch_size=4, n_episodes=1000
+    )
+    short = shortened(config, tmp_path / "short")
+    assert (short.epochs, short.steps_per_epoch) == (2, STEPS)
+    kept = ("batch_size", "gradient_accumulation", "eval_episodes", "image_size", "n_way")
+    assert [getattr(short, key) for key in kept] == [getattr(config, key) for key in kept]
+
+
+@pytest.mark.slow
+def test_real_trial_is_measured_and_leaves_nothing(tmp_path: Path, scratch: Path) -> None:
+    config = small_config(tmp_path)
+    found = measure(config)
+    assert 0 < found.save_seconds < found.evaluation_seconds < found.final_seconds
+    assert found.step_seconds > 0
+    assert found.import_seconds > 0
+    assert 3e8 < found.host_bytes < 5e9
+    assert (found.card_bytes, found.card_total) == (0, 0)
+    assert not config.checkpoint_dir.exists()
+    assert list(scratch.glob("probe_*")) == []
+    assert multiprocessing.active_children() == []
+
+
+def test_mistake_of_the_trainer_is_told(tmp_path: Path, scratch: Path) -> None:
+    with pytest.raises(SweepError, match=r"the probe failed: .*nowhere\.pt"):
+        measure(small_config(tmp_path, resume=Path("nowhere.pt")))
+    assert list(scratch.glob("probe_*")) == []
+
+
+def test_probe_that_takes_too_long_is_stopped(tmp_path: Path, scratch: Path) -> None:
+    with pytest.raises(SweepError, match=r"longer than 0\.2 s; it was stopped"):
+        measure(small_config(tmp_path), patience=0.2)
+    assert multiprocessing.active_children() == []
+    assert list(scratch.glob("probe_*")) == []
+
+
+@pytest.mark.slow
+def test_check_tells_the_cost_and_starts_nothing(
+    tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("train_scenes=48", "n_way=4", "eval_episodes=2", "n_episodes=10", "epochs=3")
+    words = [word for change in small for word in ("--set", change)]
+    confirm = ["--set", "confirm.top_k=1", "--set", "confirm.seeds=2", "--trials", "5"]
+    code = main(["stage2_clip_dfl.yaml", "--check", "--probe", *words, *confirm])
+    printed = capsys.readouterr().out
+    assert code == 0
+    for line in (
+        "measured on one trial, alone: ",
+        ", 30 steps in 3 epochs",
+        "if all 5 trials ran to their end",
+        "for at most 6 runs",
+        "memory: about ",
+    ):
+        assert line in printed
+    assert printed.endswith("the check found no mistake; nothing was started\n")
+    assert not (tmp_path / "mlruns").exists()
+
+
+CHECK = """
+import sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from sweeps.run import main
+if __name__ == "__main__":
+    sys.exit(main(["stage2_clip_dfl.yaml", "--check", "--probe"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_and_no_file_outlives_the_command(
+    tmp_path: Path, scratch: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "check.py").write_text(CHECK)
+    command = subprocess.Popen(
+        [sys.executable, "check.py", scratch],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    mother = psutil.Process(command.pid)
+    wait_for(lambda: any(scratch.glob("probe_*")) and len(mother.children()) >= 1)
+    wait_for(lambda: any("spawn_main" in " ".join(c.cmdline()) for c in mother.children()))
+    time.sleep(2)  # the child has begun to load its libraries
+    children = mother.children()
+    command.send_signal(number)
+    _, said = command.communicate(timeout=60)
+    assert command.returncode in (130, -number)
+    assert "Traceback" not in said
+    psutil.wait_procs(children, timeout=30)
+    assert not any(child.is_running() for child in children)
+    wait_for(lambda: not any(scratch.glob("probe_*")))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

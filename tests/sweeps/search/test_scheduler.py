@@ -1,0 +1,155 @@
+"""Schedulers, shown the reports of trials one by one, and two of them in real sweeps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import Swept, small_spec
+from made_up_trainers import made_up
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from sweeps.search.scheduler import BASELINE, EPOCH, OBJECTIVE, build_scheduler
+from sweeps.states import State
+
+STOPPING = ("asha", "hyperband", "median")
+EPOCHS = 27
+
+
+def scheduler_of(name: str, mode: str = "max", epochs: int = EPOCHS) -> TrialScheduler:
+    objective = {"metric": "val/nAP50", "mode": mode}
+    return build_scheduler(small_spec(scheduler={"name": name}, objective=objective), epochs)
+
+
+class Trial:
+    """What a scheduler looks at of Ray's trials."""
+
+    status = "RUNNING"
+
+    def __init__(self, number: int, baseline: str | None = None) -> None:
+        self.trial_id = f"id{number}"
+        self.config = {"number": number, BASELINE: baseline}
+
+
+def nothing_waits() -> Any:
+    """A controller whose every trial waits for its turn, so that pausing one would be tempting."""
+    return SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status="PENDING")])
+
+
+def live(
+    scheduler: TrialScheduler,
+    number: int,
+    value: float,
+    baseline: str | None = None,
+    epochs: int = EPOCHS,
+) -> int:
+    """A trial that always reports `value`; returns the epoch at which it was stopped, else 0."""
+    controller, trial = nothing_waits(), Trial(number, baseline)
+    scheduler.on_trial_add(controller, trial)
+    for epoch in range(1, epochs + 1):
+        report = {EPOCH: epoch, OBJECTIVE: value, "history": [0] * 99}
+        decision = scheduler.on_trial_result(controller, trial, report)
+        assert decision in (TrialScheduler.CONTINUE, TrialScheduler.STOP)
+        if decision == TrialScheduler.STOP and epoch < epochs:
+            scheduler.on_trial_remove(controller, trial)
+            return epoch
+    scheduler.on_trial_complete(controller, trial, {EPOCH: epochs, OBJECTIVE: value})
+    return 0
+
+
+@pytest.mark.parametrize("name", STOPPING)
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_worse_trial_is_stopped_and_the_best_is_not(name: str, mode: str) -> None:
+    sign, scheduler = (1 if mode == "max" else -1), scheduler_of(name, mode)
+    for number in range(8):
+        live(scheduler, number, sign * (0.5 + 0.01 * number))
+    assert 1 <= live(scheduler, 9, sign * 0.1) < EPOCHS
+    assert live(scheduler, 10, sign * 0.9) == 0
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_baseline_is_spared(name: str) -> None:
+    scheduler = scheduler_of(name)
+    for number in range(6):
+        live(scheduler, number, 0.5)
+    assert live(scheduler, 7, 0.1, "before") == 0
+    assert live(scheduler, 8, 0.1) > 0
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_trial_that_went_wrong_leaves_no_trace(name: str) -> None:
+    scheduler, controller = scheduler_of(name), nothing_waits()
+    for number in range(6):
+        trial = Trial(number)
+        scheduler.on_trial_add(controller, trial)
+        scheduler.on_trial_result(controller, trial, {EPOCH: 1, OBJECTIVE: 0.9})
+        report = {EPOCH: 2, "phase": "exploded"}
+        assert scheduler.on_trial_result(controller, trial, report) == TrialScheduler.CONTINUE
+        scheduler.on_trial_complete(controller, trial, report)
+    assert live(scheduler, 7, 0.5) in (0, 1), "it is compared with what they reported, no more"
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_resumed_scheduler_decides_as_the_one_before(name: str) -> None:
+    whole, resumed = scheduler_of(name), scheduler_of(name)
+    values = [0.5, 0.3, 0.8, 0.2, 0.6, 0.55]
+    for number, value in enumerate(values):
+        stopped = live(whole, number, value)
+        resumed.recall(number, dict.fromkeys(range(1, (stopped or EPOCHS) + 1), value))
+    for number, value in enumerate([0.1, 0.52, 0.7, 0.58], start=len(values)):
+        assert live(resumed, number, value) == live(whole, number, value)
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_trial_that_goes_on_is_not_compared_with_itself(name: str) -> None:
+    scheduler = scheduler_of(name)
+    for number in range(4):
+        scheduler.recall(number, {1: 0.5, 2: 0.5})
+        assert live(scheduler, number, 0.5) == 0
+    kept = scheduler._results if name == "median" else scheduler._brackets[0]._rungs[-1][1]
+    assert not [key for key in kept if str(key).startswith("recalled")]
+
+
+def test_hyperband_lets_some_trials_begin_at_a_later_rung() -> None:
+    first, again = scheduler_of("hyperband"), scheduler_of("hyperband")
+    stops = [live(first, number, -number) for number in range(60)]
+    assert Counter(stops).keys() >= {1, 3, 9}
+    assert stops == [live(again, number, -number) for number in range(60)], (
+        "no chance but the number"
+    )
+    assert {live(scheduler_of("asha"), n, -n) for n in range(3)} == {0}
+    asha = scheduler_of("asha")
+    assert {live(asha, number, -number) for number in range(60)} == {0, 1}
+
+
+def test_median_keeps_no_history() -> None:
+    scheduler = scheduler_of("median")
+    live(scheduler, 0, 0.5)
+    assert all(r.keys() == {EPOCH, OBJECTIVE} for rs in scheduler._results.values() for r in rs)
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("none", 9), ("asha", 1), ("hyperband", 1)])
+def test_nothing_is_stopped_where_there_is_nothing_to_save(name: str, epochs: int) -> None:
+    assert type(scheduler_of(name, epochs=epochs)) is FIFOScheduler
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hyperband", "median"])
+def test_real_sweep_prunes_but_no_baseline(name: str, run_small: Callable[..., Swept]) -> None:
+    values = {f"b{i}": {"lr": lr} for i, lr in enumerate((1.0, 0.9, 0.95, 0.8, 3, 0.1))}
+    swept = run_small(
+        made_up,
+        baselines=values,
+        trials=14,
+        fixed={"epochs": 9, "n_episodes": 3},
+        sampler={"name": "random", "seed": 1},
+        space={"lr": {"low": 0.1, "high": 3.0}},
+        scheduler={"name": name, "grace": 1, "reduction": 3},
+    )
+    states = [t.state for t in swept.result.trials]
+    assert states[:6] == [State.COMPLETED] * 4 + [State.INFEASIBLE, State.COMPLETED]
+    assert State.PRUNED in states[6:]
+    assert not {State.FAILED, State.INTERRUPTED} & set(states)

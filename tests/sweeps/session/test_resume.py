@@ -1,0 +1,181 @@
+"""Going on with a sweep: what is compared, found again, filled in and remembered."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import small_spec, sweep
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_up_trainers import made_up
+from mlflow import MlflowClient
+from optuna.trial import create_trial
+
+from sweeps.errors import SweepError
+from sweeps.search.rungs import recall
+from sweeps.search.scheduler import build_scheduler
+from sweeps.session.resume import check_same, recorded_reports
+from sweeps.states import State
+from sweeps.storage.folder import new_folder
+from sweeps.study.study import read_trials
+from sweeps.trial.checkpoints import newest_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"space": {"lr": {"low": 0.02, "high": 10}}}, "space.lr"),
+        ({"space": {"dfl_weight": {"low": 0.1, "high": 1}}}, "space.lr, space.dfl_weight"),
+        ({"fixed": {"epochs": 4, "n_episodes": 3}}, "fixed.epochs"),
+        ({"objective": {"metric": "val/nAP"}}, "objective.0"),
+        ({"resources": {"cpus": 2}}, "fixed.threads"),
+        ({"baselines": {"b": {"lr": 1}}}, "baselines.b"),
+    ],
+)
+def test_other_sweep_is_refused_with_the_keys(change: dict[str, Any], key: str) -> None:
+    folder = new_folder("small")
+    folder.save_spec(small_spec())
+    with pytest.raises(SweepError, match=rf"differs from .* in {key}: ") as caught:
+        check_same(small_spec(**change), folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_budget_scheduler_and_sampler_may_change() -> None:
+    folder = new_folder("small")
+    folder.save_spec(small_spec())
+    changes = {"trials": 30, "budget": {"hours": 3}, "sampler": {"name": "random"}}
+    check_same(small_spec(**changes, stall_minutes=3, scheduler={"name": "asha"}), folder)
+
+
+def zipped(path: Path) -> None:
+    np.savez(path.open("wb"), state=np.arange(5000))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage: str) -> None:
+    for epoch in (1, 2, 10):
+        zipped(Path(f"stage2_epoch{epoch:04d}.pt"))
+    newest = Path("stage2_epoch0010.pt")
+    assert newest_checkpoint(Path()) == newest
+    data = bytearray(newest.read_bytes())
+    data[20000] ^= 1
+    content = {"cut": data[:20000], "flipped": data, "empty": b"", "text": b"hello"}[damage]
+    newest.write_bytes(content)
+    assert newest_checkpoint(Path()) == Path("stage2_epoch0002.pt")
+    assert newest_checkpoint(Path("nowhere")) is None
+
+
+def test_torch_s_checkpoints_can_be_told_whole_from_damaged() -> None:
+    import torch
+
+    path = Path("stage2_epoch0001.pt")
+    torch.save({"a": torch.arange(1000)}, path)
+    assert newest_checkpoint(Path()) == path
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert newest_checkpoint(Path()) is None
+
+
+def test_reports_are_read_back_from_the_trainer_s_files() -> None:
+    steps = [{"step": s, "loss": s / 10} for s in range(1, 6)] + [{"step": 6, "loss": "inf"}]
+    evaluations = [{"step": 2, "epoch": 1, "memory": 9, "val/nAP50": 0.1}, {"step": 4, "epoch": 2}]
+    lines = "\n".join(map(json.dumps, steps)) + '\n{"step": 7, "lo'
+    Path("steps.jsonl").write_text(lines)
+    Path("evaluations.jsonl").write_text("\n".join(map(json.dumps, evaluations)))
+    reports = list(recorded_reports(Path()))
+    assert [(r["step"], r.get("epoch")) for r in reports] == [(2, 1), (4, 2), (6, None)]
+    assert reports[0]["metrics"] == {"val/nAP50": 0.1}
+    assert [r["history"]["step"].tolist() for r in reports] == [[1, 2], [3, 4], [5, 6]]
+    assert list(recorded_reports(Path("nowhere"))) == []
+
+
+def stub(number: int, trial_id: str) -> SimpleNamespace:
+    return SimpleNamespace(trial_id=trial_id, config={"number": number, "baseline": None})
+
+
+curves = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=9), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(curves, curves, st.sampled_from(["asha", "hyperband"]))
+def test_rungs_decide_after_a_resume_as_before(
+    before: list[list[float]], after: list[list[float]], name: str
+) -> None:
+    """One scheduler sees all; the other is built anew between `before` and `after`.
+
+    The last trial of `before` is cut off in its middle and goes on under another id.
+    """
+    spec = small_spec(scheduler={"name": name, "grace": 1, "reduction": 2}, fixed={"epochs": 9})
+    whole, first, second = (build_scheduler(spec, 9) for _ in range(3))
+
+    def feed(scheduler: Any, trial: Any, values: list[float], start: int = 1) -> list[str]:
+        decisions = []
+        for epoch, value in enumerate(values, start):
+            if epoch < 9:
+                result = {"epoch": epoch, "objective": value}
+                decisions.append(scheduler.on_trial_result(None, trial, result))
+        return decisions
+
+    half = (len(before[-1]) + 1) // 2
+    for number, values in enumerate(before):
+        for scheduler in (whole, first):
+            scheduler.on_trial_add(None, stub(number, f"t{number}"))
+        last = number == len(before) - 1
+        feed(whole, stub(number, f"t{number}"), values[:half] if last else values)
+    known = [
+        create_trial(value=0, intermediate_values=dict(enumerate(values, 1)), params={})
+        for values in [*before[:-1], before[-1][:half]]
+    ]
+    for number, trial in enumerate(known):
+        trial.number = number
+    recall(second, known)
+    again = stub(len(before) - 1, "another id")
+    second.on_trial_add(None, again)
+
+    rest = before[-1][half - 1 :]  # the epoch of the checkpoint is reported again
+    old = stub(len(before) - 1, f"t{len(before) - 1}")
+    assert feed(whole, old, rest, half) == feed(second, again, rest, half)
+    for number, values in enumerate(after, len(before)):
+        for scheduler in (whole, second):
+            scheduler.on_trial_add(None, stub(number, f"t{number}"))
+        trial = stub(number, f"t{number}")
+        assert feed(whole, trial, values) == feed(second, trial, values)
+
+
+@pytest.mark.slow
+def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from sweeps.machine.machine import Machine
+    from sweeps.session.display import build_display
+    from sweeps.session.orchestrator import run_sweep
+    from sweeps.tracking import Tracker
+
+    first = sweep(small_spec(trials=2), made_up)
+    more = small_spec(trials=3)
+    printed = io.StringIO()
+    display = build_display(3, 3, "val/nAP50", "max", Console(file=printed))
+    (first.folder.trials / "0001" / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    tracker = Tracker(first.uri, "sweeps")
+    client = MlflowClient(first.uri)
+    experiment = client.get_experiment_by_name("sweeps").experiment_id
+    lost = client.search_runs([experiment], "tags.`sweep.trial` = '1'")[0]
+    client.delete_run(lost.info.run_id)
+    result = run_sweep(more, first.folder, Machine(1, 0), tracker, display, made_up)
+    tracker.close()
+    assert [t.state for t in result.trials] == [State.COMPLETED] * 3
+    assert len({str(t.parameters) for t in result.trials}) == 3
+    assert read_trials(first.folder.study)[:2] == first.result.trials
+    assert len(printed.getvalue().splitlines()) == 1
+    runs = client.search_runs([experiment])
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    by_trial = {r.data.tags.get("sweep.trial"): r for r in runs}
+    assert set(by_trial) == {None, "0", "1", "2"}
+    assert by_trial[None].info.run_id == first.parent
+    assert len(runs) == 4
+    assert by_trial["1"].data.metrics["loss"] == 2.0

@@ -1,0 +1,282 @@
+"""Whole sweeps with real Ray, Optuna and MLflow over a trainer that costs nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import Swept, small_spec, sweep
+from made_up_trainers import made_up
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from optuna.trial import TrialState
+
+from sweeps.session.summary import advice, verdicts, write_best
+from sweeps.states import State
+from sweeps.storage.folder import find_folder
+from sweeps.study.store import STUDY_NAME, build_storage
+from sweeps.study.study import TrialRecord, best_of, read_trials
+
+pytestmark = pytest.mark.slow
+
+ENDS = {
+    "good": 0.5,
+    "explodes": 3,
+    "raises": 4,
+    "nan": 5,
+    "dies": 6,
+    "silent": 7,
+    "at_once": 8,
+    "infinite": 2.5,
+    "no_memory": 2.6,
+    "no_disk": 2.7,
+    "hangs": 9,
+}
+BROKEN = ("raises", "nan", "dies", "silent", "infinite", "no_memory", "no_disk", "hangs")
+"""Baseline -> `lr`; each ends in a way of its own."""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """One trial for each way to end, and two suggested ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("sweep"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        baselines = {name: {"lr": lr} for name, lr in ENDS.items()}
+        spec = small_spec(
+            baselines=baselines,
+            trials=len(ENDS) + 2,
+            failures={"max_fraction": 1.0},
+            stall_minutes=0.05,
+        )
+        return sweep(spec, made_up)
+
+
+def runs_of(swept: Swept) -> dict[str, Run]:
+    """Name without number -> run, of all runs in the store."""
+    client = MlflowClient(swept.uri)
+    experiment = client.get_experiment_by_name("sweeps")
+    runs = client.search_runs([experiment.experiment_id])
+    return {run.data.tags.get("sweep.baseline", run.info.run_name): run for run in runs}
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "told", "values", "violated"),
+    [
+        ("good", State.COMPLETED, TrialState.COMPLETE, 3, False),
+        ("explodes", State.INFEASIBLE, TrialState.PRUNED, 1, True),
+        ("at_once", State.INFEASIBLE, TrialState.PRUNED, 0, True),
+        ("raises", State.FAILED, TrialState.FAIL, 0, None),
+        ("nan", State.FAILED, TrialState.FAIL, 0, None),
+        ("dies", State.FAILED, TrialState.FAIL, 0, None),
+        ("silent", State.FAILED, TrialState.FAIL, 0, None),
+        ("infinite", State.FAILED, TrialState.FAIL, 0, None),
+        ("no_memory", State.FAILED, TrialState.FAIL, 0, None),
+        ("no_disk", State.FAILED, TrialState.FAIL, 0, None),
+        ("hangs", State.FAILED, TrialState.FAIL, 1, None),
+    ],
+)
+def test_study_is_told_the_truth(
+    swept: Swept, name: str, state: State, told: TrialState, values: int, violated: bool | None
+) -> None:
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    trial = study.trials[list(ENDS).index(name)]
+    assert trial.user_attrs["baseline"] == name
+    assert trial.user_attrs["state"] == state
+    assert trial.state is told
+    assert len(trial.intermediate_values) == values
+    constraints = list(trial.constraints.values())
+    assert [value > 0 for value in constraints] == ([] if violated is None else [violated])
+
+
+def test_best_value_is_told_not_the_last(swept: Swept) -> None:
+    good = read_trials(swept.folder.study)[0]
+    assert good.value == pytest.approx(0.49)
+    assert good.metrics["val/nAP50"] == pytest.approx(0.47)
+
+
+def test_every_run_is_closed_with_its_state(swept: Swept) -> None:
+    runs = runs_of(swept)
+    states = {name: runs[name].data.tags["state"] for name in ENDS}
+    assert states == {
+        "good": "completed",
+        "explodes": "infeasible",
+        "at_once": "infeasible",
+        **dict.fromkeys(BROKEN, "failed"),
+    }
+    assert len(runs) == len(ENDS) + 3
+    assert {run.info.status for run in runs.values()} == {"FINISHED", "FAILED"}
+    assert runs["raises"].info.status == "FAILED"
+    assert "no such luck" in runs["raises"].data.tags["reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("raises", "RuntimeError: no such luck"),
+        ("infinite", "val/nAP50 is inf at epoch 1"),
+        ("no_memory", "out of memory: MemoryError: a lot"),
+        ("no_disk", "disk full: "),
+        ("dies", "the worker process died twice"),
+        ("hangs", "reported nothing for 0.05 minutes"),
+    ],
+)
+def test_reason_says_what_went_wrong(swept: Swept, name: str, reason: str) -> None:
+    assert read_trials(swept.folder.study)[list(ENDS).index(name)].reason.startswith(reason)
+
+
+def test_hang_leaves_the_place_where_it_hung(swept: Swept) -> None:
+    folder = swept.folder.trials / f"{list(ENDS).index('hangs'):04d}"
+    assert "in made_up" in (folder / "stall.txt").read_text()
+
+
+def test_worker_is_replaced_after_an_explosion_and_kept_after_success(swept: Swept) -> None:
+    pids = [(swept.folder.trials / f"{n:04d}" / "pid").read_text() for n in range(len(ENDS) + 2)]
+    names = list(ENDS)
+    assert pids[names.index("good")] == pids[names.index("explodes")]
+    for name in ("explodes", "raises", "nan", "silent", "at_once", "infinite", "no_memory"):
+        at = names.index(name)
+        assert pids[at] != pids[at + 1], name
+
+
+def test_costs_of_a_trial_are_measured(swept: Swept) -> None:
+    costs = read_trials(swept.folder.study)[0].costs
+    assert 1e7 < costs["trial/memory_bytes"] < 1e10
+    assert 0 < costs["trial/step_seconds"] < 10
+    run = runs_of(swept)["good"]
+    assert run.data.metrics["trial/step_seconds"] == costs["trial/step_seconds"]
+
+
+def test_trials_hang_under_the_sweep(swept: Swept) -> None:
+    runs = runs_of(swept)
+    parent = runs.pop("small")
+    assert parent.info.run_id == swept.parent
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {swept.parent}
+    assert parent.data.metrics["trials/infeasible"] == 2
+    assert parent.data.metrics["trials/failed"] == len(BROKEN)
+
+
+def test_run_holds_steps_parameters_and_files(swept: Swept) -> None:
+    client, run = MlflowClient(swept.uri), runs_of(swept)["explodes"]
+    norms = client.get_metric_history(run.info.run_id, "grad/norm")
+    assert [(m.step, m.value) for m in norms] == [(1, 8), (2, 8), (3, 8), (4, 5e4), (5, 5e4)]
+    assert run.data.metrics["grad/nonfinite"] == 1
+    assert run.data.params["lr"] == "3.0"
+    assert run.data.params["gradient_clip_norm"] == "10.0"
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"config.yaml", "training_debug.log"}
+
+
+def test_ray_says_nothing_and_each_end_is_one_line(swept: Swept) -> None:
+    lines = swept.printed.splitlines()
+    again = [line for line in lines if "it goes on from its last checkpoint" in line]
+    assert len(again) == 1  # the one without memory
+    assert len(lines) == len(ENDS) + 2 + len(again)
+    assert all(line.startswith("[") for line in lines)
+
+
+def test_best_is_written_and_compared(swept: Swept) -> None:
+    spec = small_spec(baselines={name: {"lr": lr} for name, lr in ENDS.items()})
+    path = write_best(spec, swept.folder, swept.result.trials)
+    best = best_of(swept.result.trials, "max")
+    assert best is not None
+    assert path is not None
+    text = path.read_text(encoding="utf-8")
+    assert f"\nlr: {best.parameters['lr']}\n" in text
+    assert "checkpoint_dir" not in text
+    said = "\n".join(verdicts(spec, swept.result.trials))
+    assert "baseline 'explodes' exploded" in said
+    assert "more than two standard errors" in said
+
+
+def test_asha_prunes_the_worse_but_no_baseline(run_small: Callable[..., Swept]) -> None:
+    values = {f"b{i}": {"lr": lr} for i, lr in enumerate((1.0, 0.9, 0.2))}
+    swept = run_small(
+        made_up,
+        baselines=values,
+        trials=8,
+        sampler={"name": "random", "seed": 1},
+        space={"lr": {"low": 0.1, "high": 1.0}},
+        scheduler={"name": "asha", "grace": 1, "reduction": 3},
+    )
+    trials = swept.result.trials
+    assert [t.state for t in trials[:3]] == [State.COMPLETED] * 3
+    pruned = [t for t in trials if t.state is State.PRUNED]
+    assert pruned
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    for record in pruned:
+        trial = study.trials[record.number]
+        assert trial.state is TrialState.PRUNED
+        assert list(trial.intermediate_values) == [1]
+        assert record.value == pytest.approx(record.parameters["lr"] - 0.01, abs=1e-5)
+
+
+def test_hyperband_tells_the_truth(run_small: Callable[..., Swept]) -> None:
+    swept = run_small(
+        made_up,
+        trials=9,
+        sampler={"name": "random", "seed": 1},
+        space={"lr": {"low": 0.1, "high": 1.0}},
+        fixed={"epochs": 9, "n_episodes": 3},
+        scheduler={"name": "hyperband", "grace": 1, "reduction": 3},
+    )
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    told = {State.COMPLETED: TrialState.COMPLETE, State.PRUNED: TrialState.PRUNED}
+    assert {t.state for t in swept.result.trials} == set(told)
+    for record, trial in zip(swept.result.trials, study.trials, strict=True):
+        assert trial.state is told[record.state]
+        epochs = list(trial.intermediate_values)
+        assert epochs == list(range(1, len(epochs) + 1))
+        assert (len(epochs) == 9) == (record.state is State.COMPLETED)
+
+
+def test_all_exploding_is_said() -> None:
+    exploded = TrialRecord(0, State.INFEASIBLE, {"lr": 8}, reason="step 3, norm_ceiling")
+    said = advice(small_spec(), [exploded])
+    assert "every trial exploded, the first so: step 3, norm_ceiling" in said
+    assert "lower the upper ends of lr" in said
+
+
+def test_ctrl_c_closes_everything_truthfully(in_own_folder: Path) -> None:
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from conftest import small_spec, sweep\n"
+        "from made_up_trainers import made_up\n"
+        "spec = small_spec(baselines={'good': {'lr': 0.5}, 'hangs': {'lr': 9}}, trials=4)\n"
+        "print('interrupted', sweep(spec, made_up).result.interrupted)\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[3])])
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    hanging = in_own_folder / "mlruns" / "sweeps" / "small" / "trials" / "0001" / "config.yaml"
+    deadline = time.monotonic() + 60
+    while not hanging.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(1)  # for its first report
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "interrupted True" in printed
+    folder = find_folder("small")
+    trials = read_trials(folder.study)
+    assert [t.state for t in trials] == [State.COMPLETED, State.INTERRUPTED]
+    assert trials[1].value == pytest.approx(8.99)
+    client = MlflowClient(folder.load_record()["uri"])
+    runs = client.search_runs([client.get_experiment_by_name("sweeps").experiment_id])
+    status = {run.info.run_name: run.info.status for run in runs}
+    assert status == {
+        "small": "KILLED",
+        "trial 000 (good)": "FINISHED",
+        "trial 001 (hangs)": "KILLED",
+    }

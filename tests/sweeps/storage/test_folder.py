@@ -1,0 +1,65 @@
+"""A sweep never goes into the folder of an earlier one."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from conftest import small_spec
+
+from sweeps.errors import SweepError
+from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
+
+
+def made(name: str) -> SweepFolder:
+    """The folder of a sweep that has begun."""
+    folder = new_folder(name, numbered=True)
+    folder.save_spec(small_spec())
+    return folder
+
+
+def test_name_that_is_taken_is_refused_in_one_line() -> None:
+    made("a")
+    with pytest.raises(SweepError, match=r"sweep a: .* --resume.* --name NAME") as caught:
+        new_folder("a")
+    assert "\n" not in str(caught.value)
+
+
+def test_name_may_be_left_to_be_numbered() -> None:
+    assert [made("a").name for _ in range(3)] == ["a", "a-2", "a-3"]
+
+
+def test_folder_of_a_sweep_that_never_began_is_taken() -> None:
+    assert new_folder("a").path == new_folder("a").path
+
+
+def test_exact_name_goes_first_then_the_latest_by_number() -> None:
+    for _ in range(11):
+        made("a")
+    made("ab")
+    assert find_folder("a").name == "a"
+    assert find_folder("a-2").name == "a-2"
+    assert latest_folder("a").name == "a-11"
+    shutil.rmtree(find_folder("a").path)
+    assert find_folder("a").name == "a-11"
+
+
+def test_unknown_name_gets_the_nearest() -> None:
+    made("stage2")
+    with pytest.raises(SweepError, match="did you mean 'stage2'"):
+        find_folder("stage3")
+
+
+def test_spec_comes_back_as_it_was_saved() -> None:
+    folder = new_folder("a")
+    spec = small_spec(baselines={"b": {"lr": 1}}, space={"lr": {"choices": [1, 0.1]}})
+    folder.save_spec(spec)
+    assert folder.load_spec() == spec.with_source(str(folder.spec))
+
+
+def test_one_process_at_a_time_holds_a_folder() -> None:
+    folder = made("a")
+    with folder.held(), pytest.raises(SweepError, match="run by another process"), folder.held():
+        pass
+    with folder.held():
+        pass

@@ -1,0 +1,195 @@
+"""Studies in a real PostgreSQL server, which is stopped and started again under them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import small_spec
+from servers import PASSWORD, Postgres, postgres
+
+from sweeps.errors import SweepError
+from sweeps.search.searcher import StudySearcher
+from sweeps.session.orchestrator import open_study
+from sweeps.session.resume import unfinished
+from sweeps.session.stops import EXIT_STUDY_LOST, Stops
+from sweeps.spec import SweepSpec
+from sweeps.states import State
+from sweeps.storage.folder import SweepFolder, new_folder
+from sweeps.study import database
+from sweeps.study.database import DatabaseStore
+from sweeps.study.place import begin_store, check_apart, store_of
+from sweeps.study.store import JournalStore
+from sweeps.study.study import create_study, load_study, read_trials, warm_up
+from sweeps.tracking import tracking_uri
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgres() as found:
+        yield found
+
+
+@pytest.fixture
+def running(server: Postgres) -> Postgres:
+    """The server, started again where a test has stopped it."""
+    if server.process is None:
+        server.start()
+    return server
+
+
+def report(epoch: int, value: float, phase: str = "running") -> dict[str, Any]:
+    told = {"objective": value, "best": value, "best_epoch": epoch}
+    return {"epoch": epoch, "phase": phase, "violation": -2.0, **told}
+
+
+class Driver:
+    """One session of a sweep, as far as the study goes."""
+
+    def __init__(self, url: str, folder: SweepFolder, **changes: Any) -> None:
+        self.spec: SweepSpec = small_spec(storage={"study": url}, **changes)
+        self.store = begin_store(self.spec, folder)
+        self.study = open_study(self.spec, self.store)
+        self.stops = Stops(self.spec)
+        again = [trial.number for trial in unfinished(self.study)]
+        self.searcher = StudySearcher(self.study, self.spec, self.stops, self.store, again)
+
+
+def test_study_in_a_database_is_told_the_same_as_one_in_a_file(running: Postgres) -> None:
+    folder = new_folder("told")
+    driver = Driver(running.url, folder, baselines={"b": {"lr": 1.0}}, trials=3)
+    for name in "abc":
+        driver.searcher.suggest(name)
+    driver.searcher.on_trial_result("a", report(1, 0.5))
+    driver.searcher.on_trial_complete("a", report(2, 0.6, "final"))
+    driver.searcher.on_trial_complete("b", {"epoch": 1, "phase": "exploded", "violation": 0.7})
+    assert driver.searcher.close() == 1
+    trials = read_trials(store_of(folder, running.url))
+    assert [t.state for t in trials] == [State.COMPLETED, State.INFEASIBLE, State.INTERRUPTED]
+    assert trials[0].value == 0.6
+    assert trials[0].baseline == "b"
+    assert load_study(driver.store).trials[0].intermediate_values == {1: 0.5, 2: 0.6}
+
+
+def test_short_outage_is_waited_for_and_nothing_is_lost(running: Postgres) -> None:
+    driver = Driver(running.url, new_folder("short"))
+    driver.searcher.suggest("a")
+    running.stop()
+    back = threading.Timer(1.0, running.start)
+    back.start()
+    driver.searcher.on_trial_result("a", report(1, 0.5))
+    back.join()
+    assert driver.stops.stop is None
+    assert load_study(driver.store).trials[0].intermediate_values == {1: 0.5}
+
+
+def test_database_that_stays_away_stops_the_sweep_which_goes_on_later(
+    running: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "PATIENCE", 1.0)
+    folder = new_folder("away")
+    driver = Driver(running.url, folder)
+    driver.searcher.suggest("a")
+    running.stop()
+    driver.searcher.on_trial_result("a", report(1, 0.5))
+    assert driver.stops.stop is not None
+    assert driver.stops.stop.exit_code == EXIT_STUDY_LOST
+    assert "the study cannot be written" in driver.stops.stop.reason
+    assert PASSWORD not in driver.stops.stop.reason
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it is not waited for again"))
+    assert driver.searcher.close() == 1
+    monkeypatch.undo()
+    running.start()
+    again = Driver(running.url, folder).searcher.suggest("b")
+    assert again is not None
+    assert again["number"] == 0
+
+
+def test_equal_names_of_two_people_do_not_meet(running: Postgres) -> None:
+    first, second = SweepFolder(new_folder("same").path), new_folder("same-2")
+    second.path.rename(second.path.with_name("elsewhere"))
+    mine = Driver(running.url, first)
+    other = SweepFolder(second.path.with_name("elsewhere"))
+    other.update_record(sweep_id="another")
+    theirs = Driver(running.url, other)
+    mine.searcher.suggest("a")
+    assert len(load_study(mine.store).trials) == 1
+    assert load_study(theirs.store).trials == []
+    assert mine.store.name.startswith("same.")
+
+
+def test_study_is_held_by_one_driver_at_a_time(running: Postgres) -> None:
+    store = DatabaseStore(running.url, "held.1")
+    other = DatabaseStore(running.url, "held.1")
+    with store.held():
+        assert other.is_held()
+        with pytest.raises(SweepError, match="is being written by another driver"), other.held():
+            pass
+    assert not other.is_held()
+
+
+def test_warm_start_takes_over_from_a_database(running: Postgres) -> None:
+    driver = Driver(running.url, new_folder("earlier"))
+    driver.searcher.suggest("a")
+    driver.searcher.on_trial_complete("a", report(3, 0.6, "final"))
+    spec = small_spec()
+    study = create_study(JournalStore(new_folder("later").study), spec, driver.study.sampler)
+    assert warm_up(study, spec, "earlier", driver.store) == 1
+    assert study.trials[0].params == driver.study.trials[0].params
+
+
+def test_password_is_kept_nowhere_and_asked_for_again(
+    running: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_folder("small")
+    driver = Driver(running.url, folder)
+    folder.save_spec(driver.spec)
+    driver.searcher.suggest("a")
+    for path in (folder.spec, folder.record):
+        assert PASSWORD not in path.read_text()
+    assert folder.load_spec().storage.study == driver.store.place
+    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the whole URL") as caught:
+        store_of(folder)
+    assert PASSWORD not in str(caught.value)
+    monkeypatch.setenv("OPTUNA_STORAGE", running.url)
+    assert len(read_trials(store_of(folder))) == 1
+
+
+def test_sweep_stays_with_its_store(running: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = new_folder("in_a_file")
+    begin_store(small_spec(), folder)
+    monkeypatch.setenv("OPTUNA_STORAGE", running.url)  # set since then: changes nothing
+    assert begin_store(small_spec(), folder).place == str(folder.study)
+    with pytest.raises(SweepError, match="keeps its study in a file"):
+        begin_store(small_spec(storage={"study": running.url}), folder)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://ann:wrong-{password}@127.0.0.1:{port}/postgres", "authentication failed"),
+        ("postgresql://ann:{password}@127.0.0.1:1/postgres", "refused"),
+        ("postgresql://ann:{password}@127.0.0.1:{port}/none", "does not exist"),
+        ("oracle://ann:{password}@127.0.0.1/x", "driver is not installed"),
+        ("nonsense://ann:{password}@127.0.0.1/x", "Can't load plugin"),
+    ],
+)
+def test_database_that_cannot_be_opened_is_told_in_one_line(
+    running: Postgres, url: str, told: str
+) -> None:
+    whole = url.format(password=PASSWORD, port=running.port)
+    with pytest.raises(SweepError, match=told) as caught:
+        Driver(whole, new_folder("wrong"))
+    assert PASSWORD not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_study_and_runs_in_one_database_are_refused() -> None:
+    url = "postgresql://ann:secret@127.0.0.1/one"
+    spec = small_spec(storage={"study": url}, tracking={"uri": f"{url}?sslmode=require"})
+    with pytest.raises(SweepError, match="cannot share; give each its own") as caught:
+        check_apart(spec, tracking_uri(spec.tracking))
+    assert "secret" not in str(caught.value)
+    check_apart(spec, "postgresql://ann:secret@127.0.0.1/other")

@@ -1,0 +1,76 @@
+"""What a trial sends, for each way that a training can go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import small_spec
+from made_up_trainers import made_up
+
+from sweeps.search.searcher import LEAST_VIOLATION, constraint_of
+from sweeps.states import Outcome, State, outcome_of
+from sweeps.trial.trial import TrialPlan, run_trial
+
+
+def sent(lr: float) -> list[dict[str, Any]]:
+    """The reports of a trial with this `lr`."""
+    reports: list[dict[str, Any]] = []
+    plan = TrialPlan(small_spec(), Path.cwd() / "trials")
+    run_trial(plan, {"number": 3, "parameters": {"lr": lr}}, reports.append, made_up)
+    return reports
+
+
+def test_objective_is_the_best_value_so_far() -> None:
+    reports = sent(0.5)  # falls by 0.01 an epoch
+    assert [r["objective"] for r in reports] == [0.49, 0.49, 0.49]
+    assert [r["metrics"]["val/nAP50"] for r in reports] == [0.49, 0.48, 0.47]
+    assert {r["best_epoch"] for r in reports} == {1}
+    assert [r["phase"] for r in reports] == ["running", "running", "final"]
+
+
+def test_files_go_to_the_trial_s_folder(in_own_folder: Path) -> None:
+    sent(0.5)
+    assert (in_own_folder / "trials" / "0003" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("lr", "state", "reason"),
+    [
+        (0.5, State.COMPLETED, ""),
+        (3, State.INFEASIBLE, "norm_ceiling in scs_fusion"),
+        (8, State.INFEASIBLE, "norm_ceiling"),
+        (4, State.FAILED, "RuntimeError: no such luck"),
+        (5, State.FAILED, "val/nAP50 is nan at epoch 1"),
+        (7, State.FAILED, "without a final report"),
+    ],
+)
+def test_last_report_tells_the_end(lr: float, state: State, reason: str) -> None:
+    last = sent(lr)[-1]
+    outcome = outcome_of(last, crashed=False)
+    assert outcome.state is state
+    assert reason in outcome.reason
+    assert ("objective" in last) == (state is State.COMPLETED)
+
+
+def test_end_without_report_and_after_a_stop() -> None:
+    assert outcome_of(None, crashed=True).state is State.FAILED
+    assert outcome_of({}, crashed=False).state is State.FAILED
+    assert outcome_of({"phase": "running"}, crashed=False).state is State.PRUNED
+
+
+@pytest.mark.parametrize(
+    ("state", "violation", "expected"),
+    [
+        (State.INFEASIBLE, 0.7, 0.7),
+        (State.INFEASIBLE, -2.0, LEAST_VIOLATION),
+        (State.COMPLETED, 0.3, 0.0),
+        (State.COMPLETED, -2.0, -2.0),
+        (State.PRUNED, float("nan"), 0.0),
+    ],
+)
+def test_sign_of_the_constraint_is_the_verdict(
+    state: State, violation: float, expected: float
+) -> None:
+    assert constraint_of(Outcome(state), {"violation": violation}) == expected

@@ -1,0 +1,206 @@
+"""A process that runs trials one after another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sweeps.trial import causes, worker
+from sweeps.trial.causes import Deaths, cause_of, cause_of_death
+from sweeps.trial.watchdog import stalled
+from sweeps.trial.worker import MEMORY_BYTES, STEP_SECONDS, Costs
+
+TRIALS = """
+import json, sys
+from pathlib import Path
+from sweeps.spec import SweepSpec
+from sweeps.trial.trial import TrialPlan, run_trial
+
+fixed = {"stage": 2, "resume": sys.argv[1], "train_scenes": 48, "n_way": 4, "n_query": 1}
+fixed |= {"batch_size": 1, "gradient_accumulation": 1, "n_episodes": 3, "epochs": 2}
+fixed |= {"eval_episodes": 2, "threads": 1}
+spec = SweepSpec(name="a", space={"lr": {"low": 1e-5, "high": 1}}, fixed=fixed)
+for number in map(int, sys.argv[2:]):
+    lr = [1e-3, 0.9, 3e-4][number]
+    reports = []
+    suggestion = {"number": number, "parameters": {"lr": lr}}
+    run_trial(TrialPlan(spec, Path.cwd()), suggestion, reports.append)
+    reports = [{k: r.get(k) for k in ("epoch", "step", "metrics", "phase")} for r in reports]
+    Path(f"{number}.json").write_text(json.dumps(reports))
+"""
+
+
+@pytest.mark.slow
+def test_reused_worker_gives_what_a_fresh_one_gives_to_the_last_bit(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[3]
+    checkpoint = str(root / "fsdet" / "checkpoints" / "stage1_openmoji.pt")
+    for folder, numbers in (("reused", ("0", "1", "2")), ("fresh", ("2",))):
+        (tmp_path / folder).mkdir()
+        subprocess.run(
+            [sys.executable, "-c", TRIALS, checkpoint, *numbers],
+            cwd=tmp_path / folder,
+            check=True,
+            timeout=200,
+        )
+    for file in ("2.json", "0002/steps.jsonl"):
+        reused, fresh = (tmp_path / folder / file for folder in ("reused", "fresh"))
+        assert reused.read_bytes() == fresh.read_bytes()
+        assert fresh.stat().st_size > 300
+
+
+def test_memory_of_an_earlier_trial_is_not_counted() -> None:
+    big = bytearray(400 * 2**20)
+    first = Costs(resumed=False)
+    del big
+    later = Costs(resumed=False)
+    assert later.at(1)[MEMORY_BYTES] < first.at(1)[MEMORY_BYTES] + 1e6
+    small = Costs(resumed=False).at(1)[MEMORY_BYTES]
+    again = bytearray(400 * 2**20)
+    grown = later.at(2)[MEMORY_BYTES]
+    assert grown - small > 3e8
+    del again
+
+
+def test_steps_before_a_trial_went_on_are_not_counted() -> None:
+    costs = Costs(resumed=True)
+    assert STEP_SECONDS not in costs.at(100)
+    time.sleep(0.05)
+    assert costs.at(101)[STEP_SECONDS] >= 0.05
+
+
+def test_worker_that_grows_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LEAK", 100 * 2**20)
+    monkeypatch.setattr(worker, "_idle", [])
+    assert not worker.leaks()
+    assert not worker.leaks()
+    kept = bytearray(300 * 2**20)
+    assert worker.leaks()
+    del kept
+    assert not worker.leaks()
+
+
+HANG = """
+import sys, time
+from pathlib import Path
+from sweeps.trial.watchdog import watchdog
+with watchdog(Path(sys.argv[1]), 0.02) as dog:
+    for _ in range(3):
+        time.sleep(0.6)
+        dog.heard()
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("seconds", "ended"), [("60", True), ("0", False)])
+def test_watchdog_ends_a_process_that_says_nothing(
+    tmp_path: Path, seconds: str, ended: bool
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANG, tmp_path, seconds],
+        timeout=30,
+        cwd=Path(__file__).resolve().parents[3],
+    )
+    assert (done.returncode != 0) == ended
+    assert stalled(tmp_path) == ended
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (MemoryError(), "out of memory: "),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), "out of memory: "),
+        (RuntimeError("CUDA error: out of memory"), "out of memory: "),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "out of memory: "),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "RuntimeError: "),
+        (OSError(28, "No space left on device"), "disk full: "),
+        (OSError(27, "File too large"), "disk full: "),
+        (RuntimeError("PytorchStreamWriter failed writing file data/1"), "disk full: "),
+        (OSError(2, "No such file"), "FileNotFoundError: "),
+        (ValueError("no"), "ValueError: no"),
+    ],
+)
+def test_cause_of_a_failure(error: Exception, cause: str) -> None:
+    assert cause_of(error).startswith(cause)
+
+
+def test_torch_s_own_lack_of_memory_is_recognised() -> None:
+    import torch
+
+    assert cause_of(torch.cuda.OutOfMemoryError("CUDA")).startswith("out of memory")
+
+
+@pytest.mark.parametrize(
+    ("text", "kills", "cause"),
+    [
+        ("ray.exceptions.OutOfMemoryError: Task was killed", 0, "out of memory: Ray"),
+        ("ActorDiedError: SIGKILL", 1, "out of memory: the kernel"),
+        ("ActorDiedError: SIGKILL", 0, "the worker process died"),
+    ],
+)
+def test_cause_of_a_worker_s_death(text: str, kills: int, cause: str) -> None:
+    assert cause_of_death(text, kills).startswith(cause)
+
+
+def dead(trial_id: str, failures: list[str], folder: Path) -> SimpleNamespace:
+    """A trial of Ray Tune, as far as it tells of its failures."""
+    file = folder / f"{trial_id}.txt"
+    parts = (f"Failure # {i} (occurred at noon)\n{text}\n" for i, text in enumerate(failures, 1))
+    file.write_text("".join(parts))
+    metadata = SimpleNamespace(num_failures=len(failures))
+    return SimpleNamespace(trial_id=trial_id, error_file=str(file), run_metadata=metadata)
+
+
+def test_kill_by_the_kernel_explains_one_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 1\noom_kill 3\n")
+    monkeypatch.setattr(causes, "EVENTS", events)
+    deaths = Deaths()
+    before, first, second = (dead(name, ["ActorDiedError"], tmp_path) for name in "abc")
+    assert deaths.cause(before).startswith("the worker process died")
+    events.write_text("low 0\noom 2\noom_kill 4\n")
+    assert deaths.cause(first).startswith("out of memory: the kernel")
+    assert deaths.cause(second).startswith("the worker process died")
+    assert deaths.cause(first).startswith("out of memory: the kernel")
+
+
+def test_latest_failure_counts(tmp_path: Path) -> None:
+    raised = "ray::train()\nsweeps.causes.RanOutOfMemory: out of memory: MemoryError: a lot; less\n"
+    one = dead("a", [raised], tmp_path)
+    assert Deaths().cause(one) == "out of memory: MemoryError: a lot; less"
+    two = dead("a", [raised, "ActorDiedError"], tmp_path)
+    assert Deaths().cause(two).startswith("the worker process died")
+    never = SimpleNamespace(trial_id="b", error_file=None, run_metadata=one.run_metadata)
+    assert Deaths().cause(never).startswith("the worker process died")
+
+
+FULL = """
+import resource, sys, torch
+from pathlib import Path
+from fsdet.config import TrainConfig
+from fsdet.engine.checkpoint import save_checkpoint
+from sweeps.trial.causes import cause_of
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save_checkpoint(Path("a.pt"), {"x": torch.ones(100_000)}, TrainConfig())
+except Exception as error:
+    print(cause_of(error))
+print(sorted(p.name for p in Path().iterdir()))
+"""
+
+
+def test_checkpoint_on_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    root = str(Path(__file__).resolve().parents[3])
+    script = f"import sys; sys.path.insert(0, {root!r})\n{FULL}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
+    reason, files = done.stdout.splitlines()[-2:]
+    assert reason.startswith("disk full: ")
+    assert files == "[]"
