@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--address",
         metavar="HOST:PORT",
         help="run the trials on this Ray cluster, by default that of RAY_ADDRESS; 'auto' finds the one "
-        "that this machine is a node of",
+        "that this machine is a node of, 'local' is this machine alone",
     )
     parser.add_argument("--trials", help="number of trials", metavar="N")
     parser.add_argument(
@@ -144,7 +144,7 @@ def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int
     Raises:
         SweepError: a file that is there cannot be used, or the probe failed.
     """
-    machine = machine_of(spec, options)
+    machine = machine_of(spec, options, console)
     if spec.resources.gpus == AUTO and not machine.gpus:
         spec = with_gpus(spec, 0)
     show(spec, machine, console)
@@ -164,7 +164,7 @@ def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int
     return 0
 
 
-def machine_of(spec: SweepSpec, options: argparse.Namespace) -> Machine:
+def machine_of(spec: SweepSpec, options: argparse.Namespace, console: Console) -> Machine:
     """What trials run on: the cluster of --address or RAY_ADDRESS, else this machine alone.
 
     Raises:
@@ -175,6 +175,7 @@ def machine_of(spec: SweepSpec, options: argparse.Namespace) -> Machine:
         return this_machine(look_for_gpus=spec.resources.gpus != 0)
     from sweeps.machine.cluster import quiet_cluster_at
 
+    say(console, f"cluster {address}: looking at its nodes")
     return quiet_cluster_at(address, spec)
 
 
@@ -200,7 +201,7 @@ def run(
         )
     folder = None if not options.resume else folder_to_resume(spec, options.name)
     spec = spec if folder is None else as_found(spec, folder)
-    machine = machine_of(spec, options)
+    machine = machine_of(spec, options, console)
     check_machine(spec, machine)
     if train is None:
         check_files(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from sweeps.spec.places import TrackingSpec
 from sweeps.tracking import tracking_uri
 
 
-def command(uri: str, port: int) -> list[str]:
-    """The `mlflow ui` that shows `uri`."""
-    server = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    return [*server, "--backend-store-uri", uri]
+def command(port: int) -> list[str]:
+    """The `mlflow ui` that shows the store of MLFLOW_BACKEND_STORE_URI.
+
+    Not named here: everyone on the machine can read a command line, and the store may need a password.
+    """
+    return [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if uri.startswith("http"):
         sys.stdout.write("the runs are on a server; open MLFLOW_TRACKING_URI in a browser\n")
         return 0
-    words = command(uri, options.port)
     try:
-        return subprocess.call(words)
+        variables = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+        return subprocess.call(command(options.port), env=variables)
     except KeyboardInterrupt:  # the usual way to end it
         return 0
 

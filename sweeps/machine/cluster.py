@@ -11,17 +11,9 @@ from pathlib import Path
 import ray
 from ray.tune.execution import class_cache
 
-<<<<<<< HEAD:sweeps/machine/cluster.py
 from sweeps.machine.machine import Machine
 from sweeps.machine.nodes import Cluster, cluster_at, connected
-=======
-from sweeps.folder import sweeps_root
-from sweeps.machine import Machine
-from sweeps.nodes import Cluster, cluster_at, connected
-from sweeps.places import is_url
 from sweeps.secrets import SECRETS
-from sweeps.shipping import read_in_place
->>>>>>> 3a417be (docs/cluster.md with a Ray cluster YAML, a KubeRay RayJob and a Slurm script, each tried as far as is possible):sweeps/cluster.py
 from sweeps.spec import Resources, SweepSpec
 from sweeps.spec.places import is_url
 from sweeps.storage.folder import sweeps_root
@@ -41,14 +33,10 @@ QUIET = {
 """Environment of the driver while a sweep runs."""
 
 
-<<<<<<< HEAD:sweeps/machine/cluster.py
-PACKAGES = str(Path(__file__).resolve().parents[2])
-=======
 # what Tune sends to its workers so, Ray writes into its logs; every node has credentials of its own
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
 
-PACKAGES = str(Path(__file__).resolve().parent.parent)
->>>>>>> 3a417be (docs/cluster.md with a Ray cluster YAML, a KubeRay RayJob and a Slurm script, each tried as far as is possible):sweeps/cluster.py
+PACKAGES = str(Path(__file__).resolve().parents[2])
 """Folder of the packages: workers must find them from any working directory, installed or not."""
 
 

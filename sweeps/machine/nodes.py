@@ -43,7 +43,7 @@ class Node(Machine):
 
 @dataclass(frozen=True)
 class Cluster(Machine):
-    """Ray nodes; `cpus` and `gpus` are those of the largest one, which a trial must fit into."""
+    """Ray nodes; `cpus` and `gpus` are those of one that carries a trial, or of the largest."""
 
     address: str
     nodes: tuple[Node, ...]
@@ -134,7 +134,7 @@ def cluster_at(address: str, resources: Resources, storage: str, needed: list[st
     """
     with connected(address, {}):
         nodes = alive()
-        largest = max(nodes, key=lambda node: (node.gpus, node.cpus))
+        largest = max(nodes, key=lambda n: (n.capacity(resources) > 0, n.gpus, n.cpus))
         cluster = Cluster(largest.cpus, largest.gpus, address, nodes)
         found = look_at(
             [node for node in nodes if node.capacity(resources)], storage, tuple(needed)

@@ -164,9 +164,11 @@ class SweepFolder:
 
     def sweep_id(self) -> str:
         """By which studies and runs are found again; made at the first call."""
-        known = self.load_record().get("sweep_id") or uuid.uuid4().hex
-        self.update_record(sweep_id=known)
-        return str(known)
+        record = self.load_record()
+        if "sweep_id" not in record:
+            record["sweep_id"] = uuid.uuid4().hex
+            self.save_record(record)
+        return str(record["sweep_id"])
 
     def load_record(self) -> dict[str, Any]:
         """What `save_record` kept; empty if nothing was."""

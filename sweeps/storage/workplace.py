@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweeps.storage.mirror import Mirror
+from sweeps.storage.mirror import Mirror, StorageError
 from sweeps.trial.watchdog import STALL
 
 CHECKPOINT = ".pt"
@@ -97,5 +97,13 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 def scratch() -> Path:
-    """This user's folder for trials on this node."""
-    return Path(tempfile.gettempdir()) / f"fsdet-sweeps-{os.getuid()}"
+    """This user's folder for trials on this node.
+
+    Raises:
+        StorageError: it is another user's, who could have put anything there.
+    """
+    path = Path(tempfile.gettempdir()) / f"fsdet-sweeps-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.lstat().st_uid != os.getuid() or path.is_symlink():
+        raise StorageError(f"{path}: belongs to another user; set TMPDIR to a folder of your own")
+    return path

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy
@@ -20,7 +21,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
-from sweeps.study.store import DATABASE_LOST, LOST, reason_of
+from sweeps.study.store import DATABASE_LOST, LOST, is_locked, reason_of
 
 PATIENCE = 30.0
 """Seconds that a database may be away."""
@@ -36,10 +37,12 @@ class DatabaseStore:
     Args:
         url: of SQLAlchemy, with its password.
         name: of the study; unique in the database.
+        folder: of the sweep, as this machine sees it; a driver on this machine holds its lock.
     """
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, folder: Path) -> None:
         self.name = name
+        self._folder = folder
         self._url = url
         self._storage: RDBStorage | None = None
         self._lost = False
@@ -148,7 +151,9 @@ class DatabaseStore:
             raise self._complaint(error) from None
 
     def is_held(self) -> bool:
-        """Whether a living driver works on it; never known but of PostgreSQL."""
+        """Whether a living driver works on it; one on another machine is known of PostgreSQL only."""
+        if is_locked(self._folder):
+            return True
         with self._lock() as free:
             return not free
 

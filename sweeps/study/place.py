@@ -76,7 +76,8 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
             )
         return JournalStore(folder.study)
     what = f"sweep {folder.name}: its study"
-    return DatabaseStore(url or whole_url(kept, STUDY_VARIABLE, what), study_name(folder))
+    whole = url or whole_url(kept, STUDY_VARIABLE, what)
+    return DatabaseStore(whole, study_name(folder), folder.path)
 
 
 def recorded(folder: SweepFolder) -> str | None:

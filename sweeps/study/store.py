@@ -91,6 +91,18 @@ def mend(path: Path) -> None:
             file.truncate(data.rfind(b"\n") + 1)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a living process runs the sweep in `folder`."""
+    lock = FileLock(folder / LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that may only be read: nobody here runs it
+        return False
+
+
 class JournalStore:
     """A study in a file of its own. From the first `check` on its content outlives its deletion."""
 
@@ -141,11 +153,4 @@ class JournalStore:
 
     def is_held(self) -> bool:
         """Whether a living process runs the sweep in the file's folder."""
-        lock = FileLock(self.path.parent / LOCK)
-        try:
-            with lock.acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:  # a folder that may only be read: nobody here runs it
-            return False
+        return is_locked(self.path.parent)

@@ -128,18 +128,23 @@ def mlflow_server(folder: Path, database: str) -> Iterator[str]:
     """`mlflow server` over `database`; its address."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", database, "--workers", "1"]
+    command += ["--workers", "1"]
     command += ["--artifacts-destination", (folder / "artifacts").as_uri()]
     with (folder / "mlflow.log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=folder,
+            env={**os.environ, "MLFLOW_BACKEND_STORE_URI": database},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for(lambda: urllib.request.urlopen(f"{address}/health").close(), 120)
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGKILL)  # asked to end, it waits for its jobs
         process.wait(30)
 
 

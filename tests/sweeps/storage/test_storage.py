@@ -18,7 +18,7 @@ from sweeps.errors import SweepError
 from sweeps.storage.folder import find_folder, new_folder, sweeps_root
 from sweeps.storage.mirror import Mirror, StorageError
 from sweeps.storage.shipping import read_in_place, settle, ship
-from sweeps.storage.workplace import MirroredWorkplace, Workplace
+from sweeps.storage.workplace import MirroredWorkplace, Workplace, scratch
 from sweeps.study.place import begin_store, store_of
 from sweeps.study.study import create_study
 from sweeps.trial.trial import TrialPlan, run_trial
@@ -236,3 +236,15 @@ def test_files_are_found_on_a_machine_that_keeps_them_elsewhere(url: str, tmp_pa
     again = find_folder("a", url).load_spec()
     assert again.space["resume"].choices == (str(shipped),)
     assert Path(again.fixed["yolo_weights"]).read_text() == "made here"
+
+
+def test_scratch_folder_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mine = scratch()
+    assert mine.stat().st_mode & 0o777 == 0o700
+    mine.rmdir()
+    mine.symlink_to(tmp_path)
+    with pytest.raises(StorageError, match="belongs to another user"):
+        scratch()

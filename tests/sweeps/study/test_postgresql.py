@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +19,10 @@ from sweeps.session.stops import EXIT_STUDY_LOST, Stops
 from sweeps.spec import SweepSpec
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder
-from sweeps.study import database
 from sweeps.study.database import DatabaseStore
 from sweeps.study.place import begin_store, check_apart, store_of
 from sweeps.study.store import JournalStore
-from sweeps.study.study import create_study, load_study, read_trials, warm_up
+from sweeps.study.study import create_study, database, load_study, read_trials, warm_up
 from sweeps.tracking import tracking_uri
 
 
@@ -107,6 +107,16 @@ def test_database_that_stays_away_stops_the_sweep_which_goes_on_later(
     assert again["number"] == 0
 
 
+def test_study_in_sqlite_is_held_by_the_lock_of_its_folder(in_own_folder: Path) -> None:
+    folder = new_folder("small")
+    driver = Driver("sqlite:///study.db", folder)
+    driver.searcher.suggest("a")
+    assert (in_own_folder / "study.db").is_file()
+    with folder.held():
+        assert [t.state for t in read_trials(store_of(folder))] == [State.RUNNING]
+    assert [t.state for t in read_trials(store_of(folder))] == [State.INTERRUPTED]
+
+
 def test_equal_names_of_two_people_do_not_meet(running: Postgres) -> None:
     first, second = SweepFolder(new_folder("same").path), new_folder("same-2")
     second.path.rename(second.path.with_name("elsewhere"))
@@ -121,8 +131,8 @@ def test_equal_names_of_two_people_do_not_meet(running: Postgres) -> None:
 
 
 def test_study_is_held_by_one_driver_at_a_time(running: Postgres) -> None:
-    store = DatabaseStore(running.url, "held.1")
-    other = DatabaseStore(running.url, "held.1")
+    store = DatabaseStore(running.url, "held.1", Path("here"))
+    other = DatabaseStore(running.url, "held.1", Path("there"))
     with store.held():
         assert other.is_held()
         with pytest.raises(SweepError, match="is being written by another driver"), other.held():

@@ -20,12 +20,12 @@ from servers import free_port
 from test_main_job import SWEEP
 from two_nodes import HEAD, SECOND
 
-from sweeps.folder import find_folder
 from sweeps.run import load, parse
 from sweeps.states import State
-from sweeps.study import read_trials
+from sweeps.storage.folder import find_folder
+from sweeps.study.study import read_trials
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 FILES = REPOSITORY / "docs" / "cluster"
 SCRIPTS = sorted([*FILES.glob("*.sh"), *FILES.glob("*.sbatch")])
 
