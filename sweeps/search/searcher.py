@@ -35,6 +35,7 @@ from sweeps.search.scheduler import BASELINE, EPOCH, OBJECTIVE
 from sweeps.session.stops import EXIT_STUDY_LOST, Stop, Stops
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State, outcome_of
+from sweeps.study.journal import together
 from sweeps.study.store import LOST, StudyStore, reason_of
 from sweeps.study.study import CONSTRAINT, CURVE, RETRIED, curve_of
 from sweeps.trial.trial import ALONE
@@ -103,7 +104,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
 
     def _suggest(self, trial_id: str) -> dict[str, Any]:
         trial = self._reopen(self._again.pop(0)) if self._again else self._study.ask()
-        self._spec.suggest(trial)
+        with together(self._study):
+            self._spec.suggest(trial)
         self._open[trial_id] = trial
         self._curves[trial.number] = curve_of(self._study.get_trials(deepcopy=False)[trial.number])
         return {
@@ -183,29 +185,31 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         if value is None or not math.isfinite(value) or epoch in curve:
             return
         before = trial.user_attrs.get("best")
-        if before is None or self._sign * value > self._sign * before:
-            for name in ("best", "best_epoch", "standard_error"):
-                trial.set_user_attr(name, result.get(name))
         curve[epoch] = float(value)
-        if len(self._spec.objectives) == 1:
-            trial.report(float(value), epoch)
-        else:
-            trial.set_user_attr(CURVE, {str(at): value for at, value in curve.items()})
+        with together(self._study):
+            if before is None or self._sign * value > self._sign * before:
+                for name in ("best", "best_epoch", "standard_error"):
+                    trial.set_user_attr(name, result.get(name))
+            if len(self._spec.objectives) == 1:
+                trial.report(float(value), epoch)
+            else:
+                trial.set_user_attr(CURVE, {str(at): value for at, value in curve.items()})
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome, result: dict[str, Any]) -> None:
         best = trial.user_attrs.get("best")
         costs = _part(result, "costs/")
         if outcome.state is State.COMPLETED and best is None:
             outcome = Outcome(State.FAILED, "ended without a value of the objective")
-        # a driver that was killed just here has set it already
-        if outcome.state is not State.FAILED and CONSTRAINT not in trial.constraints:
-            trial.set_constraint(CONSTRAINT, constraint_of(outcome, result))
-        trial.set_user_attr("metrics", _part(result, "metrics/"))
-        trial.set_user_attr("costs", costs)
         seconds = self._stops.ended(trial.number, outcome, best)
-        self._note(trial, outcome, seconds)
+        with together(self._study):
+            # a driver that was killed just here has set it already
+            if outcome.state is not State.FAILED and CONSTRAINT not in trial.constraints:
+                trial.set_constraint(CONSTRAINT, constraint_of(outcome, result))
+            trial.set_user_attr("metrics", _part(result, "metrics/"))
+            trial.set_user_attr("costs", costs)
+            self._study.set_user_attr("seconds", self._stops.seconds)
+            self._note(trial, outcome, seconds)
         tell(self._study, self._spec, trial.number, outcome.state)
-        self._study.set_user_attr("seconds", self._stops.seconds)
         log.debug("trial %d: %s %s", trial.number, outcome.state, outcome.reason)
         if self._on_end is not None:
             self._on_end(trial.number, outcome)

@@ -120,6 +120,9 @@ def reconcile_runs(
         if trial.state not in ENDED:
             if run is not None and run.running:
                 tracker.adopt(str(trial.number), run.run_id)
+                for report in recorded_reports(run_dir):
+                    if report["metrics"]:  # steps behind the last evaluation are done again
+                        tracker.log(str(trial.number), report)
                 tracker.end(str(trial.number), Outcome(State.INTERRUPTED, "the sweep was killed"))
             continue
         if run is None or run.running:

@@ -14,10 +14,10 @@ from typing import IO, Protocol
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.secrets import without_password
+from sweeps.study.journal import Journal
 
 STUDY_NAME = "sweep"
 """Of a study in a file, which holds no other."""
@@ -74,7 +74,7 @@ def reason_of(error: BaseException) -> str:
 
 def build_storage(path: Path) -> BaseStorage:
     """The store in the file `path`. Every change is appended, so that it survives a killed process."""
-    return JournalStorage(JournalFileBackend(str(path)))
+    return JournalStorage(Journal(str(path)))
 
 
 def mend(path: Path) -> None:

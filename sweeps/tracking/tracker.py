@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from sweeps.secrets import without_password
 from sweeps.states import Outcome, State
-from sweeps.tracking.client import Metric, RunTag
+from sweeps.tracking.client import Metric, Param, RunTag
 from sweeps.tracking.store import StoredRun, open_experiment, runs_of
 from sweeps.tracking.values import (
     VALUE_LENGTH,
@@ -25,8 +27,10 @@ from sweeps.tracking.values import (
 
 log = logging.getLogger(__name__)
 
-METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100
-"""Limits of MLflow's `log_batch`."""
+METRICS_PER_CALL, PARAMS_PER_CALL = 800, 100
+"""Limits of MLflow's `log_batch`, which takes 1000 things of all kinds, and 100 tags."""
+LATEST = 1.0
+"""Seconds after which a value is in the store: what comes meanwhile is written with it."""
 ATTEMPTS = 5
 """Times that a write is tried while the store is locked."""
 STATUS = {
@@ -39,7 +43,7 @@ STATUS = {
 """State of a trial -> status of its run; the tag `state` tells the first three apart."""
 
 
-@dataclass
+@dataclass(eq=False)
 class OpenRun:
     """What the writer knows of a run."""
 
@@ -54,12 +58,17 @@ class OpenRun:
     """Gradient norms that were not finite."""
     stored: dict[str, int] = field(default_factory=dict)
     """Metric -> its last step in the store; of a run that goes on."""
+    params: list[Param] = field(default_factory=list)
+    """To be written."""
+    metrics: list[Metric] = field(default_factory=list)
+    """To be written."""
 
 
 class Tracker:
     """Writes runs of one experiment, in the order of the calls, from a thread of its own.
 
-    Every method but `close`, `flush` and `stored_runs` returns at once.
+    Every method but `close`, `flush` and `stored_runs` returns at once. A call of the store costs much
+    the same whether it takes one value or hundreds, so that values are gathered for `LATEST` seconds.
 
     Raises:
         SweepError: at construction, if the store cannot be opened.
@@ -69,6 +78,9 @@ class Tracker:
         self.uri = uri
         self._client, self._experiment_id = open_experiment(uri, experiment)
         self._runs: dict[str, OpenRun] = {}
+        self._late: list[OpenRun] = []
+        """Runs with something to be written."""
+        self._due = 0.0
         self._failures = 0
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="tracking", daemon=True)
@@ -116,8 +128,7 @@ class Tracker:
             else:
                 known = self._reopen(key, run_id, texts | above)
             params = [param for param in to_params(parameters) if param.key not in known]
-            for part in batches(params, PARAMS_PER_CALL):
-                self._client.log_batch(self._runs[key].run_id, params=part)
+            self._gather(self._runs[key], params=params)
 
         self._queue.put(write)
 
@@ -166,12 +177,42 @@ class Tracker:
             if broken and (metrics or not run.goes_on):
                 run.broken += broken
                 metrics.append(Metric("grad/nonfinite", run.broken, when, step))
-            for part in batches(metrics, METRICS_PER_CALL):
-                self._client.log_batch(run.run_id, metrics=part)
+            self._gather(run, metrics)
             run.last_step = max(run.last_step, step)
             run.last_evaluation = max(run.last_evaluation, step if report.get("metrics") else -1)
 
         self._queue.put(write)
+
+    def _gather(
+        self, run: OpenRun, metrics: Iterable[Metric] = (), params: Iterable[Param] = ()
+    ) -> None:
+        """Keep what is to be written with the next call."""
+        run.metrics += metrics
+        run.params += params
+        if not self._late:
+            self._due = time.monotonic() + LATEST
+        if run not in self._late:
+            self._late.append(run)
+
+    def _send(self, run: OpenRun, tags: Iterable[RunTag] = ()) -> None:
+        """Write what was gathered for a run, and `tags`."""
+        metrics = batches(run.metrics, METRICS_PER_CALL)
+        params = batches(run.params, PARAMS_PER_CALL)
+        for some, few, tag in zip_longest(metrics, params, [list(tags)], fillvalue=()):
+            self._client.log_batch(run.run_id, metrics=some, params=few, tags=tag)
+        self._forget(run)
+
+    def _forget(self, run: OpenRun) -> None:
+        run.metrics, run.params = [], []
+        self._late = [late for late in self._late if late is not run]
+
+    def _send_late(self) -> None:
+        """Write all that was gathered; what cannot be written is given up."""
+        for run in self._late:
+            try:
+                self._attempt(partial(self._send, run))
+            finally:
+                self._forget(run)
 
     def _without_stored(self, run: OpenRun, metrics: list[Metric]) -> list[Metric]:
         if not run.goes_on:
@@ -190,15 +231,15 @@ class Tracker:
     ) -> None:
         """Close a run with its state, the reason and those of its files that exist."""
         when = now()
+        last = [Metric(k, v, when, 0) for k, v in (metrics or {}).items()]
+        texts = {"state": str(outcome.state), "reason": without_password(outcome.reason)}
+        tags = [RunTag(k, v[:VALUE_LENGTH]) for k, v in texts.items() if v]
 
         def write() -> None:
             run_id = self._runs[key].run_id
-            tags = {"state": str(outcome.state), "reason": without_password(outcome.reason)}
-            self._client.log_batch(
-                run_id,
-                metrics=[Metric(k, v, when, 0) for k, v in (metrics or {}).items()],
-                tags=[RunTag(k, v[:VALUE_LENGTH]) for k, v in tags.items() if v],
-            )
+            self._gather(self._runs[key], last)
+            last.clear()  # this may be called again
+            self._send(self._runs[key], tags)
             try:
                 for file in files:
                     if file.is_file():
@@ -216,7 +257,14 @@ class Tracker:
     def flush(self, seconds: float = 30) -> None:
         """Wait until what is queued is written, but not for longer than `seconds`."""
         done = threading.Event()
-        self._queue.put(done.set)
+
+        def write() -> None:
+            try:
+                self._send_late()
+            finally:
+                done.set()
+
+        self._queue.put(write)
         done.wait(seconds)
 
     def close(self, seconds: float | None = None) -> None:
@@ -232,7 +280,7 @@ class Tracker:
             log.warning("tracking: %d writes failed in all", self._failures)
 
     def _write(self) -> None:
-        while (write := self._queue.get()) is not None:
+        while (write := self._next()) is not None:
             try:
                 self._attempt(write)
             except Exception as error:  # whatever it is, the sweep goes on
@@ -244,6 +292,20 @@ class Tracker:
                         without_password(self.uri),
                         without_password(f"{type(error).__name__}: {error}"),
                     )
+
+    def _next(self) -> Callable[[], None] | None:
+        """What is to be done next; None once all is."""
+        left = self._due - time.monotonic() if self._late else None
+        if left is not None and left <= 0:
+            return self._send_late
+        try:
+            write = self._queue.get(timeout=left)
+        except queue.Empty:
+            return self._send_late
+        if write is None and self._late:
+            self._queue.put(None)
+            return self._send_late
+        return write
 
     def _attempt(self, write: Callable[[], None]) -> None:
         """Call `write` until another process has let go of an SQLite store. Repeating is harmless."""

@@ -1,0 +1,218 @@
+"""What the driver of a sweep pays for a trial that costs nothing.
+
+Three drivers run the same trivial trials, each in a fresh process, in turns:
+
+- `raw`: Ray Tune, random search, every logger off;
+- `ours`: `run_sweep` with its study on disk and MLflow in SQLite;
+- `mlflow`: Ray Tune with OptunaSearch and MLflowLoggerCallback, in SQLite.
+
+Counted is the CPU time of the driver process, all its threads, from the end of the first trials (Ray
+starts its workers until then) to the last write of the tracker; beside it the wall time. Workers and
+Ray's servers are other processes: `python -m benchmarks.sweep_orchestration KIND TRIALS REPORTS
+SAMPLER FOLDER` is one such driver and prints its marks.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from fsdet.config import TrainConfig
+from fsdet.engine.report import Report, Result
+
+FIRST = 4
+"""Trials that do not count."""
+AT_ONCE = 2
+Mark = tuple[float, float, float]
+"""Driver's CPU seconds, wall seconds, resident bytes."""
+
+
+def mark() -> Mark:
+    return time.process_time(), time.monotonic(), float(psutil.Process().memory_info().rss)
+
+
+def trivial(
+    config: TrainConfig,
+    on_report: Callable[[Report], None] | None = None,
+    resume: Path | None = None,  # noqa: ARG001
+) -> Result:
+    """The trainer's entry point: one step an epoch, as good as `lr`."""
+    assert on_report is not None
+    for epoch in range(1, config.epochs + 1):
+        on_report(
+            Report(
+                phase="final" if epoch == config.epochs else "running",
+                step=epoch,
+                epoch=epoch,
+                metrics={"val/nAP50": config.lr * epoch},
+                history={"step": np.array([float(epoch)]), "grad/norm": np.array([8.0])},
+                save_checkpoint=lambda _: None,
+                peak_norm=8.0,
+            )
+        )
+    return Result({}, config.epochs, None, None, config.checkpoint_dir)
+
+
+def rays_trivial(reports: int, parameters: dict[str, Any]) -> None:
+    """The same for a plain trainable."""
+    from ray import tune
+
+    for epoch in range(1, reports + 1):
+        tune.report({"val/nAP50": parameters["lr"] * epoch, "epoch": epoch, "grad/norm": 8.0})
+
+
+def run_ours(trials: int, reports: int, sampler: str) -> list[Mark]:
+    """A sweep; a mark behind every trial, the last one when all is written."""
+    from rich.console import Console
+
+    from sweeps.machine.machine import Machine
+    from sweeps.session.display import PlainDisplay
+    from sweeps.session.orchestrator import run_sweep
+    from sweeps.spec import SweepSpec
+    from sweeps.storage.folder import new_folder
+    from sweeps.tracking import Tracker, tracking_uri
+
+    spec = SweepSpec(
+        name="trivial",
+        space={"lr": {"low": 0.001, "high": 1, "log": True}, "dfl_weight": {"low": 0, "high": 1}},
+        fixed={"epochs": reports, "n_episodes": 1},
+        trials=trials,
+        sampler={"name": sampler},
+        scheduler={"name": "none"},
+        resources={"cpus": 1, "max_concurrent": AT_ONCE},
+    )
+    marks = []
+
+    class Marking(PlainDisplay):
+        def ended(self, *told: Any) -> None:
+            super().ended(*told)
+            if len(marks) == trials - 1:
+                tracker.flush(600)
+            marks.append(mark())
+
+    display = Marking(trials, reports, "val/nAP50", "max", Console(file=io.StringIO()))
+    tracker = Tracker(tracking_uri(spec.tracking), "trivial")
+    run_sweep(spec, new_folder("trivial"), Machine(AT_ONCE, 0), tracker, display, trivial)
+    tracker.close()
+    return marks
+
+
+def run_ray(trials: int, reports: int, log: bool) -> list[Mark]:
+    """Ray Tune as it is."""
+    from ray import tune
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+    from ray.tune.search.optuna import OptunaSearch
+
+    from sweeps.machine.cluster import local_ray
+    from sweeps.machine.machine import Machine
+    from sweeps.spec import Resources
+
+    marks = []
+
+    class Marking(tune.Callback):  # type: ignore[misc]
+        def on_trial_complete(self, **_: Any) -> None:
+            marks.append(mark())
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
+
+    uri = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    logger = [MLflowLoggerCallback(tracking_uri=uri, experiment_name="trivial")] if log else []
+    trial = tune.with_resources(partial(rays_trivial, reports), {"cpu": 1})
+    with local_ray(Machine(AT_ONCE, 0), Resources(), Path("ray.log").resolve()):
+        tune.Tuner(
+            trial,
+            param_space={"lr": tune.loguniform(0.001, 1), "dfl_weight": tune.uniform(0, 1)},
+            tune_config=tune.TuneConfig(
+                metric="val/nAP50",
+                mode="max",
+                search_alg=OptunaSearch() if log else None,
+                num_samples=trials,
+                max_concurrent_trials=AT_ONCE,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(Path.cwd()), verbose=0, callbacks=[*logger, Marking()]
+            ),
+        ).fit()
+    return marks
+
+
+def drive(kind: str, trials: int, reports: int, sampler: str, folder: Path) -> None:
+    """Be one driver; writes its marks."""
+    os.chdir(folder)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.environ |= {"RAY_worker_niceness": "0"}  # else other work on the machine stops the workers
+    ours = kind == "ours"
+    marks = (
+        run_ours(trials, reports, sampler) if ours else run_ray(trials, reports, kind == "mlflow")
+    )
+    Path("marks.json").write_text(json.dumps(marks), encoding="ascii")
+
+
+def measure(kind: str, trials: int, reports: int, sampler: str = "random") -> np.ndarray:
+    """The marks of a driver in a process of its own, (trials, 3)."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", __name__, kind, str(trials), str(reports), sampler, folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{kind}: {done.stderr[-2000:]}")
+        return np.array(json.loads((Path(folder) / "marks.json").read_text(encoding="ascii")))
+
+
+def compare(rounds: int, trials: int, reports: int) -> None:
+    """Print cost per trial of each kind, and its ratio to the raw one; kinds take turns."""
+    kinds = ("raw", "ours", "mlflow")
+    cpu: dict[str, list[float]] = {kind: [] for kind in kinds}
+    wall: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(rounds):
+        for kind in kinds:
+            marks = measure(kind, trials, reports, "tpe")
+            used = (marks[-1] - marks[FIRST - 1]) / (trials - FIRST)
+            cpu[kind].append(used[0])
+            wall[kind].append(used[1])
+            print(
+                f"  {kind:<7} CPU {1e3 * used[0]:7.1f} ms, wall {1e3 * used[1]:7.1f} ms", flush=True
+            )
+    print(f" medians of {rounds} rounds, {trials} trials of {reports} reports, {AT_ONCE} at once")
+    raw = statistics.median(cpu["raw"]), statistics.median(wall["raw"])
+    for kind in kinds:
+        used = statistics.median(cpu[kind]), statistics.median(wall[kind])
+        print(
+            f"  {kind:<7} CPU {1e3 * used[0]:7.1f} ms ({used[0] / raw[0]:.2f} x raw), "
+            f"wall {1e3 * used[1]:7.1f} ms ({used[1] / raw[1]:.2f} x raw)"
+        )
+
+
+def flat(trials: int, reports: int, sampler: str) -> None:
+    """Print cost per trial and memory at the beginning and at the end of one long sweep."""
+    marks = measure("ours", trials, reports, sampler)
+    width = min(100, trials // 4)
+    print(f" {sampler}, {trials} trials of {reports} reports")
+    costs = []
+    for first in range(FIRST, trials - width + 1, max(width, (trials - width - FIRST) // 4)):
+        used = (marks[first + width - 1] - marks[first - 1]) / width
+        costs.append(used[0])
+        print(
+            f"  trials {first:5d}-{first + width:5d}: CPU {1e3 * used[0]:7.1f} ms, wall {1e3 * used[1]:7.1f} ms, "
+            f"driver holds {marks[first + width - 1][2] / 1e6:6.0f} MB"
+        )
+    print(f"  last / first: {costs[-1] / costs[0]:.2f}")
+
+
+if __name__ == "__main__":
+    kind, trials, reports, sampler, folder = sys.argv[1:]
+    drive(kind, int(trials), int(reports), sampler, Path(folder))

@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+
+from sweeps.study.journal import Journal, together
+
+
+def study_in(path: Path) -> optuna.Study:
+    return optuna.create_study(storage=JournalStorage(Journal(str(path))), study_name="s")
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_changes_made_together_are_written_at_the_end_and_in_order(tmp_path: Path) -> None:
+    study = study_in(tmp_path / "journal")
+    trial = study.ask()
+    before = lines_of(tmp_path / "journal")
+    with together(study):
+        trial.set_user_attr("first", 1)
+        trial.report(0.5, 1)
+        trial.set_user_attr("last", 2)
+        assert lines_of(tmp_path / "journal") == before
+    text = (tmp_path / "journal").read_text(encoding="utf-8")
+    written = [json.loads(line) for line in text.splitlines()[before:]]
+    assert [x.get("user_attr") for x in written] == [{"first": 1}, None, {"last": 2}]
+    again = optuna.load_study(
+        study_name="s", storage=JournalStorage(Journal(str(tmp_path / "journal")))
+    )
+    assert again.trials[0].user_attrs == {"first": 1, "last": 2}
+    assert again.trials[0].intermediate_values == {1: 0.5}
+
+
+def test_what_was_changed_before_an_error_is_written(tmp_path: Path) -> None:
+    study = study_in(tmp_path / "journal")
+    trial = study.ask()
+
+    def fail() -> None:
+        with together(study):
+            trial.set_user_attr("kept", True)
+            raise RuntimeError("after it")
+
+    with pytest.raises(RuntimeError, match="after it"):
+        fail()
+    again = optuna.load_study(
+        study_name="s", storage=JournalStorage(Journal(str(tmp_path / "journal")))
+    )
+    assert again.trials[0].user_attrs == {"kept": True}
+
+
+def test_what_a_journal_remembers_does_not_grow(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "journal"))
+    study = optuna.create_study(storage=JournalStorage(journal), study_name="s")
+    for _ in range(20):
+        study.tell(study.ask(), 1.0)
+    assert len(journal._log_number_offset) <= 2
+    assert len(study.trials) == 20
+
+
+def test_changes_of_another_process_are_read(tmp_path: Path) -> None:
+    mine = study_in(tmp_path / "journal")
+    other = optuna.load_study(
+        study_name="s", storage=JournalStorage(Journal(str(tmp_path / "journal")))
+    )
+    other.tell(other.ask(), 1.0)
+    mine.tell(mine.ask(), 2.0)
+    assert [t.value for t in mine.trials] == [t.value for t in other.trials] == [1.0, 2.0]
