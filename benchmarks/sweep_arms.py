@@ -203,14 +203,14 @@ def rays_own(file: Path, seed: int) -> None:
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    from sweeps.machine.cluster import local_ray
+    from sweeps.machine.cluster import running_ray
 
     spec = cheap_spec(seed, PRUNED_TRIALS)
     space = {key: tune.loguniform(p.low, p.high) for key, p in spec.space.items()}
     train = Recorded(file, "ray", seed, tuple(spec.space))
     with tempfile.TemporaryDirectory() as folder:
         trial = tune.with_resources(partial(rays_trial, spec, train), {"cpu": 1})
-        with local_ray(Machine(1, 0), Resources(), Path(folder) / "ray.log"):
+        with running_ray(Machine(1, 0), Resources(), Path(folder) / "ray.log"):
             tune.Tuner(
                 trial,
                 param_space=space,

@@ -171,25 +171,32 @@ def compare(lines: Sequence[dict[str, Any]], mine: str, other: str, seeds: Seque
     print(f"  {mine} / {other}: {low_high}; not reached at {missed} of {len(ratios)} seeds")
 
 
+def seeds_of(lines: Sequence[dict[str, Any]], arm: str) -> set[int]:
+    """Seeds that an arm has done, every incumbent confirmed."""
+    seeds = {x["done"][1] for x in lines if x.get("done", [None])[0] == arm}
+    there = {(x["confirm"], x["at"]) for x in lines if "confirm" in x}
+    wanted = {
+        seed: {(t.key, at) for t in curve_of(lines, arm, seed).incumbents for at in CONFIRM_SEEDS}
+        for seed in seeds
+    }
+    return {seed for seed in seeds if wanted[seed] <= there}
+
+
 def report(file: Path, mine: str = "ours") -> None:
-    """Print the comparison of all seeds that every arm has done."""
+    """Print each arm's seeds, and the comparison over those that two arms have done."""
     lines = read(file)
     arms = (mine, "random", "ray")
-    done = [{x["done"][1] for x in lines if x.get("done", [None])[0] == arm} for arm in arms]
-    seeds = sorted(set.intersection(*done))
-    print(f"{len(seeds)} seeds; {CHEAP}")
-    if not seeds:
-        return
+    done = {arm: seeds_of(lines, arm) for arm in arms}
+    print(f"a trial: {CHEAP}")
     for arm in arms:
-        curves = [curve_of(lines, arm, seed) for seed in seeds]
-        steps = sum(t.steps for c in curves for t in c.trials)
-        wasted = sum(t.steps for c in curves for t in c.trials if t.exploded)
-        count = sum(t.exploded for c in curves for t in c.trials)
-        last = statistics.median(confirmed(lines, c)[-1] for c in curves)
-        spent = statistics.median(c.spent[-1] for c in curves)
+        trials = [t for seed in done[arm] for t in curve_of(lines, arm, seed).trials]
+        steps = sum(t.steps for t in trials)
+        bad = [t for t in trials if t.exploded]
+        wasted = 100 * sum(t.steps for t in bad) / max(1, steps)
         print(
-            f"  {arm}: {sum(len(c.trials) for c in curves)} trials, {count} exploded, with "
-            f"{100 * wasted / steps:.1f} % of the steps; median compute {spent:.0f}, confirmed AP50 {last:.4f}"
+            f"  {arm}, seeds {sorted(done[arm])}: {len(trials)} trials, {len(bad)} exploded, with "
+            f"{wasted:.1f} % of {steps} steps"
         )
     for other in arms[1:]:
-        compare(lines, mine, other, seeds)
+        if seeds := sorted(done[mine] & done[other]):
+            compare(lines, mine, other, seeds)

@@ -116,7 +116,7 @@ def run_ray(trials: int, reports: int, log: bool) -> list[Mark]:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
     from ray.tune.search.optuna import OptunaSearch
 
-    from sweeps.machine.cluster import local_ray
+    from sweeps.machine.cluster import running_ray
     from sweeps.machine.machine import Machine
     from sweeps.spec import Resources
 
@@ -132,7 +132,7 @@ def run_ray(trials: int, reports: int, log: bool) -> list[Mark]:
     uri = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
     logger = [MLflowLoggerCallback(tracking_uri=uri, experiment_name="trivial")] if log else []
     trial = tune.with_resources(partial(rays_trivial, reports), {"cpu": 1})
-    with local_ray(Machine(AT_ONCE, 0), Resources(), Path("ray.log").resolve()):
+    with running_ray(Machine(AT_ONCE, 0), Resources(), Path("ray.log").resolve()):
         tune.Tuner(
             trial,
             param_space={"lr": tune.loguniform(0.001, 1), "dfl_weight": tune.uniform(0, 1)},

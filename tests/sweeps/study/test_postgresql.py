@@ -19,10 +19,11 @@ from sweeps.session.stops import EXIT_STUDY_LOST, Stops
 from sweeps.spec import SweepSpec
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder
+from sweeps.study import database
 from sweeps.study.database import DatabaseStore
 from sweeps.study.place import begin_store, check_apart, store_of
 from sweeps.study.store import JournalStore
-from sweeps.study.study import create_study, database, load_study, read_trials, warm_up
+from sweeps.study.study import create_study, load_study, read_trials, warm_up
 from sweeps.tracking import tracking_uri
 
 

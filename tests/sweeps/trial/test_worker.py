@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from sweeps.trial import causes, worker
 from sweeps.trial.causes import Deaths, cause_of, cause_of_death
-from sweeps.trial.trial import causes, worker
 from sweeps.trial.watchdog import stalled
 from sweeps.trial.worker import MEMORY_BYTES, STEP_SECONDS, Costs
 
