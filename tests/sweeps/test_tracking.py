@@ -50,6 +50,45 @@ def test_more_values_than_a_call_takes_are_all_written(tracker: Tracker) -> None
     assert len(client.get_run(run_id).data.params) == 130
 
 
+def test_values_that_come_quickly_are_written_in_few_calls(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    log_batch = tracker._client.log_batch
+
+    def counted(run_id: str, **what: list[object]) -> None:
+        calls.append(run_id)
+        log_batch(run_id, **what)
+
+    monkeypatch.setattr("sweeps.tracking.tracker.LATEST", 3600.0)
+    monkeypatch.setattr(tracker._client, "log_batch", counted)
+    tracker.start("a", "a", {"lr": 1}, {})
+    for step in range(1, 41):
+        tracker.log("a", report(range(step, step + 1)))
+    tracker.end("a", Outcome(State.COMPLETED))
+    tracker.close()
+    assert len(calls) == 1
+    history = MlflowClient(tracker.uri).get_metric_history(tracker.run_id("a"), "m0")
+    assert [m.step for m in history] == list(range(1, 41))
+
+
+def test_values_are_there_before_their_run_has_ended(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.tracking.tracker.LATEST", 0.05)
+    tracker.start("a", "a", {}, {})
+    tracker.log("a", report(range(1, 4)))
+    client = MlflowClient(tracker.uri)
+    for _ in range(200):
+        run_id = tracker.run_id("a")
+        if run_id and len(client.get_metric_history(run_id, "m0")) == 3:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("nothing was written")
+    tracker.close()
+
+
 def test_steps_that_are_repeated_are_written_once(tracker: Tracker) -> None:
     tracker.start("a", "a", {}, {})
     tracker.log("a", report(range(1, 6)))
