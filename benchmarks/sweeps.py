@@ -2,6 +2,7 @@
 
 - `orchestration`: driver CPU and wall time per trivial trial, ours with MLflow against raw Ray Tune and
   against Ray Tune with OptunaSearch and MLflowLoggerCallback; whether cost and memory stay flat;
+- `busy`: how much of the cores a real sweep uses;
 - `compute`: steps to the same confirmed AP as random search and as Ray's own OptunaSearch with ASHA.
 
 All is measured side by side in one run; `--help` of a part tells its options. `compute` takes hours; it
@@ -37,6 +38,12 @@ def orchestration(options: argparse.Namespace) -> None:
         sweep_orchestration.flat(options.long, 1, sampler)
 
 
+def busy(options: argparse.Namespace) -> None:
+    from benchmarks import sweep_busy
+
+    sweep_busy.measure(options.file, options.overrides)
+
+
 def compute(options: argparse.Namespace) -> None:
     from benchmarks import sweep_compute
 
@@ -60,6 +67,10 @@ def main() -> None:
         "--long", type=int, default=2000, help="trials of the sweeps that must be flat"
     )
     part.set_defaults(call=orchestration)
+    part = parts.add_parser("busy")
+    part.add_argument("--file", default=str(ROOT / "search_spaces" / "stage2_clip_dfl.yaml"))
+    part.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    part.set_defaults(call=busy)
     part = parts.add_parser("compute")
     part.add_argument("--folder", type=Path, default=Path("mlruns/benchmarks"))
     part.add_argument("--arms", nargs="+", default=["ours", "random", "ray"])

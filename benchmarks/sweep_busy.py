@@ -1,0 +1,105 @@
+"""How busy a real sweep keeps the cores, from the start of its first trial to the end of its last one.
+
+Two figures: the part of the time that a trial was in progress on each core, and the processor time that
+the workers really got. Only the first stands on a machine where other work runs.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from sweeps.machine.machine import this_machine
+from sweeps.session.display import PlainDisplay
+from sweeps.session.orchestrator import longest_trial, run_sweep
+from sweeps.spec.check import prepare_data
+from sweeps.spec.file import load_spec
+from sweeps.storage.folder import new_folder
+from sweeps.tracking import Tracker, tracking_uri
+
+
+class Timed(PlainDisplay):
+    """Notes when trials begin and end."""
+
+    spans: dict[int, list[float]]
+
+    def started(self, number: int, *told: Any) -> None:
+        super().started(number, *told)
+        self.spans[number] = [time.monotonic()]
+
+    def ended(self, number: int, *told: Any) -> None:
+        super().ended(number, *told)
+        self.spans[number].append(time.monotonic())
+
+
+class Workers(threading.Thread):
+    """Follows the processor time of all processes below this one; looks twice a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.done = threading.Event()
+        self.seen: list[tuple[float, float]] = []
+        """Time, and processor seconds of all workers until then."""
+
+    def run(self) -> None:
+        used: dict[int, float] = {}
+        while not self.done.wait(0.5):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if process.name().startswith("ray::"):
+                        times = process.cpu_times()
+                        used[process.pid] = times.user + times.system
+                except psutil.Error:
+                    continue
+            self.seen.append((time.monotonic(), sum(used.values())))
+
+
+def measure(file: str, overrides: Sequence[str]) -> None:
+    """Run the sweep in `file` and print both figures."""
+    spec, _ = load_spec(file, overrides)
+    machine = this_machine(look_for_gpus=False)
+    at_once = machine.capacity(spec.resources)
+    prepare_data(spec)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        objective, console = spec.objective, Console(file=io.StringIO())
+        display = Timed(spec.trials, longest_trial(spec), objective.metric, objective.mode, console)
+        display.spans = {}
+        tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
+        workers = Workers()
+        workers.start()
+        run_sweep(spec, new_folder(spec.name), machine, tracker, display)
+        workers.done.set()
+        tracker.close()
+        os.chdir(Path(file).anchor or "/")
+    tell(list(display.spans.values()), workers.seen, at_once)
+
+
+def tell(spans: list[list[float]], seen: list[tuple[float, float]], at_once: int) -> None:
+    """Print the shares."""
+    begin, end = min(span[0] for span in spans), max(span[1] for span in spans)
+    full = sorted(span[1] for span in spans)[-at_once]
+    used = [used for at, used in seen if begin <= at <= end]
+    got = (used[-1] - used[0]) / (at_once * (end - begin))
+    print(
+        f" {len(spans)} trials, {at_once} at once, {end - begin:.0f} s from the first start to the last end\n"
+        f"  a trial was in progress on a core for {100 * share(spans, begin, end, at_once):.1f} % of the time, "
+        f"{100 * share(spans, begin, full, at_once):.1f} % while there was one for each\n"
+        f"  the workers got {100 * got:.1f} % of the processor time"
+    )
+
+
+def share(spans: list[list[float]], begin: float, end: float, at_once: int) -> float:
+    """Part of the time until `end` that trials were in progress."""
+    inside = sum(max(0.0, min(last, end) - first) for first, last in spans)
+    return inside / (at_once * (end - begin))
