@@ -184,7 +184,7 @@ def fetched(bucket: str, to: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_tracking_server_that_asks_for_a_password_gets_it_and_nobody_else(
+def test_password_in_the_address_of_a_tracking_server_is_shown_to_nobody(
     server: Postgres, tmp_path: Path
 ) -> None:
     """A real `mlflow server` over PostgreSQL; the user's password is part of its URL."""

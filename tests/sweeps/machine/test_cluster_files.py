@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import psutil
 import pytest
 import ray
 import yaml
@@ -118,6 +119,7 @@ def test_slurm_script_runs_the_real_trainer_on_both_nodes(in_own_folder: Path) -
     text = SWEEP.replace("  far_corner: {fusion_lr_mult: 200.0}\n", "")
     (in_own_folder / "tiny.yaml").write_text(text)
     number = free_port() % 20000
+    port = 20000 + number
     shared = in_own_folder / "shared"
     done = subprocess.run(
         ["bash", FILES / "sweep.sbatch"],
@@ -141,5 +143,9 @@ def test_slurm_script_runs_the_real_trainer_on_both_nodes(in_own_folder: Path) -
     assert "2 at once" in done.stdout
     trials = read_trials(find_folder("slurm", str(shared)).study)
     assert [t.state for t in trials] == [State.COMPLETED] * 2
+    left = [
+        p for p in psutil.process_iter(["cmdline"]) if f"--port={port}" in (p.info["cmdline"] or [])
+    ]
+    assert left == []
     logs = [(in_own_folder / f"ray-{number}-{node}.log").read_text() for node in (HEAD, SECOND)]
     assert all("Ray runtime started" in log for log in logs)

@@ -18,3 +18,8 @@ def test_driver_killed_three_times(tmp_path: Path) -> None:
 def test_sigterm_stops_cleanly_and_can_be_gone_on_from(tmp_path: Path) -> None:
     wrongs, _ = drills.sigterm(tmp_path / "drill")
     assert wrongs == []
+
+
+def test_trial_on_a_lost_node_goes_on_elsewhere(tmp_path: Path) -> None:
+    wrongs, _ = drills.node_lost(tmp_path / "drill")
+    assert wrongs == []
