@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from sweeps.storage.mirror import Mirror
 
 SECONDS = 180
 """Given to a node to receive the code and to answer."""
+KNOCK_SECONDS = 10
+"""Given to the head to answer at all."""
 LIBRARIES = ("torch", "torchvision", "timm", "ultralytics", "pydantic", "optuna")
 """What a trial imports; Ray itself compares its own version and Python's."""
 
@@ -81,6 +84,7 @@ def connected(address: str, variables: dict[str, str]) -> Iterator[None]:
             "Client; run this command there, or by `ray job submit`, with --address HOST:PORT"
         )
     try:
+        knock(address)
         ray.init(
             address=address,
             runtime_env={"py_modules": [str(path) for path in PACKAGES], "env_vars": variables},
@@ -103,6 +107,17 @@ def connected(address: str, variables: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def knock(address: str) -> None:
+    """Return if something listens at `host:port`: Ray itself would try for more than ten minutes.
+
+    Raises:
+        OSError: nothing does, or it does not answer.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def alive() -> tuple[Node, ...]:

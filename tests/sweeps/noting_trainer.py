@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from fsdet.engine.report import Report, Result
 from sweeps.run import main
 
 cloudpickle.register_pickle_by_value(drill_sweep)  # no node can import it
+
+MEETING = Path(os.environ["MEETING"])
+"""Folder that every node sees; no trial goes on before one has come to it from each of both nodes."""
 
 
 def noting(
@@ -34,6 +39,10 @@ def noting(
         "checkpoint": config.resume is not None and config.resume.is_file(),
         "folder": str(config.checkpoint_dir),
     }
+    MEETING.mkdir(exist_ok=True)
+    (MEETING / str(seen["node"])).touch()
+    while len(list(MEETING.iterdir())) < 2:
+        time.sleep(0.1)
     config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     (config.checkpoint_dir / "config.yaml").write_text("lr: 1\n")
     (config.checkpoint_dir / "training_debug.log").write_text(json.dumps(seen))

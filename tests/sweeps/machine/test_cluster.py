@@ -68,7 +68,12 @@ def run(driver: Path, *words: str, address: str | None = None, **changes: object
     done = subprocess.run(
         [sys.executable, str(HERE / "noting_trainer.py"), "two.yaml", *words],
         cwd=driver,
-        env={**environment, "PYTHONPATH": os.pathsep.join(paths), "DRILL_EPOCH_SECONDS": "1"},
+        env={
+            **environment,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "DRILL_EPOCH_SECONDS": "1",
+            "MEETING": str(driver.with_name(f"meeting-{changes.get('name')}")),
+        },
         capture_output=True,
         text=True,
     )
