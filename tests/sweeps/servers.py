@@ -65,7 +65,7 @@ class Postgres:
     @property
     def url(self) -> str:
         """Of a database for studies."""
-        return f"postgresql://ann:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://tester:{PASSWORD}@127.0.0.1:{self.port}/postgres"
 
     @property
     def runs_url(self) -> str:
@@ -100,7 +100,7 @@ def as_nobody() -> dict[str, object]:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """A server with the user `ann`, who owns it."""
+    """A server with the user `tester`, who owns it."""
     initdb = program("initdb")
     # not under pytest's folders, which nobody may enter
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -111,7 +111,7 @@ def postgres() -> Iterator[Postgres]:
         shutil.chown(secret, "nobody")
     server = Postgres(folder, free_port())
     try:
-        command = [initdb, "-D", str(folder / "data"), "-U", "ann", "--pwfile", str(secret)]
+        command = [initdb, "-D", str(folder / "data"), "-U", "tester", "--pwfile", str(secret)]
         command += ["--auth=scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C"]
         subprocess.run(command, check=True, capture_output=True, **as_nobody())
         server.start()

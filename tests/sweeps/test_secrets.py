@@ -25,8 +25,8 @@ TOKEN = "token-of-mine-0815"
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://ann:p@ss/w0rd@host:5432/x",
-        "postgresql+psycopg://ann@host/x?password=hunter2&sslmode=require",
+        "postgresql://tester:p@ss/w0rd@host:5432/x",
+        "postgresql+psycopg://tester@host/x?password=hunter2&sslmode=require",
         "https://token@host",
         "https://account.blob/x?sv=1&sig=abc%3D",
         "https://host/x?X-Amz-Signature=abc",
@@ -49,12 +49,12 @@ def test_url_without_a_secret_stays(url: str) -> None:
 
 
 def test_whole_url_is_asked_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = "postgresql://ann:secret@host/x"
+    whole = "postgresql://tester:secret@host/x"
     kept = without_password(whole)
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
     with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the whole URL"):
         whole_url(kept, "OPTUNA_STORAGE", "its study")
-    monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://ann:secret@elsewhere/x")
+    monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://tester:secret@elsewhere/x")
     with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the whole URL"):
         whole_url(kept, "OPTUNA_STORAGE", "its study")
     monkeypatch.setenv("OPTUNA_STORAGE", whole)
@@ -65,8 +65,8 @@ def test_whole_url_is_asked_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     "words",
     [
-        ("--set", "storage.study=postgresql://ann:secret@host/x"),
-        ("--set", "tracking.uri=https://ann:secret@host"),
+        ("--set", "storage.study=postgresql://tester:secret@host/x"),
+        ("--set", "tracking.uri=https://tester:secret@host"),
         ("--set", "storage.path=s3://key:secret@bucket"),
     ],
 )
@@ -192,7 +192,7 @@ def test_password_in_the_address_of_a_tracking_server_is_shown_to_nobody(
         folder = tmp_path / "driver"
         folder.mkdir()
         (folder / "drill.yaml").write_text(SWEEP.replace("trials: 12", "trials: 2"))
-        uri = address.replace("http://", f"http://ann:{PASSWORD}@")
+        uri = address.replace("http://", f"http://tester:{PASSWORD}@")
         printed = session(folder, "drill.yaml", MLFLOW_TRACKING_URI=uri, OPTUNA_STORAGE=server.url)
         assert printed.startswith("0\n"), printed
         assert "could not" not in printed

@@ -180,11 +180,11 @@ def test_sweep_stays_with_its_store(running: Postgres, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("postgresql://ann:wrong-{password}@127.0.0.1:{port}/postgres", "authentication failed"),
-        ("postgresql://ann:{password}@127.0.0.1:1/postgres", "refused"),
-        ("postgresql://ann:{password}@127.0.0.1:{port}/none", "does not exist"),
-        ("oracle://ann:{password}@127.0.0.1/x", "driver is not installed"),
-        ("nonsense://ann:{password}@127.0.0.1/x", "Can't load plugin"),
+        ("postgresql://tester:wrong-{password}@127.0.0.1:{port}/postgres", "authentication failed"),
+        ("postgresql://tester:{password}@127.0.0.1:1/postgres", "refused"),
+        ("postgresql://tester:{password}@127.0.0.1:{port}/none", "does not exist"),
+        ("oracle://tester:{password}@127.0.0.1/x", "driver is not installed"),
+        ("nonsense://tester:{password}@127.0.0.1/x", "Can't load plugin"),
     ],
 )
 def test_database_that_cannot_be_opened_is_told_in_one_line(
@@ -198,9 +198,9 @@ def test_database_that_cannot_be_opened_is_told_in_one_line(
 
 
 def test_study_and_runs_in_one_database_are_refused() -> None:
-    url = "postgresql://ann:secret@127.0.0.1/one"
+    url = "postgresql://tester:secret@127.0.0.1/one"
     spec = small_spec(storage={"study": url}, tracking={"uri": f"{url}?sslmode=require"})
     with pytest.raises(SweepError, match="cannot share; give each its own") as caught:
         check_apart(spec, tracking_uri(spec.tracking))
     assert "secret" not in str(caught.value)
-    check_apart(spec, "postgresql://ann:secret@127.0.0.1/other")
+    check_apart(spec, "postgresql://tester:secret@127.0.0.1/other")
