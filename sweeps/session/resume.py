@@ -119,6 +119,7 @@ def reconcile_runs(
         run, run_dir = runs.get(str(trial.number)), folder / f"{trial.number:04d}"
         if trial.state not in ENDED:
             if run is not None and run.running:
+                recorder.fetch(trial.number)
                 tracker.adopt(str(trial.number), run.run_id)
                 for report in recorded_reports(run_dir):
                     if report["metrics"]:  # steps behind the last evaluation are done again
