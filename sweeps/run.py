@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from fsdet.errors import FsdetError
 from sweeps.confirmation.candidates import spec_of_jobs
@@ -24,15 +23,13 @@ from sweeps.machine.auto import AUTO, as_found, find_gpus, with_gpus
 from sweeps.machine.cost_words import tell_cost
 from sweeps.machine.machine import Machine, this_machine
 from sweeps.secrets import holds_secret, without_password
+from sweeps.session.plan import say, show
 from sweeps.spec import SweepSpec
 from sweeps.spec.check import check_files, check_machine, check_spec, prepare_data, to_fill_in
 from sweeps.spec.file import load_spec
-from sweeps.spec.space import describe
 
 if TYPE_CHECKING:
-    from sweeps.session.orchestrator import SweepResult
     from sweeps.storage.folder import SweepFolder
-    from sweeps.tracking import Tracker
     from sweeps.trial.trial import Train
 
 EXIT_NONE_COMPLETED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
@@ -102,35 +99,6 @@ def load(options: argparse.Namespace) -> SweepSpec:
     spec, lines = load_spec(options.file, overrides)
     check_spec(spec, lines)
     return spec
-
-
-def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
-    """Print the sweep as understood: space, baselines, resources."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for name in ("searched", "values", *spec.baselines):
-        table.add_column(name)
-    baselines = spec.baseline_parameters()
-    for key, parameter in spec.space.items():
-        table.add_row(key, describe(parameter), *(str(b.get(key, "-")) for b in baselines.values()))
-    console.print(f"sweep {spec.name} ({spec.source})", markup=False, highlight=False)
-    console.print(table)
-    for key, value in spec.settings.items():
-        console.print(f"  {key}: {value}", markup=False, highlight=False, soft_wrap=True)
-    used = spec.resources
-    auto = used.gpus == AUTO
-    gpus, bound = (AUTO, "at most ") if auto else (f"{used.gpu_share:g}", "")
-    console.print(
-        f"{spec.trials} trials ({len(spec.baselines)} baselines first), "
-        f"sampler {spec.sampler.name} (seed {spec.sampler.seed}), scheduler {spec.scheduler.name}, "
-        f"objective {spec.objective.metric} ({spec.objective.mode})\n"
-        f"{used.cpus:g} CPUs and {gpus} GPUs a trial, {bound}{machine.capacity(used)} at once "
-        f"({machine.words}: {machine.cpus} CPUs, {machine.gpus} GPUs)",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    if spec.confirm is not None:
-        say(console, plan_of_confirmation(spec))
 
 
 def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int:
@@ -212,6 +180,7 @@ def run(
     spec = find_gpus(spec, machine, lambda text: say(console, text))
 
     # these load Ray, Optuna and MLflow, some seconds: only now that nothing can be refused any more
+    from sweeps.session.conclude import conclude, confirm_best
     from sweeps.session.display import build_display
     from sweeps.session.orchestrator import longest_trial, run_sweep
     from sweeps.storage.folder import new_folder
@@ -258,75 +227,6 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
     check_same(as_found(spec, folder), folder)
     with folder.held():
         return folder
-
-
-def conclude(spec: SweepSpec, folder: SweepFolder, result: SweepResult, console: Console) -> int:
-    """Write and print what the sweep found; returns the exit code."""
-    from sweeps.session.summary import print_next, print_summary, resume_command, write_best
-    from sweeps.storage.mirror import StorageError
-    from sweeps.study.study import best_of
-
-    stop = result.stop
-    best = best_of(result.trials, spec.objective.mode)
-    try:
-        write_best(spec, folder, result.trials)
-    except OSError as error:
-        say(console, f"{folder.best}: cannot be written ({error.strerror})")
-    except StorageError as error:
-        say(console, str(error))
-    print_summary(console, spec, folder, result.trials)
-    if stop is not None:
-        say(console, f"\nthe sweep ended before all of its {spec.trials} trials: {stop.reason}")
-        say(console, f"to go on: {resume_command(spec, folder)}")
-        if stop.exit_code:
-            return stop.exit_code
-    if best is None:
-        return EXIT_NONE_COMPLETED
-    if spec.confirm is None:
-        print_next(console, spec, folder)
-    return 0
-
-
-def confirm_best(
-    spec: SweepSpec,
-    folder: SweepFolder,
-    result: SweepResult,
-    machine: Machine,
-    tracker: Tracker,
-    console: Console,
-    train: Train | None,
-) -> int:
-    """Confirm the best of the search and print what came of it; returns the exit code."""
-    from sweeps.confirmation.confirm import confirm
-    from sweeps.confirmation.words import print_confirmation
-    from sweeps.session.summary import print_next, resume_command
-
-    say(console, f"\n{plan_of_confirmation(spec)}")
-    done = confirm(spec, folder, result.trials, machine, tracker, console, train)
-    if done.confirmation is not None:
-        print_confirmation(console, done.confirmation)
-        print_next(console, spec, folder)
-        return 0 if done.confirmation.winner is not None else EXIT_NONE_COMPLETED
-    assert done.stop is not None
-    say(console, f"\nthe confirmation ended before all of its runs: {done.stop.reason}")
-    say(console, f"to go on: {resume_command(spec, folder)}")
-    return done.stop.exit_code
-
-
-def plan_of_confirmation(spec: SweepSpec) -> str:
-    """What is run after the search, in words."""
-    assert spec.confirm is not None
-    top, seeds, bases = spec.confirm.top_k, spec.confirm.seeds, len(spec.baselines)
-    ablation = "; then the winner with each setting set back" if spec.ablate else ""
-    return (
-        f"confirmation: the {top} best and {bases} baselines over {seeds} fresh seeds on the test split, "
-        f"at most {(top + bases) * seeds} runs{ablation}"
-    )
-
-
-def say(console: Console, text: str) -> None:
-    """One line as it is."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> int:
