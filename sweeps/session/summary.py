@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fsdet.files import write_text_atomic
+from sweeps.errors import SweepError
 from sweeps.session.display import in_words, number, short, shown
 from sweeps.spec import SweepSpec
+from sweeps.spec.file import load_spec
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.study import TrialRecord, best_of, noise_of_difference
@@ -128,9 +130,20 @@ def commands(spec: SweepSpec, folder: SweepFolder) -> list[tuple[str, str]]:
 
 def resume_command(spec: SweepSpec, folder: SweepFolder) -> str:
     """What to type to go on with the sweep."""
-    file = os.path.relpath(spec.source)
-    file = spec.source if file.startswith("..") else file
+    path = file_of(spec, folder)
+    near = os.path.relpath(path)
+    file = str(path) if near.startswith("..") else near
     return f"{this_python()} -m sweeps.run {file} --resume --name {folder.name}"
+
+
+def file_of(spec: SweepSpec, folder: SweepFolder) -> Path:
+    """The YAML that says all of `spec`: the user's own, unless the command line changed something."""
+    try:
+        asked, _ = load_spec(spec.source)
+    except SweepError:
+        return folder.spec
+    unchanged = asked.model_dump(exclude={"name"}) == spec.model_dump(exclude={"name"})
+    return Path(spec.source) if unchanged else folder.spec
 
 
 def this_python() -> str:
