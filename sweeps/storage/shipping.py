@@ -51,7 +51,7 @@ def ship(spec: SweepSpec, folder: SweepFolder) -> dict[str, str]:
 
 def shipped(spec: SweepSpec, folder: SweepFolder, machine: Machine) -> dict[str, str]:
     """`ship`, where another machine may run a trial, now or later."""
-    if spec.storage.path is None and type(machine) is Machine:
+    if spec.storage.path is None and machine.here:
         return {}
     return ship(spec, folder)
 
