@@ -206,7 +206,7 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder:
         "(folder.path / 'hold').touch()\n"
         "run_confirmation(confirming_spec(ablate=False), folder)\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[3])])
+    path = os.pathsep.join(str(Path(__file__).parents[above]) for above in (0, 1, 3))
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": path},
@@ -235,7 +235,7 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder:
     counted = starts(folder)
     twice = {"trial_0003/seed_1002", "baseline_fails/seed_1001"}
     assert {key for key, count in counted.items() if count > 1} == twice
-    assert printed.count("] trial ") == 15 - len(before) + 1
+    assert printed.count("] run ") == 15 - len(before) + 1
 
 
 def wait_for(path: Path, seconds: float = 90) -> None:
