@@ -169,6 +169,8 @@ def s3_server() -> Iterator[str]:
         with pytest.MonkeyPatch.context() as patch:
             for key, value in named.items():
                 patch.setenv(key, value)
+            # fsspec remembers the client of an earlier server
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
             fsspec.filesystem("s3").mkdir("sweeps-of-a-test")
             yield "s3://sweeps-of-a-test"
     finally:
