@@ -161,20 +161,12 @@ class PlainDisplay(Display):
 class LiveDisplay(Display):
     """A table that is drawn anew, and one bar below it."""
 
-    def __init__(
-        self,
-        trials: int,
-        epochs: int,
-        metric: str,
-        mode: str,
-        console: Console,
-        noun: str = "trial",
-    ) -> None:
-        super().__init__(trials, epochs, metric, mode, console, noun)
+    def __init__(self, *told: Any, **more: Any) -> None:
+        super().__init__(*told, **more)
         self._began = time.monotonic()
         self._live = Live(
             get_renderable=self.render,
-            console=console,
+            console=self.console,
             refresh_per_second=4,
             transient=True,
             redirect_stdout=False,
