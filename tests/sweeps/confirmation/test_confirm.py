@@ -278,6 +278,7 @@ def test_ablation_without_what_it_needs_is_refused(changes: dict[str, Any], word
         check_spec(confirming_spec(**changes))
 
 
+@pytest.mark.slow
 def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(
     done: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def test_real_trial_is_measured_and_leaves_nothing(tmp_path: Path, scratch: Path
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_mistake_of_the_trainer_is_told(tmp_path: Path, scratch: Path) -> None:
     with pytest.raises(SweepError, match=r"the probe failed: .*nowhere\.pt"):
         measure(small_config(tmp_path, resume=Path("nowhere.pt")))
