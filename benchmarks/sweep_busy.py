@@ -6,13 +6,13 @@ the workers really got. Only the first stands on a machine where other work runs
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -69,8 +69,7 @@ def measure(file: str, overrides: Sequence[str]) -> None:
     machine = this_machine(look_for_gpus=False)
     at_once = machine.capacity(spec.resources)
     prepare_data(spec)
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         objective, console = spec.objective, Console(file=io.StringIO())
         display = Timed(spec.trials, longest_trial(spec), objective.metric, objective.mode, console)
@@ -81,7 +80,6 @@ def measure(file: str, overrides: Sequence[str]) -> None:
         run_sweep(spec, new_folder(spec.name), machine, tracker, display)
         workers.done.set()
         tracker.close()
-        os.chdir(Path(file).anchor or "/")
     tell(list(display.spans.values()), workers.seen, at_once)
 
 

@@ -15,6 +15,7 @@ from sweeps.machine.machine import Machine
 from sweeps.machine.nodes import Cluster, cluster_at, connected
 from sweeps.secrets import SECRETS
 from sweeps.spec import Resources, SweepSpec
+from sweeps.spec.paths import ROOT
 from sweeps.spec.places import is_url
 from sweeps.storage.folder import sweeps_root
 from sweeps.storage.shipping import read_in_place
@@ -35,9 +36,6 @@ QUIET = {
 
 # what Tune sends to its workers so, Ray writes into its logs; every node has credentials of its own
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
-
-PACKAGES = str(Path(__file__).resolve().parents[2])
-"""Folder of the packages: workers must find them from any working directory, installed or not."""
 
 
 @contextlib.contextmanager
@@ -80,7 +78,8 @@ def local_ray(machine: Machine, variables: dict[str, str]) -> Iterator[None]:
     """Run Ray on this machine alone; its workers get `variables`, and find our packages."""
     workers = {
         **variables,
-        "PYTHONPATH": os.pathsep.join(filter(None, [PACKAGES, os.environ.get("PYTHONPATH")])),
+        # from any working directory, installed or not
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     if "FSDET_CACHE" in os.environ:  # Ray gives every trial a working directory of its own
         workers["FSDET_CACHE"] = str(Path(os.environ["FSDET_CACHE"]).absolute())

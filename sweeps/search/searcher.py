@@ -103,11 +103,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         return self._write(lambda: self._suggest(trial_id))
 
     def _suggest(self, trial_id: str) -> dict[str, Any]:
-        trial = self._reopen(self._again.pop(0)) if self._again else self._study.ask()
+        trial, curve = self._reopen(self._again.pop(0)) if self._again else (self._study.ask(), {})
         with together(self._study):
             self._spec.suggest(trial)
         self._open[trial_id] = trial
-        self._curves[trial.number] = curve_of(self._study.get_trials(deepcopy=False)[trial.number])
+        self._curves[trial.number] = curve
         return {
             "number": trial.number,
             BASELINE: trial.user_attrs.get("baseline"),
@@ -115,13 +115,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             ALONE: trial.user_attrs.get(RETRIED),
         }
 
-    def _reopen(self, number: int) -> optuna.Trial:
-        """The trial `number` as an earlier session left it."""
+    def _reopen(self, number: int) -> tuple[optuna.Trial, dict[int, float]]:
+        """The trial `number` as an earlier session left it, and what it had reported."""
         frozen = self._study.get_trials(deepcopy=False)[number]
         trial = optuna.Trial(self._study, frozen._trial_id)
         trial.set_user_attr("state", str(State.RUNNING))
         trial.set_user_attr("reason", "")
-        return trial
+        return trial, curve_of(frozen)
 
     def retried(self, trial_id: str, why: str) -> None:
         """A trial ran out of memory and starts again, alone; so it does in a later session."""

@@ -17,7 +17,7 @@ from fsdet.errors import nearest
 from sweeps.errors import SweepError
 from sweeps.spec import SweepSpec
 from sweeps.spec.complaints import Lines, complaints
-from sweeps.spec.paths import resolve_paths
+from sweeps.spec.paths import ROOT, resolve_paths
 from sweeps.spec.rules import mistakes
 from sweeps.spec.rules_search import size_of_grid
 
@@ -69,14 +69,13 @@ def find_file(name: str) -> Path:
     Raises:
         SweepError: there is none.
     """
-    repository = Path(__file__).resolve().parents[2]
     places = [Path(name)]
     if Path(name).name == name:
-        places += [Path(FOLDER) / name, repository / FOLDER / name]
+        places += [Path(FOLDER) / name, ROOT / FOLDER / name]
     for place in places:
         if place.is_file():
             return place
-    shipped = sorted(p.name for p in (repository / FOLDER).glob("*.yaml"))
+    shipped = sorted(p.name for p in (ROOT / FOLDER).glob("*.yaml"))
     close = nearest(Path(name).name, shipped)
     looked = ", ".join(str(place) for place in places)
     raise SweepError(f"{name}: no such file (looked for {looked}){close or '; check the path'}")

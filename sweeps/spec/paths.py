@@ -14,6 +14,8 @@ from sweeps.spec.parameter import Parameter
 
 PATHS = tuple(k for k, f in TrainConfig.model_fields.items() if Path in get_args(f.annotation))
 """Settings that name a file or folder."""
+ROOT = Path(__file__).resolve().parents[2]
+"""Folder of the packages, and of what a checkout has beside them."""
 FOUND = tuple(key for key in PATHS if key not in ("checkpoint_dir", "cache_dir"))
 """Those that must be there already."""
 
@@ -67,7 +69,7 @@ def map_paths(spec: SweepSpec, change: Callable[[str, str, Any], Any]) -> SweepS
 
 def _find(name: str, path: Path, where: str) -> Path:
     """The file or folder `name`, absolute."""
-    roots = [Path.cwd(), path.resolve().parent.parent, Path(__file__).resolve().parents[2]]
+    roots = [Path.cwd(), path.resolve().parent.parent, ROOT]
     places = list(dict.fromkeys(root / Path(name).expanduser() for root in roots))
     found = next((p.resolve() for p in places if p.exists()), None)
     if found is None:
