@@ -3,25 +3,48 @@
 OpenMoji is CC BY-SA 4.0. The COLRv0 font is used because Pillow draws it without any system package.
 
 `python -m fsdet.data.glyphs` selects the classes anew and writes `openmoji_classes.json`, the committed
-record of which glyphs are base, val and test classes.
+record of which glyphs are base, val and test classes. Glyphs that differ by little but their colour, or that have
+the same outline, form a family (the hearts, the round faces, the square buttons), and a family lies in one split:
+a novel class has no twin among the classes of another split.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
+from unicodedata import name as unicode_name
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import sobel  # type: ignore[import-untyped]
+from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 GLYPH_SIZE = 96
 """Side of the square that holds a rendered glyph, in pixels."""
 CLASSES_FILE = Path(__file__).with_name("openmoji_classes.json")
 NEAR_DUPLICATE = 0.97
 """Glyphs whose thumbnails correlate more than this count as the same object."""
+SAME_OUTLINE = 0.9
+"""Glyphs whose opaque areas overlap more than this (intersection over union) are of one family."""
+SAME_DRAWING = 0.9
+"""Glyphs whose brightness edges correlate more than this are of one family, whatever their colours."""
+FACES = (
+    (0x1F600, 0x1F645),
+    (0x1F910, 0x1F918),
+    (0x1F920, 0x1F930),
+    (0x1F970, 0x1F97B),
+    (0x1FAE0, 0x1FAEA),
+)
+"""Blocks of code points that hold the faces, which share a drawing under hats, tears and halos."""
+LARGEST_NOVEL_FAMILY = 5
+"""Larger families are base classes: one of them would fill much of a novel split."""
 VAL_CLASSES, TEST_CLASSES = 60, 100
 
 
@@ -67,20 +90,72 @@ def _candidates() -> list[str]:
     return sorted(c for c in single if int(c, 16) >= 0x1F300 and int(c, 16) not in excluded)
 
 
-def _thumbnail(glyph: Image.Image) -> np.ndarray:
-    """Unit vector of the glyph on grey, by which near-duplicates are found."""
-    square = Image.new("RGBA", (max(glyph.size), max(glyph.size)), (128, 128, 128, 255))
-    offset = ((square.width - glyph.width) // 2, (square.height - glyph.height) // 2)
+def _on_square(glyph: Image.Image, colour: tuple[int, ...], side: int, mode: str) -> Array:
+    """(side, side, …) float64: the glyph in the middle of a square of `colour`, scaled down."""
+    longer = max(glyph.size)
+    square = Image.new("RGBA", (longer, longer), colour)
+    offset = ((longer - glyph.width) // 2, (longer - glyph.height) // 2)
     square.alpha_composite(glyph, offset)
-    pixels = np.asarray(square.convert("RGB").resize((24, 24), Image.Resampling.BOX), np.float64)
-    vector = (pixels - 128).ravel()
+    small = square.convert(mode) if mode != "A" else square.getchannel("A")
+    return np.asarray(small.resize((side, side), Image.Resampling.BOX), np.float64)
+
+
+def _thumbnail(glyph: Image.Image) -> Array:
+    """Unit vector of the glyph on grey, by which near-duplicates are found."""
+    return _unit((_on_square(glyph, (128, 128, 128, 255), 24, "RGB") - 128).ravel())
+
+
+def _outline(glyph: Image.Image) -> Array:
+    """(1024,) opacity, 0 … 255."""
+    return _on_square(glyph, (0, 0, 0, 0), 32, "A").ravel()
+
+
+def _drawing(glyph: Image.Image) -> Array:
+    """Unit vector of the strength of the brightness edges, which a change of colour leaves in place."""
+    brightness = _on_square(glyph, (255, 255, 255, 255), 24, "L")
+    return _unit(np.hypot(sobel(brightness, 0), sobel(brightness, 1)).ravel())
+
+
+def _unit(vector: Array) -> Array:
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
-def select_classes() -> dict[str, list[str]]:
-    """Choose distinct, visible, coloured glyphs and split them at random with a fixed seed."""
-    kept: list[str] = []
-    vectors: list[np.ndarray] = []
+def family_labels(glyphs: Mapping[str, Image.Image]) -> Array:
+    """(N,) number of each glyph's family: alike by outline, drawing or kind, directly or by way of others.
+
+    A glyph is alike to the mirror image of another, too, since training mirrors its images.
+    """
+    kinds = [_kind(code) for code in glyphs]
+    alike = np.array([[bool(one) and one == other for other in kinds] for one in kinds])
+    upright = list(glyphs.values())
+    mirrored = [glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for glyph in upright]
+    outlines, drawings = _stacked(_outline, upright), _stacked(_drawing, upright)
+    area = outlines.sum(axis=1)
+    for others in (upright, mirrored):
+        other_outlines = _stacked(_outline, others)
+        shared = np.stack([np.minimum(one, other_outlines).sum(axis=1) for one in outlines])
+        alike |= shared / (area[:, None] + area - shared) > SAME_OUTLINE
+        alike |= drawings @ _stacked(_drawing, others).T > SAME_DRAWING
+    labels: Array = connected_components(alike, directed=False)[1]
+    return labels
+
+
+def _stacked(describe: Callable[[Image.Image], Array], glyphs: list[Image.Image]) -> Array:
+    return np.stack([describe(glyph) for glyph in glyphs])
+
+
+def _kind(code: str) -> str:
+    """Kind of a glyph whose whole kind is a family; empty for most."""
+    number = int(code, 16)
+    if any(first <= number < end for first, end in FACES):
+        return "face"
+    return "heart" if "HEART" in unicode_name(chr(number), "") else ""
+
+
+def distinct_glyphs() -> dict[str, Image.Image]:
+    """Code point -> glyph of all candidates that are visible and no near-duplicate of an earlier one."""
+    kept: dict[str, Image.Image] = {}
+    vectors: list[Array] = []
     for code in _candidates():
         glyph = render_glyph(code)
         if min(glyph.size) < GLYPH_SIZE // 4:
@@ -88,15 +163,25 @@ def select_classes() -> dict[str, list[str]]:
         vector = _thumbnail(glyph)
         if vectors and float(np.max(np.stack(vectors) @ vector)) > NEAR_DUPLICATE:
             continue
-        kept.append(code)
+        kept[code] = glyph
         vectors.append(vector)
-    order = [kept[i] for i in np.random.default_rng(0).permutation(len(kept))]
-    novel = VAL_CLASSES + TEST_CLASSES
-    return {
-        "base": sorted(order[novel:]),
-        "val": sorted(order[:VAL_CLASSES]),
-        "test": sorted(order[VAL_CLASSES:novel]),
-    }
+    return kept
+
+
+def select_classes() -> dict[str, list[str]]:
+    """Split the distinct glyphs family by family, in a random order with a fixed seed."""
+    glyphs = distinct_glyphs()
+    codes = np.array(list(glyphs))
+    labels = family_labels(glyphs)
+    order = np.random.default_rng(0).permutation(labels.max() + 1)
+    families = [codes[labels == label].tolist() for label in order]
+    splits: dict[str, list[str]] = {"val": [], "test": [], "base": []}
+    room = {"val": VAL_CLASSES, "test": TEST_CLASSES, "base": len(codes)}
+    for family in families:
+        fitting = [name for name in splits if len(splits[name]) + len(family) <= room[name]]
+        split = fitting[0] if len(family) <= LARGEST_NOVEL_FAMILY else "base"
+        splits[split] += family
+    return {name: sorted(splits[name]) for name in ("base", "val", "test")}
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ SUPPORT_VARIANTS = 8
 """Support crops rendered per class."""
 CHUNK = 64
 """Scenes that one seed and one task of a worker process cover."""
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give other pixels."""
 SPLIT_SEEDS = {"train": 1, "base": 2, "val": 3, "test": 4, "shots": 5}
 

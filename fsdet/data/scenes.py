@@ -29,13 +29,26 @@ TRAIN_BACKGROUNDS = (
     "skimage/rocket.jpg",
     "skimage/retina.jpg",
 )
-EVAL_BACKGROUNDS = (
+VAL_BACKGROUNDS = (
     "sklearn/flower.jpg",
-    "skimage/chelsea.png",
-    "skimage/coffee.png",
     "skimage/grass.png",
     "skimage/ihc.png",
+    "skimage/moon.png",
 )
+TEST_BACKGROUNDS = (
+    "skimage/chelsea.png",
+    "skimage/coffee.png",
+    "skimage/cell.png",
+    "skimage/clock_motion.png",
+)
+BACKGROUNDS: dict[Split, tuple[str, ...]] = {
+    "train": TRAIN_BACKGROUNDS,
+    "shots": TRAIN_BACKGROUNDS,
+    "base": VAL_BACKGROUNDS,
+    "val": VAL_BACKGROUNDS,
+    "test": TEST_BACKGROUNDS,
+}
+"""Photographs of each split. What selects (`val`, `base`), what reports (`test`) and training share none."""
 FOLDERS = {"sklearn": ("sklearn.datasets", "images"), "skimage": ("skimage", "data")}
 
 OBJECT_SIDE = (0.18, 0.38)
@@ -154,7 +167,7 @@ def _photograph(name: str) -> Image.Image:
 
 def background(rng: np.random.Generator, split: Split, size: int) -> Image.Image:
     """A square crop of a photograph, mirrored half the time, `size` pixels a side."""
-    names = TRAIN_BACKGROUNDS if split in ("train", "shots") else EVAL_BACKGROUNDS
+    names = BACKGROUNDS[split]
     photograph = _photograph(names[int(rng.integers(len(names)))])
     side = int(min(photograph.size) * rng.uniform(0.4, 1.0))
     x = int(rng.integers(0, photograph.width - side + 1))

@@ -1,4 +1,4 @@
-"""AdamW with one parameter group per module, and the learning-rate schedule."""
+"""AdamW with the parameter groups of each module, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from fsdet.config import OptimConfig
 
 
 def build_optimizer(parameters: dict[str, list[nn.Parameter]], config: OptimConfig) -> AdamW:
-    """AdamW whose groups carry the module's name and `lr * multiplier` (Loshchilov & Hutter 2019)."""
-    groups = [
-        {"params": tensors, "lr": config.lr * config.lr_mults[name], "name": name}
-        for name, tensors in parameters.items()
-        if tensors
-    ]
-    return AdamW(groups, weight_decay=config.weight_decay, fused=True)
+    """AdamW (Loshchilov & Hutter 2019) with one or two groups per module, at `lr * multiplier`.
+
+    Only matrices and kernels decay. Biases, scales of normalisation and gains, all of at most one dimension, form
+    the group without: decay would pull a scale of 1 towards 0 without making anything simpler. Every group carries
+    the module's `name`.
+    """
+    groups = []
+    for name, tensors in parameters.items():
+        lr = config.lr * config.lr_mults[name]
+        for decay, wide in ((config.weight_decay, True), (0.0, False)):
+            chosen = [p for p in tensors if (p.ndim > 1) is wide]
+            if chosen:
+                groups.append({"params": chosen, "lr": lr, "weight_decay": decay, "name": name})
+    return AdamW(groups, fused=True)
 
 
 def build_scheduler(

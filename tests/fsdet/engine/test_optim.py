@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fsdet.config import MODULES, OptimConfig
+from fsdet.config import MODULES, OptimConfig, TrainConfig
 from fsdet.engine.optim import build_optimizer, build_scheduler, lr_factor
+from fsdet.models.detector import build_detector
 
 
 def modules() -> dict[str, list[nn.Parameter]]:
@@ -72,7 +73,35 @@ def test_groups_are_the_modules_with_their_tensors():
     assert [group["name"] for group in optimizer.param_groups] == list(MODULES[1:])
     for group in optimizer.param_groups:
         assert [id(p) for p in group["params"]] == [id(p) for p in parameters[group["name"]]]
-        assert group["weight_decay"] == 0.3
+
+
+def test_only_matrices_and_kernels_decay():
+    detector = build_detector(TrainConfig(), TrainConfig(), 0)
+    parameters = detector.parameters_by_module()
+    optimizer = build_optimizer(parameters, OptimConfig(weight_decay=0.3))
+    names = {id(p): name for name, p in detector.named_parameters()}
+    decayed = {
+        names[id(p)]: group["weight_decay"]
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert decayed.keys() == set(names.values())
+    for name, decay in decayed.items():
+        wide = detector.get_parameter(name).ndim > 1
+        assert decay == (0.3 if wide else 0.0), name
+    assert {group["name"] for group in optimizer.param_groups} == set(MODULES)
+
+
+def test_a_gain_without_gradient_keeps_its_value():
+    """Decay alone would pull it to zero."""
+    gain, kernel = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4, 4))
+    parameters = {name: [] for name in MODULES} | {"backbone": [gain, kernel]}
+    optimizer = build_optimizer(parameters, OptimConfig(lr=0.1, weight_decay=0.5))
+    for tensor in (gain, kernel):
+        tensor.grad = torch.zeros_like(tensor)
+    optimizer.step()
+    assert torch.equal(gain, torch.ones(4))
+    assert (kernel < 1).all()
 
 
 def test_a_schedule_that_goes_on_has_the_rates_of_one_never_left():
