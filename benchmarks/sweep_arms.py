@@ -19,7 +19,7 @@ import random
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Explosion, Report, Result
+from fsdet.engine.report import Best, Explosion, Report, Result
 from sweeps.machine.machine import Machine
 from sweeps.spec import Resources, SweepSpec
 from sweeps.spec.file import load_spec
@@ -133,6 +133,8 @@ def line_of(report: Report) -> dict[str, Any]:
         "step": report.step,
         "phase": report.phase,
         "value": report.metrics.get(METRIC),
+        "best": None if report.best is None else asdict(report.best),
+        "final": report.final,
         "exploded": None if found is None else [found.reason, found.step, found.module],
         "peak_norm": report.peak_norm,
         "violation": report.violation,
@@ -147,6 +149,8 @@ def report_of(line: dict[str, Any]) -> Report:
         step=line["step"],
         epoch=line["epoch"],
         metrics={} if line["value"] is None else {METRIC: line["value"]},
+        best=None if line["best"] is None else Best(**line["best"]),
+        final=line["final"],
         history={"step": np.array([float(line["step"])])},
         save_checkpoint=lambda _: None,
         explosion=None if found is None else Explosion(*found, detail=""),

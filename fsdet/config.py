@@ -83,7 +83,9 @@ class DataConfig(Group):
     eval_episodes: int = Field(40, ge=1)
     """Fixed episodes of each evaluation, the same for every run with the same data settings."""
     eval_draws: int = Field(3, ge=1)
-    """Draws of supports for the same queries in the last evaluation; 1 leaves out their interval."""
+    """Sets of `eval_episodes` other episodes that the last evaluation of a run averages over."""
+    final_split: Literal["val", "test"] | None = None
+    """Novel classes of the last evaluation; None takes `novel_split`."""
     num_workers: int = Field(0, ge=0)
     """Processes that build the decoded cache; 0 builds it in the main process."""
 
@@ -207,6 +209,10 @@ class HealthConfig(Group):
 class RunConfig(Group):
     """One run: stage, length, seed, device and files."""
 
+    best_metric: Literal["nAP50", "nAP"] = "nAP50"
+    """Metric of an evaluation by which the best epoch is chosen; stage 1, without prototypes, takes its last."""
+    best_mode: Literal["max", "min"] = "max"
+    """Whether the larger or the smaller value is the better one."""
     stage: Literal[1, 2, 3] = 2
     """1 base training, 2 episodic meta-learning, 3 fine-tuning on the K shots of the novel classes."""
     epochs: int = Field(100, ge=1)
@@ -259,6 +265,11 @@ class TrainConfig(
         if not any(self.lr_mults.values()):
             raise ValueError("at least one of the four *_lr_mult must be above 0")
         return self
+
+    @property
+    def reported_split(self) -> Literal["val", "test"]:
+        """Novel classes of the last evaluation."""
+        return self.final_split or self.novel_split
 
     @property
     def bands(self) -> dict[str, Band]:

@@ -32,9 +32,9 @@ class EvaluateConfig:
     novel_split: Literal["val", "test"] | None = None
     """Novel classes to evaluate on: `val` selects, `test` reports."""
     eval_draws: int | None = None
-    """Draws of supports for the same query images; 1 leaves out their interval."""
+    """Sets of `eval_episodes` episodes that are averaged over."""
     eval_episodes: int | None = None
-    """Episodes of novel classes; half as many of base classes."""
+    """Episodes of novel classes in a set; half as many of base classes."""
     data_root: Path | None = None
     """Where the dataset lies on this machine."""
     json: Path | None = None
@@ -45,7 +45,7 @@ class EvaluateConfig:
     """CPU threads of torch."""
 
 
-SETTINGS = ("novel_split", "eval_draws", "eval_episodes", "data_root", "threads")
+SETTINGS = ("eval_draws", "eval_episodes", "data_root", "threads")
 """Flags that replace the trainer's setting of the same name."""
 
 
@@ -65,6 +65,8 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
     detector, stored = load_detector(config.checkpoint, device)
     given = {name: getattr(config, name) for name in SETTINGS}
     changed = {name: value for name, value in given.items() if value is not None}
+    split = config.novel_split or stored.reported_split
+    changed |= {"novel_split": split, "final_split": None}
     settings = build_config({**stored.model_dump(), **changed}, "the command line")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -120,10 +122,12 @@ def table(
 
 def remarks(values: dict[str, float]) -> list[str]:
     """What does not fit into the rows, line by line."""
-    lines = ["± over episodes; swapped: every class searched with another class's supports"]
-    if "nAP50_draws_mean" in values:
-        mean, spread = number(values, "nAP50_draws_mean"), number(values, "nAP50_draws_ci95")
-        lines.append(f"novel AP50 over draws of supports: {mean} ± {spread}")
+    lines = [
+        "± over episodes of these very classes; swapped: every class searched with another class's supports"
+    ]
+    if "nAP50_se_classes" in values:
+        error = number(values, "nAP50_se_classes")
+        lines.append(f"standard error of novel AP50 over classes: {error}")
     if "ST_IoU" in values:
         lines.append(f"ST-IoU over videos: {number(values, 'ST_IoU')}")
     lines.append(f"AP50 of objects of whatever class: {number(values, 'object_AP50')}")

@@ -82,7 +82,7 @@ def smaller(state: dict[str, Any]) -> dict[str, Any]:
     halved = {k: v.half() if v.is_floating_point() else v for k, v in weights_of(state).items()}
     return {
         "config": {**state["config"], "resume": None, "checkpoint_dir": "checkpoints"},
-        **{key: state[key] for key in ("stage", "step", "reference_norm")},
+        **{key: state[key] for key in ("stage", "step", "reference_norm", "trained_on")},
         "detector": halved,
         "criterion": {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")},
     }

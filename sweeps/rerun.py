@@ -31,7 +31,7 @@ from sweeps.storage.folder import SweepFolder, find_folder
 from sweeps.study.place import store_of
 from sweeps.study.study import TrialRecord, best_of, read_trials
 from sweeps.tracking import Tracker, find_run, find_trial_run, kept_uri, tracking_uri
-from sweeps.trial.trial import default_train, to_plain
+from sweeps.trial.trial import best_of_report, default_train, name_of, to_plain
 
 RUN = "rerun"
 """Key of the run in the tracker."""
@@ -136,12 +136,14 @@ def rerun(source: Source) -> Result:
         "rerun.of_run": trial_run,
         "state": "running",
     }
-    name = f"rerun of {source.folder.name} {source.label}"
-    tracker.start(RUN, name, config.model_dump(mode="json"), tags)
+    title = f"rerun of {source.folder.name} {source.label}"
+    tracker.start(RUN, title, config.model_dump(mode="json"), tags)
     outcome = Outcome(State.INTERRUPTED)
 
+    name = name_of(source.spec.objective)
+
     def on_report(report: Report) -> None:
-        tracker.log(RUN, to_plain(report))
+        tracker.log(RUN, {**to_plain(report), **best_of_report(report, name)})
 
     try:
         result = default_train()(config, on_report)
@@ -160,12 +162,13 @@ def rerun(source: Source) -> Result:
     return result
 
 
-def compare(trial: TrialRecord, metrics: dict[str, float]) -> tuple[list[str], bool]:
-    """One line per metric, the trial's value beside the re-run's, and whether all are equal."""
-    names = sorted(set(trial.metrics) | set(metrics))
-    lines, equal = [], bool(names)
-    for name in names:
-        before, after = trial.metrics.get(name), metrics.get(name)
+def compare(trial: TrialRecord, result: Result) -> tuple[list[str], bool]:
+    """One line per metric of the best epoch, the trial's value beside the re-run's, and whether all are equal."""
+    old: dict[str, float | None] = {"best epoch": trial.best_epoch, **trial.metrics}
+    new: dict[str, float | None] = {"best epoch": result.best_epoch, **result.metrics}
+    lines, equal = [], bool(trial.metrics)
+    for name in ["best epoch", *sorted({*trial.metrics, *result.metrics})]:
+        before, after = old.get(name), new.get(name)
         same = before == after
         equal = equal and same
         lines.append(f"  {name:<20} {before!s:>22} {after!s:>22}  {'equal' if same else 'differs'}")
@@ -200,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"the trial was {source.trial.state}, this run went to its end: nothing to compare")
         print(f"files in {result.run_dir}")
         return 0
-    lines, equal = compare(source.trial, result.metrics)
+    lines, equal = compare(source.trial, result)
     print(f"  {'metric':<20} {'trial':>22} {'re-run':>22}")
     print("\n".join(lines))
     print("equal to the last digit" if equal else "not equal to the last digit")

@@ -6,8 +6,8 @@ counts anew in every episode, so that a result is a mean over episodes and has a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,23 @@ AP50, AP75 = 0, 5
 
 
 @dataclass(frozen=True)
+class EpisodeScores:
+    """Average precision of one episode, 0 … 1."""
+
+    means: dict[str, float]
+    """AP50, AP, AP75, AP_small, AP_medium, AP_large, each over the ways with such targets; empty without any."""
+    ap50_by_class: dict[int, float]
+    """Class -> AP50, of the classes with a target."""
+
+
+@dataclass(frozen=True)
 class Scores:
     """Average precision over episodes, 0 … 1."""
 
     episodes: dict[str, list[float]]
     """AP50, AP, AP75, AP_small, AP_medium, AP_large -> the values of the episodes with such targets."""
+    classes: dict[int, list[float]] = field(default_factory=dict)
+    """Class -> its AP50 in each episode in which it has a target."""
 
     @property
     def ap50(self) -> float:
@@ -45,8 +57,13 @@ class Scores:
 
     @property
     def ap50_se(self) -> float:
-        """Standard error of `ap50` over episodes; NaN for a single one."""
+        """Standard error of `ap50` over episodes of these very classes; NaN for a single one."""
         return standard_error(self.episodes["AP50"])
+
+    @property
+    def ap50_se_classes(self) -> float:
+        """Standard error of `ap50` over classes: how well it speaks of other classes. NaN for a single one."""
+        return standard_error([float(np.mean(values)) for values in self.classes.values()])
 
     @property
     def ap50_ci95(self) -> float:
@@ -58,32 +75,41 @@ class Scores:
         return {name: float(np.mean(values)) for name, values in self.episodes.items() if values}
 
 
-def collect(episodes: list[dict[str, float]]) -> Scores:
+def collect(episodes: Sequence[EpisodeScores]) -> Scores:
     """Several results of `score_episode` as one.
 
     Raises:
         DataError: no episode has a target.
     """
-    if not any(episodes):
+    if not any(one.means for one in episodes):
         raise DataError("eval_episodes: no target in any of the episodes; raise eval_episodes")
     names = ("AP50", "AP", "AP75", *(f"AP_{area}" for area in AREAS if area != "all"))
-    return Scores({name: [one[name] for one in episodes if name in one] for name in names})
+    classes: dict[int, list[float]] = {}
+    for one in episodes:
+        for label, value in one.ap50_by_class.items():
+            classes.setdefault(label, []).append(value)
+    return Scores(
+        {name: [one.means[name] for one in episodes if name in one.means] for name in names},
+        classes,
+    )
 
 
-def score_episode(targets: Targets, found: list[Detections], n_way: int) -> dict[str, float]:
-    """Name -> average precision of one episode, mean over its ways; empty without a target.
+def score_episode(
+    targets: Targets, found: list[Detections], classes: Sequence[int]
+) -> EpisodeScores:
+    """Average precision of one episode.
 
     Args:
         targets: of the query images.
         found: detections of each query image.
-        n_way: ways of the episode; one without a target does not count.
+        classes: of the ways, in their order; one without a target does not count.
     """
-    precision = _precision(targets, found, n_way)
+    precision = _precision(targets, found, len(classes))
     by_way = np.where(precision < 0, np.nan, precision).mean(axis=1)  # (IoUs, ways, areas)
     seen = ~np.isnan(by_way[0])
     overall = by_way[:, seen[:, 0], 0]
     if not overall.size:
-        return {}
+        return EpisodeScores({}, {})
     scores = {
         "AP50": float(overall[AP50].mean()),
         "AP": float(overall.mean()),
@@ -92,7 +118,8 @@ def score_episode(targets: Targets, found: list[Detections], n_way: int) -> dict
     for place, area in enumerate(AREAS):
         if place > 0 and seen[:, place].any():
             scores[f"AP_{area}"] = float(by_way[:, seen[:, place], place].mean())
-    return scores
+    shown = np.asarray(classes)[seen[:, 0]].tolist()
+    return EpisodeScores(scores, dict(zip(shown, overall[AP50].tolist(), strict=True)))
 
 
 def _precision(targets: Targets, found: list[Detections], n_way: int) -> Array:

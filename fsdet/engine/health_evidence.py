@@ -72,9 +72,8 @@ class Evidence:
     @property
     def scores(self) -> list[dict[str, float]]:
         """Finite metrics of every evaluation, by their names without the split (`nAP50`), and its `step`."""
-        prefix = f"{self.config.novel_split}/"
         return [
-            {key.removeprefix(prefix): x for key, x in row.items() if math.isfinite(x)}
+            {key.rpartition("/")[2]: x for key, x in row.items() if math.isfinite(x)}
             for row in self.evaluations
         ]
 

@@ -19,8 +19,7 @@ def standard_error(values: Sequence[float]) -> float:
 def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
     """Half the width of the confidence interval of the mean, by Student's t.
 
-    Student's t is wide enough for the three draws of supports, where a bootstrap is far too narrow,
-    and agrees with it for forty episodes.
+    Student's t is wide enough for three values, where a bootstrap is far too narrow, and agrees with it for forty.
 
     Args:
         values: independent and roughly normal.

@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from fsdet.config import MODULES
+from fsdet.engine.report import BEST_EPOCH
 from fsdet.files import write_text_atomic
 
 DEBUG_LOG = "training_debug.log"
@@ -23,6 +24,8 @@ STEPS_FILE = "steps.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 CONFIG_FILE = "config.yaml"
 HEALTH_FILE = "health.json"
+BEST_FILE = "best.pt"
+"""Weights of the best epoch."""
 
 logger = logging.getLogger("fsdet.run")
 
@@ -113,6 +116,12 @@ class EvaluationLog:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line(values))
 
+    def append_final(
+        self, step: int, epoch: int, metrics: dict[str, float], device: str, best_epoch: int
+    ) -> None:
+        """Add the last evaluation, whose weights are those of `best_epoch`; the key tells it from the others."""
+        self.append(step, epoch, {BEST_EPOCH: float(best_epoch), **metrics}, device)
+
 
 def memory(device: str) -> float:
     """Bytes: held by this process now, or the most that torch has held on the GPU."""
@@ -137,7 +146,7 @@ def _reopened(path: Path, steps_done: int) -> TextIO:
 
 def set_aside(folder: Path) -> None:
     """Move what an earlier run wrote into `folder` to `earlier-N` there; the debug log goes on."""
-    names = (CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE, HEALTH_FILE)
+    names = (CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE, HEALTH_FILE, BEST_FILE)
     there = [folder / name for name in names if (folder / name).exists()]
     if not there:
         return

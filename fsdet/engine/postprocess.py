@@ -28,7 +28,7 @@ def detect(output: EpisodeOutput) -> list[Detections]:
 
 
 def detect_image(boxes: Tensor, scores: Tensor) -> Detections:
-    """Final detections of one image, on the host.
+    """Final detections of one image, on the host; weights that are not finite find nothing.
 
     Args:
         boxes: (A, 4) xyxy.
@@ -36,8 +36,10 @@ def detect_image(boxes: Tensor, scores: Tensor) -> Detections:
     """
     best = scores.flatten().topk(min(CANDIDATES, scores.numel()))
     points, ways = best.indices // scores.shape[1], best.indices % scores.shape[1]
-    kept = batched_nms(boxes[points], best.values, ways, NMS_IOU)[:MOST_DETECTIONS]
-    return Detections(boxes[points[kept]].cpu(), best.values[kept].cpu(), ways[kept].cpu())
+    finite = best.values.isfinite() & boxes[points].isfinite().all(dim=1)
+    points, ways, values = points[finite], ways[finite], best.values[finite]
+    kept = batched_nms(boxes[points], values, ways, NMS_IOU)[:MOST_DETECTIONS]
+    return Detections(boxes[points[kept]].cpu(), values[kept].cpu(), ways[kept].cpu())
 
 
 def with_swapped_supports(found: list[Detections], n_way: int) -> list[Detections]:

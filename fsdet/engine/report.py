@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
+BEST_EPOCH = "best_epoch"
+"""Key in `evaluations.jsonl` that only the last evaluation has: the epoch whose weights it is about."""
 
 Phase = Literal["running", "final", "exploded"]
 
@@ -24,6 +27,18 @@ class Explosion:
     """Module whose gradient norm grew most against its own running median."""
     detail: str
     """The rule with its values, in words."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation of a run so far; its weights are in `best.pt`."""
+
+    epoch: int
+    """Epochs done at it."""
+    step: int
+    """Optimiser steps done at it."""
+    metrics: dict[str, float]
+    """All metrics of that evaluation."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,10 @@ class Report:
     """
     save_checkpoint: Callable[[Path], None]
     """Writes the full state of the run, atomically, to the given file."""
+    best: Best | None = None
+    """The best evaluation so far; None before the first."""
+    final: dict[str, float] = field(default_factory=dict)
+    """Metrics of the last evaluation: the weights of the best epoch on other episodes. Of phase `final` only."""
     explosion: Explosion | None = None
     peak_norm: float = 0.0
     """Largest finite gradient norm seen so far in the whole run."""
@@ -56,10 +75,12 @@ class Result:
     """What a finished run leaves."""
 
     metrics: dict[str, float]
-    """The metrics of the last evaluation."""
+    """The metrics of the last evaluation, which is that of the best epoch's weights."""
     steps: int
     explosion: Explosion | None
     checkpoint: Path | None
     """Last checkpoint of the run; None if it ended before one was due."""
     run_dir: Path
     """Folder with `config.yaml`, `training_debug.log`, `steps.jsonl` and the checkpoints."""
+    best_epoch: int | None = None
+    """Epoch of the best evaluation; None if there was none."""

@@ -20,8 +20,9 @@ from fsdet.data.sources import load_image_set
 from fsdet.engine.batches import Batches
 from fsdet.engine.checkpoint import check_architecture, load_checkpoint, save_checkpoint
 from fsdet.engine.gradients import GradientMonitor, UpdateRatio
+from fsdet.engine.logs import BEST_FILE
 from fsdet.engine.optim import build_optimizer, build_scheduler
-from fsdet.engine.report import Explosion
+from fsdet.engine.report import Best, Explosion
 from fsdet.engine.stability import StabilityMonitor
 from fsdet.engine.support_features import SupportFeatures
 from fsdet.errors import CheckpointError
@@ -61,6 +62,8 @@ class Run:
     """(modules,) update ratios of the step before, if they were measured."""
     explosion: Explosion | None = None
     """The first verdict, where the run goes on in spite of it."""
+    best: Best | None = None
+    """The best evaluation so far; its weights are in `best_path`."""
     trained_on: tuple[str, ...] = ()
     """Names of all classes that the weights were trained on, in this run and those it started from."""
     checkpoints: list[Path] = field(default_factory=list)
@@ -70,6 +73,16 @@ class Run:
     def epoch(self) -> int:
         """Epochs done."""
         return self.step // self.config.steps_per_epoch
+
+    @property
+    def best_epoch(self) -> int:
+        """Epoch of the best evaluation; this one before there is any."""
+        return self.epoch if self.best is None else self.best.epoch
+
+    @property
+    def best_path(self) -> Path:
+        """File with the weights of the best epoch."""
+        return self.config.checkpoint_dir / BEST_FILE
 
     @property
     def evaluated(self) -> Detector:
@@ -90,6 +103,19 @@ class Run:
         """Write everything that `load_state` needs, atomically."""
         save_checkpoint(path, self.state_dict(), self.config)
 
+    def save_best(self) -> None:
+        """Write the weights that were just evaluated to `best_path`, atomically; a stage can start from them."""
+        state = {
+            "stage": self.config.stage,
+            "step": self.step,
+            "epoch": self.epoch,
+            "detector": self.evaluated.state_dict(),
+            "criterion": self.criterion.state_dict(),
+            "reference_norm": self.stability.median(),
+            "trained_on": list(self.trained_on),
+        }
+        save_checkpoint(self.best_path, state, self.config)
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only, so that it can be read back with `weights_only`."""
         average = {} if self.ema is None else {"ema": self.ema.module.state_dict()}
@@ -107,6 +133,7 @@ class Run:
             "gradient_peaks": self.gradient_peaks(),
             "ratios": self.ratios,
             "explosion": None if self.explosion is None else asdict(self.explosion),
+            "best": None if self.best is None else asdict(self.best),
             "trained_on": list(self.trained_on),
             "rng": torch.get_rng_state(),
         }
@@ -123,12 +150,24 @@ class Run:
         self.gradients.peaks = torch.tensor(peaks, device=self.device)
         self.ratios = None if state["ratios"] is None else state["ratios"].to(self.device)
         self.explosion = None if state["explosion"] is None else Explosion(**state["explosion"])
+        self.best = self._stored_best(state["best"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.step = state["step"]
         self.scheduler = build_scheduler(
             self.optimizer, self.config, self.config.total_steps, last_epoch=self.step - 1
         )
+
+    def _stored_best(self, stored: dict[str, Any] | None) -> Best | None:
+        """The best evaluation before a checkpoint, if `best.pt` still holds its weights.
+
+        A run that was killed behind the checkpoint may have replaced them by better ones of an epoch that is now
+        trained again; the best is then sought from here on, and on a CPU found to be that epoch again.
+        """
+        if stored is None or not self.best_path.is_file():
+            return None
+        kept = load_checkpoint(self.best_path)
+        return Best(**stored) if kept.get("epoch") == stored["epoch"] else None
 
     def start_from(self, state: dict[str, Any]) -> None:
         """Begin a new stage: weights and healthy gradient norm of the earlier one, all else fresh."""

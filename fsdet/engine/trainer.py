@@ -20,7 +20,8 @@ from fsdet.engine.logs import (
     log_step,
     set_aside,
 )
-from fsdet.engine.report import Explosion, Phase, Report, Result
+from fsdet.engine.report import Best, Explosion, Phase, Report, Result
+from fsdet.engine.restore import load_detector
 from fsdet.engine.run import Run, build_run
 from fsdet.engine.step import backward, clip, is_logged, judge, optimizer_step, step_values
 from fsdet.progress import progress
@@ -44,25 +45,30 @@ def run_training(
     save_config(config, config.checkpoint_dir / CONFIG_FILE)
     history = StepHistory(config.checkpoint_dir, run.step)
     evaluations = EvaluationLog(config.checkpoint_dir, run.step)
-    metrics: dict[str, float] = {}
+    final: dict[str, float] = {}
     checkpoint: Path | None = None
 
-    def report(phase: Phase) -> None:
-        built = build_report(run, phase, metrics, history)
+    def report(phase: Phase, metrics: dict[str, float]) -> None:
+        built = build_report(run, phase, metrics, final, history)
         if on_report is not None:
             on_report(built)
 
     def evaluate() -> None:
-        nonlocal metrics
-        last = run.step >= config.total_steps
-        metrics = evaluate_run(run.evaluated, config, run.device, final=last)
+        nonlocal final
+        metrics = evaluate_run(run.evaluated, config, run.device, final=False)
         log_metrics(run.epoch, metrics)
         evaluations.append(run.step, run.epoch, metrics, run.device)
-        report("final" if last else "running")
+        keep_best(run, metrics)
+        if run.step < config.total_steps:
+            report("running", metrics)
+            return
+        final = evaluate_best(run)
+        evaluations.append_final(run.step, run.epoch, final, run.device, run.best_epoch)
+        report("final", metrics)
 
     try:
         if run.step and evaluation_due(run):
-            evaluate()  # whoever stopped behind this epoch may not have heard how good it is
+            evaluate()  # the process may have been killed before it reported this epoch
         for _ in progress(range(run.step, config.total_steps), f"stage {config.stage}"):
             values, found = training_step(run)
             history.append(values)
@@ -72,8 +78,7 @@ def run_training(
                 run.explosion = found
                 log.error("step %d: exploded (%s): %s", found.step, found.reason, found.detail)
             if run.explosion and config.stop_on_explosion:
-                metrics = {}
-                report("exploded")
+                report("exploded", {})
                 break
             if save_due(run):
                 checkpoint = save_epoch(run)
@@ -82,7 +87,7 @@ def run_training(
     finally:
         history.close()
         write_health(config.checkpoint_dir, config, run.gradient_peaks(), run.explosion)
-    return Result(metrics, run.step, run.explosion, checkpoint, config.checkpoint_dir)
+    return Result(final, run.step, run.explosion, checkpoint, config.checkpoint_dir, run.best_epoch)
 
 
 def training_step(run: Run) -> tuple[dict[str, float], Explosion | None]:
@@ -118,6 +123,7 @@ def build_report(
     run: Run,
     phase: Phase,
     metrics: dict[str, float],
+    final: dict[str, float],
     history: StepHistory,
 ) -> Report:
     """The state of the run for whoever listens."""
@@ -128,10 +134,42 @@ def build_report(
         metrics=metrics,
         history=history.take(),
         save_checkpoint=run.save,
+        best=run.best,
+        final=final,
         explosion=run.explosion,
         peak_norm=run.stability.peak_norm,
         violation=run.stability.violation,
     )
+
+
+def keep_best(run: Run, metrics: dict[str, float]) -> None:
+    """Keep the weights in `best.pt` if `metrics`, those of this epoch, are the best so far; of equals the first."""
+    if is_better(run, metrics):
+        run.best = Best(run.epoch, run.step, metrics)
+        run.save_best()
+
+
+def is_better(run: Run, metrics: dict[str, float]) -> bool:
+    """Whether this epoch's evaluation is the best so far."""
+    config = run.config
+    if run.best is None or config.stage == 1:  # without prototypes the last epoch is the best
+        return True
+    name = f"{config.novel_split}/{config.best_metric}"
+    value, best = (found.get(name, math.nan) for found in (metrics, run.best.metrics))
+    if math.isnan(best) or math.isnan(value):
+        return math.isnan(best)
+    return value > best if config.best_mode == "max" else value < best
+
+
+def evaluate_best(run: Run) -> dict[str, float]:
+    """Metrics of the last evaluation: the weights of the best epoch on other episodes."""
+    detector = run.evaluated
+    if run.best_epoch != run.epoch:
+        detector, _ = load_detector(run.best_path, run.device)
+    metrics = evaluate_run(detector, run.config, run.device, final=True)
+    log.info("the best epoch is %d; last evaluation:", run.best_epoch)
+    log_metrics(run.epoch, metrics)
+    return metrics
 
 
 def save_epoch(run: Run) -> Path:

@@ -62,16 +62,12 @@ class Job:
 
 
 def spec_of_jobs(spec: SweepSpec) -> SweepSpec:
-    """The sweep as its jobs run: on the test split, measured once, without a budget.
-
-    Where a silent run counts as hanging, the evaluations in between stay, as signs of life; their
-    values are not used.
-    """
-    once = {} if spec.stall_minutes is not None else {"eval_interval": spec.largest("epochs")}
+    """The sweep as its jobs run: validation classes choose the best epoch, the last evaluation of which is on
+    the test classes, without a budget."""
     metric = spec.objective.metric.replace("val/", "test/")
     changed = spec.model_copy(
         update={
-            "fixed": {**spec.fixed, **once, "novel_split": "test"},
+            "fixed": {**spec.fixed, "final_split": "test"},
             "objective": spec.objective.model_copy(update={"metric": metric}),
             "budget": Budget(),
         }

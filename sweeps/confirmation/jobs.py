@@ -163,7 +163,7 @@ class JobRecorder(Recorder):
         """Write the run of a job that an earlier session ended but did not live to tell."""
         self.fetch(number)
         self.begin_run(number, None, self.plan.jobs[number].parameters)
-        for report in recorded_reports(self.plan.run_dir(number)):
+        for report in recorded_reports(self.plan.run_dir(number), self.plan.spec.objective):
             self._tracker.log(str(number), report)
         self.end_run(number, Outcome(end.state, end.reason))
 

@@ -143,7 +143,7 @@ def _measure(config: TrainConfig) -> Measured:
         step_seconds=step,
         save_seconds=times.saves[0] - times.steps[STEPS],
         evaluation_seconds=times.evaluations[0] - times.saves[0],
-        final_seconds=times.evaluations[1] - times.saves[1],
+        final_seconds=times.evaluations[-1] - times.saves[1],
         host_bytes=peak_memory(),
         card_bytes=card,
         card_total=total,

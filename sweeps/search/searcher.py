@@ -90,7 +90,6 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         self._again = list(again)
         self._on_end = on_end
         self._explain = explain
-        self._sign = 1 if spec.objective.mode == "max" else -1
         self._open: dict[str, optuna.Trial] = {}
         self._curves: dict[int, dict[int, float]] = {}
 
@@ -184,11 +183,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         curve = self._curves[trial.number]
         if value is None or not math.isfinite(value) or epoch in curve:
             return
-        before = trial.user_attrs.get("best")
         curve[epoch] = float(value)
+        before, names = trial.user_attrs, ("best", "best_epoch", "standard_error")
         with together(self._study):
-            if before is None or self._sign * value > self._sign * before:
-                for name in ("best", "best_epoch", "standard_error"):
+            if any(before.get(name) != result.get(name) for name in names):
+                for name in names:
                     trial.set_user_attr(name, result.get(name))
             if len(self._spec.objectives) == 1:
                 trial.report(float(value), epoch)
@@ -205,7 +204,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             # a driver that was killed just here has set it already
             if outcome.state is not State.FAILED and CONSTRAINT not in trial.constraints:
                 trial.set_constraint(CONSTRAINT, constraint_of(outcome, result))
-            trial.set_user_attr("metrics", _part(result, "metrics/"))
+            trial.set_user_attr("metrics", _part(result, "best_metrics/"))
             trial.set_user_attr("costs", costs)
             self._study.set_user_attr("seconds", self._stops.seconds)
             self._note(trial, outcome, seconds)

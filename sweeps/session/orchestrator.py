@@ -84,7 +84,7 @@ def run_sweep(
         plan = TrialPlan(spec.public, folder.trials, folder.below("trials"), places)
         session = Session(folder, machine, tracker, stops, train)
         recorder = Recorder(plan, tags, tracker, display, stops, numbers, session.deaths)
-        reconcile_runs(earlier, runs, folder.trials, recorder, tracker)
+        reconcile_runs(earlier, runs, folder.trials, recorder, tracker, spec.objective)
         display.known(earlier)
         again = [trial.number for trial in unfinished(study)]
         searcher = StudySearcher(study, spec, stops, store, again, recorder.ended, recorder.explain)

@@ -22,16 +22,18 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from fsdet.engine.report import BEST_EPOCH
 from sweeps.errors import SweepError
 from sweeps.search.searcher import tell
 from sweeps.session.recorder import Recorder
-from sweeps.spec import SweepSpec
+from sweeps.spec import Objective, SweepSpec
 from sweeps.spec.paths import FOUND, map_paths
 from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.found import digest, in_package
 from sweeps.study.study import WARM_START, TrialRecord, to_records
 from sweeps.tracking import StoredRun, Tracker
+from sweeps.trial.trial import name_of, named
 
 MUST_MATCH = ("space", "settings", "baselines", "objectives")
 """Parts of a sweep that make its trials comparable."""
@@ -105,6 +107,7 @@ def reconcile_runs(
     folder: Path,
     recorder: Recorder,
     tracker: Tracker,
+    objective: Objective,
 ) -> None:
     """Bring the tracker up to the study: no run is missing, none is left open.
 
@@ -114,6 +117,7 @@ def reconcile_runs(
         folder: of the trials.
         recorder: knows how a run begins and ends.
         tracker: with the parent run open.
+        objective: of the sweep.
     """
     for trial in records:
         run, run_dir = runs.get(str(trial.number)), folder / f"{trial.number:04d}"
@@ -121,7 +125,7 @@ def reconcile_runs(
             if run is not None and run.running:
                 recorder.fetch(trial.number)
                 tracker.adopt(str(trial.number), run.run_id)
-                for report in recorded_reports(run_dir):
+                for report in recorded_reports(run_dir, objective):
                     if report["metrics"]:  # steps behind the last evaluation are done again
                         tracker.log(str(trial.number), report)
                 tracker.end(str(trial.number), Outcome(State.INTERRUPTED, "the sweep was killed"))
@@ -132,25 +136,41 @@ def reconcile_runs(
             recorder.begin_run(trial.number, trial.baseline, trial.parameters)
             if trial.retried:
                 recorder.tag_retried(trial.number)
-            for report in recorded_reports(run_dir):
+            for report in recorded_reports(run_dir, objective):
                 tracker.log(str(trial.number), report)
             recorder.end_run(trial.number, Outcome(trial.state, trial.reason))
 
 
-def recorded_reports(run_dir: Path) -> Iterator[dict[str, Any]]:
+def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[dict[str, Any]]:
     """What a trial reported, read back from the files that the trainer wrote."""
     steps = list(_lines(run_dir / "steps.jsonl"))
-    for values in _lines(run_dir / "evaluations.jsonl"):
+    for values in _with_best(run_dir / "evaluations.jsonl", objective):
         step, epoch = int(values.pop("step")), int(values.pop("epoch"))
-        values.pop("memory", None)
         rows, steps = (
             [r for r in steps if r["step"] <= step],
             [r for r in steps if r["step"] > step],
         )
-        yield {"step": step, "epoch": epoch, "metrics": values, "history": _columns(rows)}
+        best = {key: values.pop(key) for key in ("best", "best_epoch")}
+        yield {"step": step, "epoch": epoch, "metrics": values, "history": _columns(rows), **best}
     if steps:  # an explosion has no evaluation
         last = int(steps[-1]["step"])
         yield {"step": last, "metrics": {}, "history": _columns(steps)}
+
+
+def _with_best(path: Path, objective: Objective) -> Iterator[dict[str, Any]]:
+    """Each evaluation with value and epoch of the best so far; the last one stands for its epoch's own."""
+    rows = list(_lines(path))
+    name, sign = name_of(objective), 1 if objective.mode == "max" else -1
+    best: dict[str, Any] = {"best": None, "best_epoch": None}
+    for number, row in enumerate(rows):
+        row.pop("memory", None)
+        value = named(row, name)
+        if BEST_EPOCH in row:
+            best = {"best": value, "best_epoch": int(row[BEST_EPOCH])}
+        elif value is not None and (best["best"] is None or sign * value > sign * best["best"]):
+            best = {"best": value, "best_epoch": int(row["epoch"])}
+        if not any(BEST_EPOCH in following for following in rows[number + 1 : number + 2]):
+            yield {**row, **best}
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:

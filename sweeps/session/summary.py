@@ -29,7 +29,7 @@ def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
     rows = [("best", best)] if best is not None else []
     rows += [(t.baseline or "", t) for t in trials if t.baseline]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("", "trial", "state", f"{spec.objective.metric} ± SE", "swap gap"):
+    for name in ("", "trial", "state", f"{spec.objective.metric} ± SE", "epoch", "swap gap"):
         table.add_column(name)
     for key in spec.space:
         table.add_column(short(key), justify="right")
@@ -37,12 +37,14 @@ def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
         settings = spec.conditions.complete(trial.parameters)
         values = [shown(settings.get(key, "-")) for key in spec.space]
         gap = number(trial.metrics.get("val/swap_gap"), 4)
-        table.add_row(name, str(trial.number), str(trial.state), with_error(trial), gap, *values)
+        epoch = "-" if trial.best_epoch is None else str(trial.best_epoch)
+        state = str(trial.state)
+        table.add_row(name, str(trial.number), state, with_error(trial), epoch, gap, *values)
     return table
 
 
 def with_error(trial: TrialRecord) -> str:
-    """Best value and its standard error."""
+    """Value of the best epoch and its standard error over episodes."""
     if trial.value is None:
         return "-"
     error = "" if trial.standard_error is None else f" ± {trial.standard_error:.4f}"
@@ -198,7 +200,7 @@ def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) 
     del values["checkpoint_dir"]
     header = (
         f"# Best of sweep {folder.name}: trial {best.number}, "
-        f"{spec.objective.metric} {with_error(best)}\n"
+        f"{spec.objective.metric} {with_error(best)} at epoch {best.best_epoch}\n"
         f"# Searched: {in_words(best.parameters)}\n"
         f"# Command: python -m fsdet.train --config {os.path.relpath(folder.best)}\n"
     )

@@ -26,6 +26,9 @@ OWNED = {
     "checkpoint_dir": "every trial gets a folder of its own; remove the line",
     "device": "set resources: {gpus: 1} to train on a GPU, {gpus: 0} to train on the CPU",
     "novel_split": "a sweep selects on val; test is for what it has selected; remove the line",
+    "final_split": "a sweep selects on val; test is for what it has selected; remove the line",
+    "best_metric": "it is the metric of the objective; remove the line",
+    "best_mode": "it is the mode of the objective; remove the line",
     "stop_on_explosion": "an exploded trial must end; remove the line",
 }
 """Settings that a sweep gives to its trials itself, with what to do instead."""
@@ -214,7 +217,20 @@ class SweepSpec(Part):
         threads = {"threads": max(1, int(self.resources.cpus)), "save_interval": 1}
         device = "cuda" if self.resources.gpu_share else "cpu"
         device = "auto" if self.resources.gpus == "auto" else device
-        return {**threads, **self.fixed, **self._reference(), "device": device}
+        return {
+            **threads,
+            **self.fixed,
+            **self._reference(),
+            **self._best(),
+            "device": device,
+        }
+
+    def _best(self) -> dict[str, Any]:
+        """How a trial chooses its best epoch."""
+        if self.objective.metric in COSTS:  # known at the end of a trial only
+            return {}
+        name = self.objective.metric.rpartition("/")[2]
+        return {"best_metric": name, "best_mode": self.objective.mode}
 
     def _reference(self) -> dict[str, float]:
         given = (self.fixed.get(key) for key in ("resume", "explosion_reference"))

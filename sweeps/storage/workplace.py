@@ -12,13 +12,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from sweeps.storage.mirror import Mirror, StorageError
 from sweeps.trial.watchdog import STALL
 
-CHECKPOINT = ".pt"
-"""Ending of a checkpoint."""
+WEIGHTS = ".pt"
+"""Ending of files with weights: checkpoints, and those of the best epoch."""
+CHECKPOINT = "stage*_epoch*.pt"
+"""Names of checkpoints, of which a trial needs the newest."""
 
 
 class Workplace:
@@ -65,7 +68,7 @@ class MirroredWorkplace(Workplace):
             if path.name != STALL:
                 path.unlink()
         self._there = self._mirror.names()
-        checkpoints = sorted(name for name in self._there if name.endswith(CHECKPOINT))
+        checkpoints = sorted(name for name in self._there if fnmatch(name, CHECKPOINT))
         for name in self._there - set(checkpoints[:-1]) - {STALL}:
             self._mirror.fetch(name, self.run_dir / name)
         self._kept = {name: stamp(path) for name, path in self._files().items()}
@@ -73,7 +76,7 @@ class MirroredWorkplace(Workplace):
     def keep(self) -> None:
         """Push what has changed, checkpoints first; then remove there what is here no more."""
         files = self._files()
-        for name in sorted(files, key=lambda name: (not name.endswith(CHECKPOINT), name)):
+        for name in sorted(files, key=lambda name: (not name.endswith(WEIGHTS), name)):
             mark = stamp(files[name])
             if self._kept.get(name) != mark and mark[1] > 0:
                 self._mirror.push(files[name], name)

@@ -42,7 +42,7 @@ class TrialRecord:
     state: State
     parameters: dict[str, Any]
     value: float | None = None
-    """Best value of the objective; None if it was never measured."""
+    """The objective at the best epoch; None if it was never measured."""
     standard_error: float | None = None
     """Of `value`, over the episodes of the evaluation."""
     best_epoch: int | None = None
@@ -50,7 +50,7 @@ class TrialRecord:
     baseline: str | None = None
     reason: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Metrics of the last evaluation."""
+    """All metrics of the evaluation that `value` comes from."""
     costs: dict[str, float] = field(default_factory=dict)
     """Seconds of a step and bytes of memory."""
     seconds: float = 0.0

@@ -32,6 +32,8 @@ def evaluation_metrics(report: Mapping[str, Any], when: int) -> list[Metric]:
     values = {**report.get("metrics", {}), **report.get("costs", {})}
     if "epoch" in report:
         values["epoch"] = report["epoch"]
+    if report.get("best") is not None:
+        values |= {"objective": report["best"], "objective/epoch": report["best_epoch"]}
     if "peak_norm" in report:
         values["grad/peak_norm"] = report["peak_norm"]
     step = int(report["step"])

@@ -1,19 +1,12 @@
-"""What a trial finds in its folder when it goes on: checkpoints, and what it had reported."""
+"""The checkpoints that a trial finds in its folder when it resumes."""
 
 from __future__ import annotations
 
-import json
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any
-
-from fsdet.files import write_text_atomic
 
 log = logging.getLogger(__name__)
-
-BEST = "best.json"
-"""The best value that a trial has reported."""
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
@@ -40,16 +33,3 @@ def remove_halves(run_dir: Path) -> None:
     """Delete what a killed worker had not finished writing."""
     for part in run_dir.glob(".*.part"):
         part.unlink(missing_ok=True)
-
-
-def load_best(run_dir: Path) -> dict[str, Any]:
-    """What `save_best` kept; empty at a trial's first start."""
-    try:
-        return dict(json.loads((run_dir / BEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def save_best(run_dir: Path, best: dict[str, Any]) -> None:
-    """Keep the best value for a worker that goes on with this trial."""
-    write_text_atomic(run_dir / BEST, json.dumps(best))

@@ -4,6 +4,9 @@ The only file that calls the trainer. A report holds what the driver needs for i
 listeners: the scheduler (`objective`, `epoch`), the sampler (`phase`, `violation`, `best…`) and
 the tracker (`metrics`, `history`). Trials write nothing but the files in their own folder.
 
+The value of a trial is that of its best epoch: while it runs the best evaluation so far, at its end
+the last evaluation, which takes the weights of that epoch to other episodes.
+
 A trial that goes on, in another worker or another session, repeats the report of the epoch at
 whose end its checkpoint was saved: its listener may not have heard it. Listeners take it once.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +31,7 @@ from sweeps.storage.mirror import Mirror
 from sweeps.storage.shipping import Places, settle
 from sweeps.storage.workplace import MirroredWorkplace, Workplace
 from sweeps.trial.causes import ALONE_TOO, RanOutOfMemory, cause_of, is_out_of_memory
-from sweeps.trial.checkpoints import load_best, newest_checkpoint, remove_halves, save_best
+from sweeps.trial.checkpoints import newest_checkpoint, remove_halves
 from sweeps.trial.room import clear_card
 from sweeps.trial.watchdog import Watchdog, stall_reason, stalled, watchdog
 from sweeps.trial.worker import Costs, leaks
@@ -140,7 +143,6 @@ def run_trial(
             FileLock(run_dir / LOCK, timeout=PATIENCE),
             place.opened(),
         ):
-            reporter.recall()
             if stalled(run_dir):
                 reporter.fail(stall_reason(run_dir, minutes))
                 return
@@ -179,16 +181,15 @@ def _train(config: TrainConfig, reporter: Reporter, dog: Watchdog, train: Train)
 
 
 class Reporter:
-    """Turns the trainer's reports into plain dicts and keeps the best value of the objective.
+    """Turns the trainer's reports into plain dicts.
 
-    Of equal values the earlier one is the best. A report without a finite value of the objective
-    fails the trial, unless it tells of an explosion.
+    A report without a finite value of the objective fails the trial, unless it is about an explosion.
     """
 
     def __init__(
         self, objective: Objective, send: Callable[[dict[str, Any]], None], place: Workplace
     ) -> None:
-        self._objective = objective
+        self._name = name_of(objective)
         self._send = send
         self._place = place
         self._best: dict[str, Any] = {}
@@ -197,10 +198,6 @@ class Reporter:
         self._costs: Costs | None = None
         self._leaks = False
         self.phase = ""
-
-    def recall(self) -> None:
-        """Take up the best value of an earlier worker."""
-        self._best = load_best(self._place.run_dir)
 
     def begin(self, dog: Watchdog, resumed: bool) -> None:
         """The training starts now."""
@@ -217,16 +214,15 @@ class Reporter:
         self._last = to_plain(report)
         if self._costs is not None:
             self._last["costs"] = self._costs.at(report.step)
-        value = report.metrics.get(self._objective.metric)
-        if value is not None and math.isfinite(value):
-            self._keep_best(value, report)
-        elif report.phase != "exploded":
-            state = "was not measured" if value is None else f"is {value}"
-            raise NoObjectiveError(f"{self._objective.metric} {state} at epoch {report.epoch}")
+        self._best = best_of_report(report, self._name)
+        so_far: dict[str, float | None] = {}
+        if report.phase != "exploded":
+            for measured in filter(None, (report.metrics, report.final)):
+                self._require(measured, report.epoch)
+            assert report.best is not None
+            so_far = {"objective": named(report.best.metrics, self._name)}
         self._place.keep()  # before anyone relies on it
-        self._emit(
-            report.phase, {} if report.phase == "exploded" else {"objective": self._best["best"]}
-        )
+        self._emit(report.phase, so_far)
 
     def fail(self, reason: str) -> None:
         """Send that the trial failed."""
@@ -239,26 +235,56 @@ class Reporter:
         self._send({**self._last, **self._best, "phase": phase, **spoiled, **more})
         self._last = {key: value for key, value in self._last.items() if key != "history"}
 
-    def _keep_best(self, value: float, report: Report) -> None:
-        sign = 1 if self._objective.mode == "max" else -1
-        if self._best and sign * value <= sign * self._best["best"]:
-            return
-        error = report.metrics.get(f"{self._objective.metric}_se")
-        finite = error is not None and math.isfinite(error)
-        self._best = {
-            "best": float(value),
-            "best_epoch": report.epoch,
-            "standard_error": error if finite else None,
-        }
-        save_best(self._place.run_dir, self._best)
+    def _require(self, metrics: Mapping[str, float], epoch: int) -> None:
+        value = named(metrics, self._name, finite=False)
+        if value is None or not math.isfinite(value):
+            state = "was not measured" if value is None else f"is {value}"
+            raise NoObjectiveError(f"{self._name} {state} at epoch {epoch}")
+
+
+def name_of(objective: Objective) -> str:
+    """The objective's metric without its split: the last evaluation may be of another one."""
+    return objective.metric.rpartition("/")[2]
+
+
+def named(metrics: Mapping[str, float], name: str, finite: bool = True) -> float | None:
+    """The metric `name` of whatever split; None if there is none, or no finite one."""
+    found = next((v for key, v in metrics.items() if key.rpartition("/")[2] == name), None)
+    return None if found is None or (finite and not math.isfinite(found)) else float(found)
+
+
+def best_of_report(report: Report, name: str) -> dict[str, Any]:
+    """Value, epoch, standard error and all metrics of a run's best epoch so far; empty before the first.
+
+    Args:
+        report: of the run.
+        name: metric of the objective, without its split.
+    """
+    if report.best is None:
+        return {}
+    metrics = report.final or report.best.metrics
+    return {
+        "best": named(metrics, name),
+        "best_epoch": report.best.epoch,
+        "standard_error": named(metrics, f"{name}_se"),
+        "best_metrics": finite_of(metrics),
+    }
+
+
+def finite_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The finite ones as plain numbers."""
+    return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
 
 
 def to_plain(report: Report) -> dict[str, Any]:
-    """The report without its callable, which cannot leave the process. Only finite metrics."""
+    """The report without its callable, which cannot leave the process.
+
+    The metrics of the last report are those of the last evaluation: they are about the best epoch.
+    """
     plain = {
         "step": report.step,
         "epoch": report.epoch,
-        "metrics": {k: float(v) for k, v in report.metrics.items() if math.isfinite(v)},
+        "metrics": finite_of(report.final or report.metrics),
         "history": report.history,
         "peak_norm": report.peak_norm,
         "violation": report.violation,

@@ -36,7 +36,7 @@ def test_the_table_and_the_file_show_what_an_evaluation_gives(
     flags += ("--json", out, "--device", "cpu")
     assert run(monkeypatch, "--checkpoint", checkpoint, *flags) == 0
     printed = capsys.readouterr().out
-    for word in ("split 'test'", "± 95 %", "swapped", "gap", "novel", "base", "draws of supports"):
+    for word in ("split 'test'", "± 95 %", "swapped", "gap", "novel", "base", "over classes"):
         assert word in printed
     detector, config = load_detector(checkpoint, "cpu")
     given = {"novel_split": "test", "eval_episodes": 3, "eval_draws": 2}

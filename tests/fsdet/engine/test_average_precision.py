@@ -8,13 +8,14 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fsdet.engine.average_precision import collect, score_episode
+from fsdet.engine.average_precision import EpisodeScores, collect, score_episode
 from fsdet.engine.postprocess import MOST_DETECTIONS
 from fsdet.errors import DataError
 from fsdet.structures import Detections, Targets
 
 Episode = tuple[Targets, list[Detections]]
 N_WAY = 3
+WAYS = range(N_WAY)
 
 
 def boxes(rng: np.random.Generator, count: int, longest: float) -> torch.Tensor:
@@ -101,7 +102,7 @@ def one_by_pycocotools(targets: Targets, found: list[Detections]) -> dict[str, f
 @pytest.mark.parametrize("seed", range(5))
 def test_all_six_figures_equal_pycocotools(seed):
     made = episodes(seed)
-    ours = collect([score_episode(*one, N_WAY) for one in made]).means()
+    ours = collect([score_episode(*one, WAYS) for one in made]).means()
     theirs = by_pycocotools(made)
     assert ours.keys() == theirs.keys()
     assert all(0.02 < value < 0.98 for value in theirs.values())
@@ -109,13 +110,13 @@ def test_all_six_figures_equal_pycocotools(seed):
 
 
 def test_sizes_that_no_target_has_are_left_out():
-    scores = collect([score_episode(*one, N_WAY) for one in episodes(0, longest=30)])
+    scores = collect([score_episode(*one, WAYS) for one in episodes(0, longest=30)])
     assert scores.means().keys() == {"AP50", "AP", "AP75", "AP_small"}
 
 
 def test_the_spread_is_that_of_the_episodes():
-    rows = [score_episode(*one, N_WAY) for one in episodes(0)]
-    alone = [row["AP50"] for row in rows]
+    rows = [score_episode(*one, WAYS) for one in episodes(0)]
+    alone = [row.means["AP50"] for row in rows]
     together = collect(rows)
     assert together.ap50 == pytest.approx(np.mean(alone))
     assert together.ap50_se == pytest.approx(np.std(alone, ddof=1) / len(alone) ** 0.5)
@@ -125,7 +126,7 @@ def test_the_spread_is_that_of_the_episodes():
 
 def test_perfect_detections_score_one():
     for targets, _ in episodes(1):
-        assert set(score_episode(targets, perfect(targets), N_WAY).values()) == {1.0}
+        assert set(score_episode(targets, perfect(targets), WAYS).means.values()) == {1.0}
 
 
 def test_the_right_boxes_of_the_wrong_ways_score_zero():
@@ -133,28 +134,30 @@ def test_the_right_boxes_of_the_wrong_ways_score_zero():
     wrong = [
         Detections(d.boxes, d.scores, (d.labels + 1) % N_WAY + N_WAY) for d in perfect(targets)
     ]
-    assert score_episode(targets, wrong, 2 * N_WAY)["AP50"] == 0
+    assert score_episode(targets, wrong, range(2 * N_WAY)).means["AP50"] == 0
 
 
 def test_a_detection_counts_in_its_own_image_only():
     made = [targets for targets, _ in episodes(2)]
-    moved = [score_episode(t, perfect(t)[1:] + perfect(t)[:1], N_WAY)["AP50"] for t in made]
+    moved = [score_episode(t, perfect(t)[1:] + perfect(t)[:1], WAYS).means["AP50"] for t in made]
     assert np.mean(moved) < 0.3
 
 
 def test_no_detections_score_zero():
     targets, found = episode(np.random.default_rng(1))
     none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    scores = score_episode(targets, [none] * len(found), N_WAY)
-    assert set(scores.values()) == {0.0}
+    scores = score_episode(targets, [none] * len(found), WAYS)
+    assert set(scores.means.values()) == {0.0}
+    assert set(scores.ap50_by_class.values()) == {0.0}
 
 
 def test_an_episode_without_any_target_does_not_count():
     made = episodes(1)
     targets, found = made[0]
     empty = Targets(targets.boxes * 0, targets.labels * 0, targets.mask & False)
-    assert score_episode(empty, found, N_WAY) == {}
-    rows = [score_episode(*one, N_WAY) for one in made[1:]]
-    assert collect([{}, *rows]) == collect(rows)
+    nothing = score_episode(empty, found, WAYS)
+    assert nothing == EpisodeScores({}, {})
+    rows = [score_episode(*one, WAYS) for one in made[1:]]
+    assert collect([nothing, *rows]) == collect(rows)
     with pytest.raises(DataError, match="no target in any of the episodes"):
-        collect([{}])
+        collect([nothing])

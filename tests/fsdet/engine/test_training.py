@@ -13,9 +13,10 @@ from fsdet.config import MODULES, TrainConfig
 from fsdet.config_file import save_config
 from fsdet.data.episodes import EpisodeSource
 from fsdet.data.sources import load_image_set
-from fsdet.engine.evaluation import evaluate
+from fsdet.engine.evaluation import evaluate, evaluate_run
 from fsdet.engine.logs import StepHistory
 from fsdet.engine.report import Report, Result
+from fsdet.engine.restore import load_detector
 from fsdet.engine.run import build_run
 from fsdet.engine.step import backward, step_batches
 from fsdet.errors import CheckpointError, FsdetError
@@ -108,6 +109,76 @@ def test_a_resumed_run_of_stage_1_equals_one_never_interrupted(small_config, tmp
 def test_a_run_resumed_behind_a_measured_step_goes_on(small_config, tmp_path):
     settings = {"n_episodes": 2, "n_query": 2}  # one step an epoch: epoch 1 ends behind step 1
     assert_resumed_equals_uninterrupted(small_config, tmp_path, 1, **settings)
+
+
+def kept_reports(config: TrainConfig, **arguments) -> tuple[list[Report], Result]:
+    reports: list[Report] = []
+    result = train(config, reports.append, **arguments)
+    return reports, result
+
+
+def test_the_best_epoch_is_reported_kept_and_evaluated_last(small_config):
+    """At this rate the first epoch is the best: what follows ruins the weights."""
+    config = small_config(
+        resume=STAGE_1, support_size=48, epochs=3, lr=0.03, stop_on_explosion=False
+    )
+    reports, result = kept_reports(config)
+    values = [report.metrics["val/nAP50"] for report in reports]
+    assert [report.phase for report in reports] == ["running", "running", "final"]
+    assert values[0] > max(values[1:])
+    best = reports[-1].best
+    assert (best.epoch, best.metrics) == (1, reports[0].metrics)
+    assert result.best_epoch == 1
+    assert result.metrics == reports[-1].final
+    detector, stored = load_detector(config.checkpoint_dir / "best.pt", "cpu")
+    assert evaluate_run(detector, stored, "cpu", final=True) == result.metrics
+    assert evaluate_run(detector, stored, "cpu", final=False) == reports[0].metrics
+    rows = [
+        json.loads(line)
+        for line in (config.checkpoint_dir / "evaluations.jsonl").read_text().splitlines()
+    ]
+    assert [row.get("best_epoch") for row in rows] == [None, None, None, 1]
+    assert rows[-1]["val/nAP50"] == result.metrics["val/nAP50"]
+
+
+def test_the_smaller_value_is_the_better_one_where_that_is_asked_for(small_config):
+    settings = {"resume": STAGE_1, "support_size": 48, "lr": 0.03, "stop_on_explosion": False}
+    reports, result = kept_reports(small_config(**settings, best_mode="min", best_metric="nAP"))
+    values = [report.metrics["val/nAP"] for report in reports]
+    assert result.best_epoch == 1 + values.index(min(values))
+    assert values[0] != values[1]
+
+
+def test_the_best_epoch_of_stage_1_is_its_last(small_config):
+    _, result = kept_reports(small_config(stage=1, n_episodes=2, batch_size=4))
+    assert result.best_epoch == 2
+
+
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_a_killed_run_finds_the_same_best_epoch_again(small_config, tmp_path, killed_at):
+    settings = {"resume": STAGE_1, "support_size": 48, "epochs": 3, "lr": 0.03}
+    settings |= {"stop_on_explosion": False}
+    whole = train(small_config(**settings, checkpoint_dir=tmp_path / "whole"))
+    config = small_config(**settings, checkpoint_dir=tmp_path / "parts")
+    with pytest.raises(InterruptError):
+        train(config, stop_after(killed_at))
+    resumed = train(config, resume=config.checkpoint_dir / f"stage2_epoch000{killed_at}.pt")
+    assert (resumed.metrics, resumed.best_epoch) == (whole.metrics, whole.best_epoch)
+
+
+def test_weights_of_a_later_best_epoch_do_not_stand_for_an_earlier_one(small_config, tmp_path):
+    """The run was killed behind its checkpoint, after `best.pt` had been replaced."""
+    settings = {"resume": STAGE_1, "support_size": 48, "epochs": 3, "lr": 1e-3}
+    config = small_config(**settings)
+    whole = train(config)
+    checkpoint = config.checkpoint_dir / "stage2_epoch0002.pt"
+    stored = torch.load(checkpoint, weights_only=True)
+    later = torch.load(config.checkpoint_dir / "best.pt", weights_only=True)
+    torch.save({**later, "epoch": 3}, config.checkpoint_dir / "best.pt")
+    assert stored["best"]["epoch"] == 1
+    resumed = train(config, resume=checkpoint)
+    assert resumed.best_epoch >= 2
+    assert resumed.steps == whole.steps
 
 
 def test_a_stage_starts_at_its_beginning_with_a_fresh_optimiser(small_config, base_run, train_set):
@@ -284,7 +355,7 @@ def test_a_frozen_module_does_not_move(small_config, train_set):
 def test_only_the_newest_checkpoints_stay(small_config):
     result = train(small_config(stage=1, epochs=4, n_episodes=1, batch_size=2, eval_interval=4))
     kept = sorted(path.name for path in result.run_dir.glob("*.pt"))
-    assert kept == ["stage1_epoch0003.pt", "stage1_epoch0004.pt"]
+    assert kept == ["best.pt", "stage1_epoch0003.pt", "stage1_epoch0004.pt"]
 
 
 @pytest.mark.slow
@@ -298,7 +369,7 @@ def test_it_overfits_a_few_episodes(small_config):
     fixed = EpisodeSource(train_set, config, config.seed, augment=False)
     batch = fixed.batch(0, 1)
     assert len(batch.images) == 4
-    before = evaluate(run.detector, fixed, 1, "cpu").ap50
+    before = evaluate(run.detector, fixed, range(1), "cpu").ap50
     run.detector.train()
     for group in run.optimizer.param_groups:
         group["lr"] = 1e-3
@@ -307,7 +378,7 @@ def test_it_overfits_a_few_episodes(small_config):
         run.criterion.episode(run.detector(batch.images, batch.supports), batch).total.backward()
         run.gradients.clip_(run.gradients.measure()[0], 10)
         run.optimizer.step()
-    after = evaluate(run.detector, fixed, 1, "cpu").ap50
+    after = evaluate(run.detector, fixed, range(1), "cpu").ap50
     assert after > 0.9
     assert after > before + 0.3  # it is training that did it
 

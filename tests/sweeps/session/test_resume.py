@@ -21,6 +21,7 @@ from sweeps.errors import SweepError
 from sweeps.search.rungs import recall
 from sweeps.search.scheduler import build_scheduler
 from sweeps.session.resume import check_same, recorded_reports
+from sweeps.spec import Objective
 from sweeps.states import State
 from sweeps.storage.folder import new_folder
 from sweeps.study.study import read_trials
@@ -87,11 +88,26 @@ def test_reports_are_read_back_from_the_trainer_s_files() -> None:
     lines = "\n".join(map(json.dumps, steps)) + '\n{"step": 7, "lo'
     Path("steps.jsonl").write_text(lines)
     Path("evaluations.jsonl").write_text("\n".join(map(json.dumps, evaluations)))
-    reports = list(recorded_reports(Path()))
+    reports = list(recorded_reports(Path(), Objective()))
     assert [(r["step"], r.get("epoch")) for r in reports] == [(2, 1), (4, 2), (6, None)]
     assert reports[0]["metrics"] == {"val/nAP50": 0.1}
     assert [r["history"]["step"].tolist() for r in reports] == [[1, 2], [3, 4], [5, 6]]
-    assert list(recorded_reports(Path("nowhere"))) == []
+    assert list(recorded_reports(Path("nowhere"), Objective())) == []
+
+
+def test_the_best_epoch_is_read_back_and_the_last_evaluation_stands_for_its_epoch() -> None:
+    rows = [
+        {"step": step, "epoch": epoch, "val/nAP50": value}
+        for step, epoch, value in ((2, 1, 0.1), (4, 2, 0.3), (6, 3, 0.2))
+    ]
+    last = {"step": 6, "epoch": 3, "best_epoch": 2, "val/nAP50": 0.25}
+    Path("evaluations.jsonl").write_text("\n".join(map(json.dumps, [*rows, last])))
+    reports = list(recorded_reports(Path(), Objective()))
+    assert [(r["step"], r["best"], r["best_epoch"]) for r in reports] == [
+        (2, 0.1, 1),
+        (4, 0.3, 2),
+        (6, 0.25, 2),
+    ]
 
 
 def stub(number: int, trial_id: str) -> SimpleNamespace:
