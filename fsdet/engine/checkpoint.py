@@ -10,6 +10,7 @@ import torch
 from fsdet.config import MULTIPLIERS, TrainConfig
 from fsdet.errors import CheckpointError
 from fsdet.files import atomic_path
+from fsdet.unpickling import load_plain, reason
 
 FORMAT = 1
 ARCHITECTURE = ("support_encoder", "embed_dim", "reg_max")
@@ -47,13 +48,12 @@ def load_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
         CheckpointError: missing, damaged, or not one of ours.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_plain(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: {setting}: no such checkpoint; check the path") from None
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path}: {setting}: not a checkpoint that can be read ({reason}); name a file that "
+            f"{path}: {setting}: not a checkpoint that can be read ({reason(error)}); name a file that "
             "`python -m fsdet.train` wrote"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
