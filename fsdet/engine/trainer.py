@@ -19,6 +19,7 @@ from fsdet.engine.logs import (
     log_metrics,
     log_step,
     set_aside,
+    write_changes,
 )
 from fsdet.engine.report import Explosion, Phase, Report, Result
 from fsdet.engine.run import Run, build_run
@@ -42,6 +43,7 @@ def run_training(
     if not run.step:
         set_aside(config.checkpoint_dir)
     save_config(config, config.checkpoint_dir / CONFIG_FILE)
+    write_changes(config.checkpoint_dir, run.changed)
     history = StepHistory(config.checkpoint_dir, run.step)
     evaluations = EvaluationLog(config.checkpoint_dir, run.step)
     metrics: dict[str, float] = {}

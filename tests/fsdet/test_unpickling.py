@@ -1,8 +1,10 @@
 import datetime
 import pickle
+import sys
 from collections import OrderedDict
 from copy import deepcopy
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -82,6 +84,20 @@ def test_no_class_of_a_file_is_built_and_none_of_it_stays_allowed(tmp_path):
         with pytest.raises(pickle.UnpicklingError):
             load_plain(path)
         assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_a_file_whose_classes_are_no_longer_there_is_read(tmp_path, monkeypatch):
+    moved = ModuleType("an_old_package")
+    moved.Old = type("Old", (nn.Sequential,), {"__module__": "an_old_package"})
+    monkeypatch.setitem(sys.modules, "an_old_package", moved)
+    layers = Backbone().layers
+    path = saved({"model": moved.Old(*layers)}, tmp_path)
+    monkeypatch.delitem(sys.modules, "an_old_package")
+    backbone = Backbone()
+    load_yolo_weights(backbone, path)
+    assert all(
+        torch.equal(t, layers.state_dict()[n]) for n, t in backbone.layers.state_dict().items()
+    )
 
 
 def chain(n: int) -> nn.Module:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,21 @@ def test_free_crops_are_those_from_no_query():
     assert image_set.free_crops(1, np.array([2, 0])).tolist() == []
     assert image_set.free_crops(1, np.array([2])).tolist() == [0]
     assert image_set.free_crops(3, np.array([0, 1, 2])).tolist() == [1]
+
+
+def test_the_digest_is_that_of_the_content_wherever_it_lies(tmp_path):
+    cached = cached_image_set(DataConfig(cache_dir=tmp_path), RECIPE, (), made_up)
+    assert cached.digest == made_up().digest
+
+
+@pytest.mark.parametrize(
+    "name", ["offsets", "boxes", "labels", "groups", "supports", "support_images"]
+)
+def test_another_content_has_another_digest(name):
+    values = getattr(made_up(), name).copy()
+    values[0] += 1
+    assert replace(made_up(), **{name: values}).digest != made_up().digest
+
+
+def test_other_names_have_another_digest():
+    assert replace(made_up(), names=("a", "b", "c", "d")).digest != made_up().digest
