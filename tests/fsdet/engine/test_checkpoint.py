@@ -171,7 +171,11 @@ def test_every_setting_is_harmless_or_compared_when_a_stage_resumes(name):
         check_architecture(STORED, config.model_copy(update={"resume_with_changes": True}), path)
 
 
-def test_only_settings_are_harmless():
+def test_only_settings_that_change_neither_steps_nor_figures_are_harmless():
+    steps = {"dfl_weight", "bbox_loss", "gradient_clip_norm", "support_size", "epochs", "threads"}
+    steps |= {"warmup_fraction", "final_lr_fraction", "supcon_temperature", "stop_on_explosion"}
+    figures = {"novel_split", "eval_episodes", "eval_draws"}
+    assert not {*HARMLESS} & (steps | figures)
     assert {*HARMLESS, *BY_CONTENT} < {*TrainConfig.model_fields}
     assert not {*HARMLESS} & {*BY_CONTENT, *ARCHITECTURE}
 
