@@ -225,6 +225,8 @@ class RunConfig(Group):
     """Folder for checkpoints and logs of this run."""
     resume: Path | None = None
     """Checkpoint to go on from; one of an earlier stage starts this stage at epoch 0 with a fresh optimiser."""
+    resume_with_changes: bool = False
+    """Let a stage that resumes midway do so with other settings; the changes are logged and recorded."""
     seed: int = Field(0, ge=0)
     """Seed of weights, episodes and scenes order; the evaluation episodes do not depend on it."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

@@ -83,6 +83,7 @@ def smaller(state: dict[str, Any]) -> dict[str, Any]:
     return {
         "config": {**state["config"], "resume": None, "checkpoint_dir": "checkpoints"},
         **{key: state[key] for key in ("stage", "step", "reference_norm", "trained_on")},
+        "changed": state.get("changed", []),
         "detector": halved,
         "criterion": {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")},
     }

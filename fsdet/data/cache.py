@@ -77,7 +77,7 @@ def cached(
         load: reads a complete folder.
 
     Raises:
-        DataError: the entry would not fit, or the cache cannot be written.
+        DataError: the entry would not fit, the cache cannot be written, or somebody put other files into it.
     """
     root = cache_root(config.cache_dir)
     _make_folder(root)
@@ -92,7 +92,12 @@ def cached(
             make_room(root, recipe, config.cache_limit_gb)
             _build(folder, recipe, build)
         os.utime(folder)
-        return load(folder)
+        try:
+            return load(folder)
+        except ValueError as error:  # numpy refuses to unpickle
+            raise DataError(
+                f"{folder}: cannot be read ({error}); remove this folder, it is then built anew"
+            ) from None
 
 
 def is_intact(folder: Path) -> bool:

@@ -7,21 +7,45 @@ from typing import Any
 
 import torch
 
-from fsdet.config import MULTIPLIERS, TrainConfig
+from fsdet.config import HealthConfig, TrainConfig
 from fsdet.errors import CheckpointError
 from fsdet.files import atomic_path
+from fsdet.unpickling import load_plain, reason
 
 FORMAT = 1
 ARCHITECTURE = ("support_encoder", "embed_dim", "reg_max")
 """Settings that must be the same for weights to fit."""
 
-KEPT = (
-    *("lr", "weight_decay", *MULTIPLIERS.values(), "ema_decay", "mixed_precision"),
-    *("n_episodes", "batch_size", "gradient_accumulation", "n_way", "n_query", "n_shot", "seed"),
-    *("dataset", "train_scenes", "k_shot", "split_seed", "novel_fraction", "image_size"),
-    *("base_classes", "novel_classes"),
-)
-"""Settings that a stage keeps when it goes on: its optimiser, and what a step is."""
+HARMLESS = {
+    "checkpoint_dir": "where files go",
+    "resume": "names this very checkpoint",
+    "resume_with_changes": "the permission itself",
+    "save_interval": "how often the state is saved",
+    "eval_interval": "how often the same is measured",
+    "share_interval": "how often gradients are measured on the side",
+    "debug": "what is logged",
+    "cache_dir": "where decoded images lie",
+    "cache_limit_gb": "how many of them",
+    "num_workers": "how fast they are decoded",
+    "yolo_weights": "the checkpoint replaces these weights",
+    "support_pretrained": "the checkpoint replaces these weights",
+    **dict.fromkeys(HealthConfig.model_fields, "judges a run, does not change it"),
+}
+"""Settings that may change when a stage resumes, with the reason; all others are compared."""
+BY_CONTENT = ("device", "data_root", "split_file", "shots_dir")
+"""Settings of which not the value is compared but what it stands for (see `fsdet.engine.run.inputs_of`), so that a run
+can move to another machine."""
+SAME_DATA = "name the same data_root, split_file and shots_dir"
+CURES = {
+    "kind of device": "run on the same kind of device",
+    **dict.fromkeys(("training data", "base data", "novel data"), SAME_DATA),
+}
+"""What to do where an input of the run differs; a setting is set back."""
+DIGEST = 64
+"""Length of the digest of data."""
+
+Changes = dict[str, tuple[Any, Any]]
+"""Setting or input -> its value in the checkpoint and now."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
@@ -47,13 +71,12 @@ def load_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
         CheckpointError: missing, damaged, or not one of ours.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_plain(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: {setting}: no such checkpoint; check the path") from None
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path}: {setting}: not a checkpoint that can be read ({reason}); name a file that "
+            f"{path}: {setting}: not a checkpoint that can be read ({reason(error)}); name a file that "
             "`python -m fsdet.train` wrote"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -78,8 +101,8 @@ def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -
                 f"{path}: resume: this checkpoint has {key} {stored[key]!r}, but the run asks for "
                 f"{getattr(config, key)!r}; set {key}: {stored[key]} or name another checkpoint"
             )
-    if stored["stage"] == config.stage and "optimizer" in state:
-        _check_same_run(stored, config, path)
+    if continues(state, config):
+        check_changes(find_changes(state, config), config, path)
     if stored["stage"] > config.stage:
         raise CheckpointError(
             f"{path}: resume: this checkpoint is of stage {stored['stage']}, but the run is stage "
@@ -87,14 +110,52 @@ def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -
         )
 
 
-def _check_same_run(stored: dict[str, Any], config: TrainConfig, path: Path) -> None:
-    now = config.model_dump(mode="json")
-    then = {**TrainConfig().model_dump(mode="json"), **stored}
-    changed = [key for key in KEPT if then[key] != now[key]]
-    if changed:
-        key = changed[0]
-        raise CheckpointError(
-            f"{path}: resume: this checkpoint goes on in the middle of its stage, with {key} {then[key]!r}, but the "
-            f"run asks for {now[key]!r}; set {key}: {then[key]}, or start the stage anew from a checkpoint of an "
-            "earlier one"
-        )
+def continues(state: dict[str, Any], config: TrainConfig) -> bool:
+    """Whether a run resumes the stage that the checkpoint was saved in; an exported one starts it anew."""
+    return state["config"]["stage"] == config.stage and "optimizer" in state
+
+
+def find_changes(
+    state: dict[str, Any], config: TrainConfig, inputs: dict[str, str] | None = None
+) -> Changes:
+    """What differs from the run that wrote a checkpoint, of all that is not harmless.
+
+    Args:
+        state: of `load_checkpoint`.
+        config: of the run that resumes.
+        inputs: of the run that resumes, see `Run.inputs`; None compares settings alone.
+    """
+    before = state.get("inputs")
+    then = {**TrainConfig().model_dump(mode="json"), **state["config"], **(before or {})}
+    now = {**config.model_dump(mode="json"), **(inputs or {})}
+    left_out = {*HARMLESS, *(BY_CONTENT if before else ())}
+    return {
+        key: (then[key], now[key])
+        for key in now
+        if key not in left_out and key in then and then[key] != now[key]
+    }
+
+
+def check_changes(changes: Changes, config: TrainConfig, path: Path) -> None:
+    """Refuse to resume a stage with other settings, unless `resume_with_changes` asks for it.
+
+    Raises:
+        CheckpointError: names every change and the cures.
+    """
+    if not changes or config.resume_with_changes:
+        return
+    different = ", ".join(
+        f"{key} was {shortened(a)} and is {shortened(b)}" for key, (a, b) in changes.items()
+    )
+    cures = dict.fromkeys(
+        CURES.get(key, f"set {key}: {then}") for key, (then, _) in changes.items()
+    )
+    raise CheckpointError(
+        f"{path}: resume: a stage resumes with the settings it was begun with, but {different}; {', '.join(cures)}, or "
+        "start the stage anew from a checkpoint of an earlier one, or go on with --resume_with_changes"
+    )
+
+
+def shortened(value: object) -> str:
+    """A value for a message: of a digest its first characters, which show that it is another."""
+    return repr(value[:12] if isinstance(value, str) and len(value) == DIGEST else value)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import psutil
@@ -26,6 +26,7 @@ CONFIG_FILE = "config.yaml"
 HEALTH_FILE = "health.json"
 BEST_FILE = "best.pt"
 """Weights of the best epoch."""
+CHANGES_FILE = "changes.json"
 
 logger = logging.getLogger("fsdet.run")
 
@@ -144,9 +145,20 @@ def _reopened(path: Path, steps_done: int) -> TextIO:
     return path.open("a", encoding="utf-8")
 
 
+def write_changes(folder: Path, changed: list[dict[str, Any]]) -> None:
+    """`changes.json`: with what changes the stages of a run were resumed; no file where there were none."""
+    if changed:
+        write_text_atomic(folder / CHANGES_FILE, json.dumps(changed, indent=2) + "\n")
+    else:
+        (folder / CHANGES_FILE).unlink(missing_ok=True)
+
+
 def set_aside(folder: Path) -> None:
     """Move what an earlier run wrote into `folder` to `earlier-N` there; the debug log goes on."""
-    names = (CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE, HEALTH_FILE, BEST_FILE)
+    names = (
+        *(CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE),
+        *(HEALTH_FILE, CHANGES_FILE, BEST_FILE),
+    )
     there = [folder / name for name in names if (folder / name).exists()]
     if not there:
         return

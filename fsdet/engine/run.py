@@ -18,7 +18,15 @@ from fsdet.data.episodes import BaseSource, EpisodeSource
 from fsdet.data.image_set import ImageSet
 from fsdet.data.sources import load_image_set
 from fsdet.engine.batches import Batches
-from fsdet.engine.checkpoint import check_architecture, load_checkpoint, save_checkpoint
+from fsdet.engine.checkpoint import (
+    check_architecture,
+    check_changes,
+    continues,
+    find_changes,
+    load_checkpoint,
+    save_checkpoint,
+    shortened,
+)
 from fsdet.engine.gradients import GradientMonitor, UpdateRatio
 from fsdet.engine.logs import BEST_FILE
 from fsdet.engine.optim import build_optimizer, build_scheduler
@@ -66,6 +74,10 @@ class Run:
     """The best evaluation so far; its weights are in `best_path`."""
     trained_on: tuple[str, ...] = ()
     """Names of all classes that the weights were trained on, in this run and those it started from."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """What the steps depend on beside the settings, see `inputs_of`."""
+    changed: list[dict[str, Any]] = field(default_factory=list)
+    """Every change with which a stage was resumed: `stage`, `step`, `setting`, `from` and `to`."""
     checkpoints: list[Path] = field(default_factory=list)
     """Files that this run wrote and that are still there, oldest first."""
 
@@ -135,15 +147,19 @@ class Run:
             "explosion": None if self.explosion is None else asdict(self.explosion),
             "best": None if self.best is None else asdict(self.best),
             "trained_on": list(self.trained_on),
+            "inputs": self.inputs,
+            "changed": self.changed,
             "rng": torch.get_rng_state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state` was saved."""
+        """Go on exactly where `state` was saved; learning rates and decay are those of the config."""
         self.detector.load_state_dict(state["detector"])
         self.criterion.load_state_dict(state["criterion"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        if state["scaler"]:  # none was saved without fp16
+            self.scaler.load_state_dict(state["scaler"])
         self.stability.load_state_dict(state["stability"])
         torch.set_rng_state(state["rng"])
         peaks = [state["gradient_peaks"][name] for name in self.tensors]
@@ -152,7 +168,7 @@ class Run:
         self.explosion = None if state["explosion"] is None else Explosion(**state["explosion"])
         self.best = self._stored_best(state["best"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
+            self.ema.module.load_state_dict(state.get("ema") or state["detector"])
         self.step = state["step"]
         self.scheduler = build_scheduler(
             self.optimizer, self.config, self.config.total_steps, last_epoch=self.step - 1
@@ -168,6 +184,14 @@ class Run:
             return None
         kept = load_checkpoint(self.best_path)
         return Best(**stored) if kept.get("epoch") == stored["epoch"] else None
+
+    def fits(self, state: dict[str, Any]) -> bool:
+        """Whether `state` is of the same trained tensors."""
+        own, stored = self.criterion.state_dict(), state["criterion"]
+        same_shapes = {k: v.shape for k, v in own.items()} == {
+            k: v.shape for k, v in stored.items()
+        }
+        return same_shapes and list(state["gradient_peaks"]) == self.tensors
 
     def start_from(self, state: dict[str, Any]) -> None:
         """Begin a new stage: weights and healthy gradient norm of the earlier one, all else fresh."""
@@ -191,21 +215,54 @@ def build_run(config: TrainConfig, image_set: ImageSet, resume: Path | None) -> 
         CheckpointError: the checkpoint is missing, unreadable or does not fit.
     """
     path = resume or config.resume
+    inputs = inputs_of(config, image_set)
     if path is None:
-        return replace(_fresh_run(config, image_set), trained_on=tuple(sorted(image_set.names)))
+        run = _fresh_run(config, image_set)
+        return replace(run, inputs=inputs, trained_on=tuple(sorted(image_set.names)))
     state = load_checkpoint(path)
     check_architecture(state, config, path)
     # nothing is fetched that the checkpoint replaces anyway
     own = config.model_copy(update={"support_pretrained": False, "yolo_weights": None})
-    run = replace(_fresh_run(own, image_set), config=config)
+    run = replace(_fresh_run(own, image_set), config=config, inputs=inputs)
     run.trained_on = check_classes(state, config, image_set, path)
-    if state["stage"] == config.stage and "optimizer" in state:
-        run.load_state(state)
+    run.changed = list(state.get("changed", ()))
+    if continues(state, config):
+        resume_stage(run, state, path)
         log.info("resumed stage %d at step %d from %s", config.stage, run.step, path)
     else:
         run.start_from(state)
         log.info("stage %d starts at epoch 0 with the weights of %s", config.stage, path)
     return run
+
+
+def resume_stage(run: Run, state: dict[str, Any], path: Path) -> None:
+    """Go on where `state` was saved, and record what has changed since, where the config allows it.
+
+    Raises:
+        CheckpointError: something has changed that must not.
+    """
+    changes = find_changes(state, run.config, run.inputs)
+    check_changes(changes, run.config, path)
+    if not run.fits(state):
+        raise CheckpointError(
+            f"{path}: resume: trains other tensors than this run, which no stage can resume with (changed: "
+            f"{', '.join(changes) or 'nothing'}); start the stage anew from a checkpoint of an earlier one"
+        )
+    run.load_state(state)
+    for setting, (then, now) in changes.items():
+        log.warning("resumed with a change: %s %s -> %s", setting, shortened(then), shortened(now))
+        where = {"stage": run.config.stage, "step": run.step}
+        run.changed.append({**where, "setting": setting, "from": then, "to": now})
+
+
+def inputs_of(config: TrainConfig, image_set: ImageSet) -> dict[str, str]:
+    """Name -> value of all that the steps and figures of a run depend on beside the values of its settings."""
+    return {
+        "kind of device": pick_device(config.device).partition(":")[0],
+        "training data": image_set.digest,
+        "base data": load_image_set(config, "base").digest,
+        "novel data": load_image_set(config, config.novel_split).digest,
+    }
 
 
 def check_classes(

@@ -19,6 +19,7 @@ from fsdet.engine.logs import (
     log_metrics,
     log_step,
     set_aside,
+    write_changes,
 )
 from fsdet.engine.report import Best, Explosion, Phase, Report, Result
 from fsdet.engine.restore import load_detector
@@ -43,6 +44,7 @@ def run_training(
     if not run.step:
         set_aside(config.checkpoint_dir)
     save_config(config, config.checkpoint_dir / CONFIG_FILE)
+    write_changes(config.checkpoint_dir, run.changed)
     history = StepHistory(config.checkpoint_dir, run.step)
     evaluations = EvaluationLog(config.checkpoint_dir, run.step)
     final: dict[str, float] = {}

@@ -6,16 +6,15 @@ YOLOv8n checkpoint fit by name.
 
 from __future__ import annotations
 
-import importlib
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import SPPF, C2f, Conv
 
 from fsdet.errors import CheckpointError
+from fsdet.unpickling import StandIn, dense, load_with_stand_ins, module_tensors, reason
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +23,6 @@ STRIDES = (4, 8, 16, 32)
 CHANNELS = (32, 64, 128, 256)
 """Channels of P2, P3, P4 and P5 at width "n"."""
 _TAPS = (2, 4, 6, 9)
-_NETWORKS = ("ultralytics.nn.", "torch.nn.modules.")
-"""Packages whose network classes a weights file may hold; their functions it may not."""
-_SETTINGS = "ultralytics.utils.IterableSimpleNamespace"
-"""Plain values under names, which checkpoints of a training hold beside the network."""
 
 
 class Backbone(nn.Module):
@@ -99,9 +94,9 @@ def load_yolo_weights(backbone: Backbone, path: Path) -> LoadedWeights:
         what was copied and what was not.
 
     Raises:
-        CheckpointError: missing, not a checkpoint, holds classes we do not trust, or another architecture.
+        CheckpointError: missing, not a checkpoint, or another architecture.
     """
-    state = _state_dict(_load(path), path)
+    state = _read(path)
     found = _backbone_tensors(state)
     own = backbone.state_dict()
     wrong = [name for name in own if name not in found or found[name].shape != own[name].shape]
@@ -117,54 +112,37 @@ def load_yolo_weights(backbone: Backbone, path: Path) -> LoadedWeights:
     return LoadedWeights(len(own), tuple(name for name in state if _own_name(name) not in own))
 
 
-def _load(path: Path) -> Any:
-    """Unpickle with `weights_only`, allowing network classes and nothing else."""
+def _read(path: Path) -> dict[str, Tensor]:
+    """Every tensor of the file's network under its name there."""
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-        foreign = [name for name in names if name != _SETTINGS and not _is_network(name)]
-        if foreign:
-            raise CheckpointError(
-                f"{path}: yolo_weights may hold network classes only, but holds {foreign[0]}; "
-                "save its state_dict() with torch.save and name that file"
-            )
-        with torch.serialization.safe_globals([_resolve(name) for name in names]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        found = {n: dense(t) for n, t in _tensors(load_with_stand_ins(path)).items()}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: yolo_weights: no such file; check the path") from None
-    except CheckpointError:
-        raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path}: yolo_weights is not a PyTorch checkpoint that can be read ({reason})"
+            f"{path}: yolo_weights is not a PyTorch checkpoint that can be read ({reason(error)}); "
+            "use a YOLOv8 file of size n, such as yolov8n.pt"
         ) from None
+    if not found:
+        raise CheckpointError(
+            f"{path}: yolo_weights holds neither a model nor a state dict; use a YOLOv8 file of size n, such as "
+            "yolov8n.pt"
+        )
+    return found
 
 
-def _is_network(name: str) -> bool:
-    """Whether `name` is a subclass of `nn.Module` from a package we trust; imports no other package."""
-    if not name.startswith(_NETWORKS):
-        return False
-    found = _resolve(name)
-    return isinstance(found, type) and issubclass(found, nn.Module)
-
-
-def _resolve(name: str) -> Any:
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """Those of a checkpoint (the moving average, where there is one), a module or a state dict; else none."""
     if isinstance(content, dict) and ("model" in content or "ema" in content):
-        content = content.get("ema") or content["model"]
-    if isinstance(content, nn.Module):
-        return dict(content.state_dict())
-    if (
-        isinstance(content, dict)
-        and content
-        and all(isinstance(v, Tensor) for v in content.values())
-    ):
-        return content
-    raise CheckpointError(f"{path}: yolo_weights holds neither a model nor a state dict")
+        average = dict.get(content, "ema")
+        content = dict.get(content, "model") if average is None else average
+    if isinstance(content, StandIn):
+        return module_tensors(content)
+    if not isinstance(content, dict):
+        return {}
+    named = dict(dict.items(content))
+    plain = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in named.items())
+    return named if plain else {}
 
 
 def _backbone_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ UNSEARCHABLE = {
         "trials must be measured alike; set it under fixed",
     ),
     **dict.fromkeys(HealthConfig.model_fields, "it changes no trial; set it under fixed"),
+    "resume_with_changes": "trials resume as they were; remove the line",
 }
 """Settings that must be the same for all trials, with the reason."""
 HELP = "; `python -m fsdet.train --help` lists all settings"

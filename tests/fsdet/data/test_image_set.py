@@ -1,9 +1,13 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe
+from fsdet.data.cache import Recipe, write_manifest
 from fsdet.data.image_set import ARRAYS, ImageSet, cached_image_set
+from fsdet.errors import DataError
 
 RECIPE = Recipe("set", {"source": "made up"}, 10_000)
 
@@ -36,6 +40,28 @@ def test_the_second_load_equals_the_first_without_building(tmp_path):
     assert isinstance(second.images, np.memmap)
     assert isinstance(second.supports, np.memmap)
     assert not second.images.flags.writeable
+
+
+class Touches:
+    """Is unpickled by calling `path.touch()`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_an_array_that_would_run_code_is_refused_and_runs_none(tmp_path, name):
+    config = DataConfig(cache_dir=tmp_path)
+    cached_image_set(config, RECIPE, (), made_up)
+    folder = tmp_path / RECIPE.folder
+    np.save(folder / f"{name}.npy", np.array([Touches(tmp_path / "marker")], object))
+    write_manifest(folder)  # by somebody who knows how an entry is checked
+    with pytest.raises(DataError, match=f"{RECIPE.folder}: cannot be read .*; remove this folder"):
+        cached_image_set(config, RECIPE, (), made_up)
+    assert not (tmp_path / "marker").exists()
 
 
 def test_a_disk_that_fails_while_writing_leaves_nothing(tmp_path, monkeypatch):
@@ -107,3 +133,21 @@ def test_free_crops_are_those_from_no_query():
     assert image_set.free_crops(1, np.array([2, 0])).tolist() == []
     assert image_set.free_crops(1, np.array([2])).tolist() == [0]
     assert image_set.free_crops(3, np.array([0, 1, 2])).tolist() == [1]
+
+
+def test_the_digest_is_that_of_the_content_wherever_it_lies(tmp_path):
+    cached = cached_image_set(DataConfig(cache_dir=tmp_path), RECIPE, (), made_up)
+    assert cached.digest == made_up().digest
+
+
+@pytest.mark.parametrize(
+    "name", ["offsets", "boxes", "labels", "groups", "supports", "support_images"]
+)
+def test_another_content_has_another_digest(name):
+    values = getattr(made_up(), name).copy()
+    values[0] += 1
+    assert replace(made_up(), **{name: values}).digest != made_up().digest
+
+
+def test_other_names_have_another_digest():
+    assert replace(made_up(), names=("a", "b", "c", "d")).digest != made_up().digest

@@ -1,6 +1,4 @@
-import os
 import re
-import subprocess
 from copy import deepcopy
 from pathlib import Path
 
@@ -97,35 +95,6 @@ def test_another_size_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"yolov8s\.pt: .*YOLOv8n.*need \(16, 3, 3, 3\)"):
         load_yolo_weights(backbone, tmp_path / "yolov8s.pt")
     assert all(torch.equal(before[name], t) for name, t in backbone.state_dict().items())
-
-
-class Runs:
-    """Unpickles by calling a function."""
-
-    def __init__(self, function, *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-def test_a_file_that_runs_commands_is_refused_and_runs_none(tmp_path):
-    trace = tmp_path / "trace"
-    for function in (os.system, subprocess.getoutput):
-        torch.save({"model": Runs(function, f"touch {trace}")}, tmp_path / "bad.pt")
-        with pytest.raises(CheckpointError, match="network classes only"):
-            load_yolo_weights(Backbone(), tmp_path / "bad.pt")
-        assert not trace.exists()
-
-
-def test_a_function_of_torch_that_runs_commands_is_refused(tmp_path):
-    from torch.utils import collect_env
-
-    trace = tmp_path / "trace"
-    torch.save({"model": Runs(collect_env.run, f"touch {trace}")}, tmp_path / "bad.pt")
-    with pytest.raises(CheckpointError):
-        load_yolo_weights(Backbone(), tmp_path / "bad.pt")
-    assert not trace.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 
 import pytest
 import timm
@@ -77,6 +78,25 @@ def test_weights_put_there_by_hand_are_loaded_at_any_size(tmp_path):
     loaded = encoder.trunk.state_dict()
     same = [n for n, t in given.state_dict().items() if n in loaded and torch.equal(t, loaded[n])]
     assert set(loaded) - set(same) == {"pos_embed"}  # resampled to the other size
+
+
+class Touches:
+    """Is unpickled by calling `path.touch()`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_weights_put_there_by_hand_that_would_run_code_run_none(tmp_path):
+    (tmp_path / "weights").mkdir()
+    torch.save(Touches(tmp_path / "marker"), tmp_path / "weights" / "resnet10t.safetensors")
+    data = DataConfig(support_size=64, cache_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"resnet10t\.safetensors: .*copy the file anew"):
+        build_support_encoder(ModelConfig(support_encoder="resnet10t"), data)
+    assert not (tmp_path / "marker").exists()
 
 
 def test_without_hub_and_file_the_message_names_the_file_and_the_alternative(tmp_path, monkeypatch):

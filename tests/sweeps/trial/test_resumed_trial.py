@@ -1,0 +1,51 @@
+"""A trial of the real trainer that was cut off, and goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import small_spec
+
+from fsdet.data import openmoji
+from sweeps.trial.trial import TrialPlan, run_trial
+
+SMALL = {
+    "image_size": 64,
+    "support_size": 32,
+    "train_scenes": 32,
+    "n_query": 1,
+    "n_shot": 2,
+    "n_episodes": 2,
+    "batch_size": 2,
+    "gradient_accumulation": 1,
+    "epochs": 2,
+    "eval_episodes": 2,
+}
+
+
+class CutOffError(BaseException):
+    """As a worker ends: nothing catches it."""
+
+
+def test_a_trial_resumes_from_its_own_checkpoint_without_a_change(
+    in_own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSDET_CACHE", str(in_own_folder / "cache"))
+    monkeypatch.setattr(openmoji, "EVAL_SCENES", 32)
+    monkeypatch.setattr(openmoji, "SUPPORT_VARIANTS", 3)
+    plan = TrialPlan(small_spec(fixed=SMALL), in_own_folder / "trials")
+    suggestion = {"number": 0, "parameters": {"lr": 0.01}}
+
+    def cut_off(_: dict[str, Any]) -> None:
+        raise CutOffError
+
+    with pytest.raises(CutOffError):
+        run_trial(plan, suggestion, cut_off)
+    reports: list[dict[str, Any]] = []
+    run_trial(plan, suggestion, reports.append)
+    assert [(r["phase"], r["epoch"]) for r in reports] == [("running", 1), ("final", 2)]
+    newest = torch.load(plan.run_dir(0) / "stage2_epoch0002.pt", weights_only=True)
+    assert newest["changed"] == []
