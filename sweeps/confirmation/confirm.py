@@ -135,7 +135,7 @@ def keep(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
     metrics = {}
     if winner is not None:
         write_winner(spec, folder, confirmation)
-        found = winner.estimate(confirmation.metric)
+        found = confirmation.estimate(winner)
         assert found is not None
         metrics = {f"confirmed/{confirmation.metric}": found.mean}
     outcome = Outcome(State.COMPLETED, words[0])

@@ -1,23 +1,28 @@
 """What a confirmation measured, and what follows from it: feasible, winner, ablation.
 
-The winner is the configuration with the highest mean among those that are better than the best
-baseline beyond noise; where there is none, that baseline is recommended. Any of the candidates
-could have become the winner, so that Holm's correction covers the comparisons of all of them with
-a baseline: where no candidate is better than the best baseline, one is called so in 5 % of sweeps
-at most, however many were tried. The winner's mean alone stays a little optimistic.
+Configurations are ranked by their means over the seeds at which all of them were measured, so that
+none gains by a run that failed at a hard seed. One that exploded at any seed takes no part.
+
+The winner is the highest-ranked configuration among those that are better than the best baseline
+beyond noise; where there is none, that baseline is recommended. Holm's correction covers the
+comparisons of all candidates with all baselines: where no candidate is better than any baseline,
+one is called so in 5 % of sweeps at most, however many of either there are. The winner's mean
+alone stays a little optimistic.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from fsdet.files import write_text_atomic
 from sweeps.confirmation.candidates import Candidate
-from sweeps.confirmation.paired import (
+from sweeps.confirmation.statistics import (
+    LEAST_SEEDS,
     Difference,
     Estimate,
     Verdict,
@@ -81,9 +86,9 @@ class Measured:
         """Whether it exploded at any seed."""
         return bool(self.with_state(State.INFEASIBLE))
 
-    def estimate(self, metric: str) -> Estimate | None:
-        """Mean over the seeds; None if there is no value."""
-        values = list(self.values(metric).values())
+    def estimate(self, metric: str, seeds: Collection[int]) -> Estimate | None:
+        """Mean over those of `seeds` that have a value; None if none has."""
+        values = [value for seed, value in self.values(metric).items() if seed in seeds]
         return estimate(values) if values else None
 
 
@@ -119,17 +124,37 @@ class Confirmation:
 
     @property
     def feasible(self) -> list[Measured]:
-        """Configurations that exploded at no seed and were measured at two or more; best first."""
-        return sorted(filter(self.is_feasible, self.configurations), key=self._rank)
+        """Configurations that can be compared and recommended; best mean over common seeds first.
+
+        None exploded at any seed. While fewer than `LEAST_SEEDS` seeds have a value of each, the one
+        with the fewest values is left out; of equals the last candidate, and baselines last.
+        """
+        left = [m for m in self.configurations if self.is_feasible(m)]
+        while left and len(self._common(left)) < LEAST_SEEDS:
+            left.remove(min(reversed(left), key=self._completeness))
+        seeds, sign = self._common(left), -1 if self.mode == "max" else 1
+        return sorted(left, key=lambda m: sign * sum(m.values(self.metric)[s] for s in seeds))
+
+    @property
+    def common_seeds(self) -> tuple[int, ...]:
+        """Seeds at which every feasible configuration was measured."""
+        return self._common(self.feasible)
 
     def is_feasible(self, measured: Measured) -> bool:
-        """Whether it can be compared and recommended."""
-        return not measured.infeasible and len(measured.values(self.metric)) > 1
+        """Whether it exploded at no seed and was measured at enough of them."""
+        return not measured.infeasible and len(measured.values(self.metric)) >= LEAST_SEEDS
 
-    def _rank(self, measured: Measured) -> float:
-        found = measured.estimate(self.metric)
-        assert found is not None
-        return -found.mean if self.mode == "max" else found.mean
+    def estimate(self, measured: Measured, metric: str | None = None) -> Estimate | None:
+        """Mean of `metric`, else of the objective: of what is ranked over the common seeds."""
+        seeds = self.common_seeds if measured in self.feasible else self.seeds
+        return measured.estimate(metric or self.metric, seeds)
+
+    def _common(self, some: Sequence[Measured]) -> tuple[int, ...]:
+        values = [m.values(self.metric) for m in some]
+        return tuple(s for s in self.seeds if some and all(s in one for one in values))
+
+    def _completeness(self, measured: Measured) -> tuple[int, bool]:
+        return len(measured.values(self.metric)), measured.candidate.baseline is not None
 
     @property
     def best_baseline(self) -> Measured | None:
@@ -138,13 +163,16 @@ class Confirmation:
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Every feasible candidate against every feasible baseline, one family a baseline."""
+        """Every feasible candidate against every feasible baseline: one family."""
         bases = [m for m in self.feasible if m.candidate.baseline]
         others = [m for m in self.feasible if not m.candidate.baseline]
-        return [c for base in bases for c in self.compare([(m, base) for m in others])]
+        return self.compare([(m, base) for base in bases for m in others])
 
     def compare(self, pairs: Sequence[tuple[Measured, Measured]]) -> list[Comparison]:
-        """One family of comparisons; a pair without two seeds in common is left out."""
+        """One family of comparisons, each over all seeds that the pair has in common.
+
+        A pair that has too few of them is left out.
+        """
         found = [
             (first.candidate, second.candidate, difference)
             for first, second in pairs
@@ -191,6 +219,7 @@ def save_confirmation(path: Path, confirmation: Confirmation, summary: list[str]
         **asdict(confirmation),
         "summary": summary,
         "winner": None if winner is None else winner.candidate.label,
+        "common_seeds": confirmation.common_seeds,
         "comparisons": [_plain(c) for c in confirmation.comparisons],
         "contributions": [
             {"factor": c.second.factor, **_plain(c)} for c in confirmation.contributions
@@ -205,7 +234,7 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
         "first": comparison.first.label,
         "second": comparison.second.label,
         "difference": found.mean,
-        "interval": [found.low, found.high],
+        "interval": None if math.isnan(found.half) else [found.low, found.high],
         "seeds": found.count,
         "p": comparison.difference.p,
         "p_holm": comparison.adjusted,

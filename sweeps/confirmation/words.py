@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from sweeps.confirmation.measured import Comparison, Confirmation, Measured
-from sweeps.confirmation.paired import ALPHA, Estimate
+from sweeps.confirmation.statistics import ALPHA, LEAST_SEEDS, Estimate, power
 from sweeps.session.display import number, shown
 from sweeps.states import State
 from sweeps.trial.causes import first_line
@@ -54,7 +55,7 @@ def result_table(confirmation: Confirmation) -> Table:
         label = measured.candidate.label
         against = [compared(cells.get((label, base))) for base in bases]
         searched = number(measured.candidate.searched, 4)
-        gap = None if measured.infeasible else measured.estimate("test/swap_gap")
+        gap = None if measured.infeasible else confirmation.estimate(measured, "test/swap_gap")
         table.add_row(
             label,
             value_of(confirmation, measured),
@@ -102,14 +103,22 @@ def value_of(confirmation: Confirmation, measured: Measured) -> str:
     exploded = measured.with_state(State.INFEASIBLE)
     if exploded:
         return f"infeasible: exploded at {some_seeds(exploded)}"
-    found = measured.estimate(confirmation.metric)
-    return "not measured" if found is None else with_interval(found)
+    found = confirmation.estimate(measured)
+    if found is None:
+        return "not measured"
+    if measured in confirmation.configurations and measured not in confirmation.feasible:
+        return f"not ranked: measured at {found.count} of {len(confirmation.seeds)} seeds"
+    return with_interval(found)
 
 
 def with_interval(found: Estimate, sign: str = "") -> str:
-    """`mean [low, high]`."""
+    """`mean [low, high]`, or the mean alone where there is no interval."""
     mean = f"{found.mean:{sign}.4f}"
-    return mean if found.count < 2 else f"{mean} [{found.low:{sign}.4f}, {found.high:{sign}.4f}]"
+    return (
+        mean
+        if math.isnan(found.half)
+        else f"{mean} [{found.low:{sign}.4f}, {found.high:{sign}.4f}]"
+    )
 
 
 def compared(comparison: Comparison | None) -> str:
@@ -133,8 +142,11 @@ def verdict_on(confirmation: Confirmation) -> str:
     """One sentence: which configuration to use, and how sure that is."""
     winner, base = confirmation.winner, confirmation.best_baseline
     if winner is None:
-        return "no configuration is feasible: each exploded or failed at some seed"
-    found = winner.estimate(confirmation.metric)
+        return (
+            "no configuration is feasible: each exploded at some seed, or was measured at fewer than "
+            f"{LEAST_SEEDS}"
+        )
+    found = confirmation.estimate(winner)
     assert found is not None
     label, value = winner.candidate.label, with_interval(found)
     if base is None:
@@ -171,19 +183,46 @@ def troubles(measured: tuple[Measured, ...]) -> list[str]:
 def limits(confirmation: Confirmation) -> list[str]:
     """What a reader must know to read the figures right."""
     rivals = len(confirmation.configurations)
-    candidates = {c.first.label for c in confirmation.comparisons}
+    common, comparisons = confirmation.common_seeds, confirmation.comparisons
     lines = []
-    if len(candidates) > 1:
+    if common and len(common) < len(confirmation.seeds):
         lines.append(
-            f"where no candidate is better than a baseline, one is called so with a chance of at most {ALPHA:g}: "
-            f"Holm's correction for {len(candidates)} candidates; the intervals are not corrected"
+            f"means are over the seeds at which all that are ranked were measured: {', '.join(map(str, common))}; "
+            "differences are over all seeds of a pair"
         )
+    if any(math.isnan(c.difference.estimate.half) for c in comparisons):
+        lines.append(
+            "a difference that is the same at every seed has no interval; its p is that of the sign test, "
+            "2 / 2^seeds before correction"
+        )
+    if len(comparisons) > 1:
+        lines.append(
+            f"where no candidate is better than any baseline, one is called so with a chance of at most {ALPHA:g}: "
+            f"Holm's correction for {len(comparisons)} comparisons; the intervals are not corrected"
+        )
+    if comparisons:
+        fewest = min(c.difference.estimate.count for c in comparisons)
+        lines.append(power_words(fewest, len(comparisons)))
     if rivals > 1:
         lines.append(
             f"the winner's mean is slightly optimistic: it was picked among {rivals} on these figures; the "
             "intervals are over seeds, not over other classes or images"
         )
     return lines
+
+
+def power_words(seeds: int, comparisons: int) -> str:
+    """How often a true gain is found, as a sentence."""
+
+    def cases(gain: float) -> str:
+        low, high = (100 * power(gain, seeds, comparisons, shared) for shared in (0, 0.5))
+        return f"{low:.0f} to {high:.0f} %"
+
+    several = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
+    return (
+        f"power: {seeds} seeds find a gain of 2 standard deviations over seeds in {cases(2)} of cases, of 1 in "
+        f"{cases(1)} ({several}; where runs at a seed share none to half of their variance)"
+    )
 
 
 def ablation_words(confirmation: Confirmation) -> list[str]:

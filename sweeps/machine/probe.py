@@ -42,6 +42,7 @@ def shortened(config: TrainConfig, folder: Path) -> TrainConfig:
         "eval_interval": 1,
         "save_interval": 1,
         "checkpoint_dir": folder,
+        "num_workers": 0,  # a process that is killed with its parent may not have children
         "stop_on_explosion": False,
     }
     return config.model_copy(update=changes)

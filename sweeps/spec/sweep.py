@@ -129,8 +129,20 @@ class ConfirmSpec(Part):
 
     top_k: int = Field(default=3, ge=1)
     """Best completed trials that are confirmed beside every baseline; they are none themselves."""
-    seeds: int = Field(default=5, ge=2)
-    """Runs of each configuration; with two the interval is 13 times the spread."""
+    seeds: int = Field(default=5, json_schema_extra={"minimum": 3})
+    """Runs of each configuration, at least 3. With 3 candidates and one baseline, a gain of 2
+    standard deviations over seeds is found in 21 to 35 % of cases by 3 seeds, in 56 to 84 % by 5, in
+    88 to 99 % by 8."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _comparable(cls, seeds: int) -> int:
+        if seeds < 3:
+            raise ValueError(
+                f"two configurations are compared over at least 3 seeds, but got {seeds}; "
+                "ask for 5 or more"
+            )
+        return seeds
 
 
 class Resources(Part):

@@ -16,7 +16,7 @@ from sweeps.confirmation.measured import Confirmation, load_confirmation
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 MORE = """
-confirm: {top_k: 1, seeds: 2}
+confirm: {top_k: 1, seeds: 3}
 ablate: true
 """
 
@@ -55,12 +55,12 @@ def confirmed(folder: Path) -> Confirmation:
     return found
 
 
-def test_all_are_measured_on_test_over_both_seeds(swept: tuple[Path, str]) -> None:
+def test_all_are_measured_on_test_over_all_seeds(swept: tuple[Path, str]) -> None:
     found = confirmed(swept[0])
     assert found.metric == "test/nAP50"
     assert [m.candidate.baseline for m in found.configurations][-1] == "slow"
     for measured in found.configurations:
-        assert list(measured.results) == [1000, 1001]
+        assert list(measured.results) == [1000, 1001, 1002]
         values = measured.values("test/nAP50")
         assert values[1000] != values[1001]
         metrics = measured.results[1000].metrics

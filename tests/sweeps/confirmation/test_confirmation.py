@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
+from confirmation import Design, rates
+from conftest import small_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +21,9 @@ from sweeps.confirmation.measured import (
     load_confirmation,
     save_confirmation,
 )
-from sweeps.confirmation.words import ablation_words, conclusions
+from sweeps.confirmation.statistics import LEAST_SEEDS, power
+from sweeps.confirmation.words import ablation_words, compared, conclusions, value_of
+from sweeps.session.plan import plan_of_confirmation
 from sweeps.states import State
 
 METRIC = "test/nAP50"
@@ -63,8 +69,9 @@ def test_highest_mean_wins_where_it_is_better_beyond_noise() -> None:
     said = conclusions(found)
     assert said[0].startswith("winner: b, 0.5200 [")
     assert "better than the best baseline, before, by +0.1200 [" in said[0]
-    assert "Holm's correction for 2 candidates" in said[1]
-    assert "slightly optimistic" in said[2]
+    assert "Holm's correction for 2 comparisons" in said[1]
+    assert "power: 5 seeds find a gain of 2" in said[2]
+    assert "slightly optimistic" in said[3]
 
 
 def test_within_noise_the_baseline_is_recommended() -> None:
@@ -82,7 +89,7 @@ def test_small_difference_is_seen_where_seeds_move_both_alike() -> None:
     quiet = measured("a", [v + 0.01 + 0.0005 * i for i, v in enumerate(around(0.40, scale=20))])
     found = confirmed(quiet, loud)
     assert winner_of(found) == "a"
-    first, second = (m.estimate(METRIC) for m in (quiet, loud))
+    first, second = (found.estimate(m) for m in (quiet, loud))
     assert first is not None
     assert second is not None
     assert first.low < second.high
@@ -94,10 +101,77 @@ def test_one_exploded_seed_makes_a_configuration_infeasible() -> None:
     assert winner_of(found) == "b"
     assert "a exploded at seed 1003: step 9, norm_ceiling" in conclusions(found)
     assert {c.first.label for c in found.comparisons} == {"b"}
+    assert found.common_seeds == found.seeds
+
+
+def test_a_run_that_failed_at_a_hard_seed_is_no_advantage() -> None:
+    """`b` lacks both hard seeds: its own mean is the highest, but `a` is better wherever both ran."""
+    hard = [0.30, 0.31, 0.60, 0.59, 0.61]
+    b = measured("b", [x - 0.02 + 0.001 * i for i, x in enumerate(hard)])
+    for seed in (1000, 1001):
+        b = ended(b, seed, SeedResult(State.FAILED, "RuntimeError: x"))
+    lowest = measured("before", [x - 0.1 - 0.001 * i for i, x in enumerate(hard)], baseline=True)
+    found = confirmed(b, measured("a", hard), lowest)
+    assert [m.candidate.label for m in found.feasible] == ["a", "b", "before"]
+    assert [c.verdict for c in found.comparisons] == ["better", "better"]
+    assert winner_of(found) == "a"
+    assert found.estimate(found.feasible[0]).mean == pytest.approx(0.60)  # type: ignore[union-attr]
+    assert [c.difference.estimate.count for c in found.comparisons] == [5, 3]
+    said = " ".join(conclusions(found))
+    assert "ranked were measured: 1002, 1003, 1004; differences are over all seeds" in said
+    assert "power: 3 seeds find" in said
+
+
+def test_a_baseline_that_failed_at_an_easy_seed_is_no_lower_bar() -> None:
+    easy = [0.40, 0.41, 0.42, 0.41, 0.90]
+    strong = measured("strong", [x + 0.05 for x in easy], baseline=True)
+    strong = ended(strong, 1004, SeedResult(State.FAILED, "RuntimeError: x"))
+    found = confirmed(measured("weak", easy, baseline=True), strong)
+    assert found.best_baseline is not None
+    assert found.best_baseline.candidate.label == "strong"
+
+
+def with_seeds(one: Measured, *seeds: int) -> Measured:
+    return replace(one, results={s: r for s, r in one.results.items() if s - 1000 in seeds})
+
+
+def test_where_too_few_seeds_are_common_the_fewest_values_are_left_out() -> None:
+    fewest = with_seeds(measured("fewest", around(0.9)), 0, 1, 2)
+    four = with_seeds(measured("four", around(0.5)), 1, 2, 3, 4)
+    found = confirmed(fewest, four, BASE)
+    assert [m.candidate.label for m in found.feasible] == ["four", "before"]
+    assert found.common_seeds == (1001, 1002, 1003, 1004)
+    assert value_of(found, fewest) == "not ranked: measured at 3 of 5 seeds"
+    first = with_seeds(measured("first", around(0.6)), 0, 1, 2)
+    rival = with_seeds(measured("rival", around(0.9)), 2, 3, 4)
+    base = with_seeds(BASE, 0, 1, 2)
+    assert [m.candidate.label for m in confirmed(first, rival, base).feasible] == [
+        "first",
+        "before",
+    ]
+    assert [m.candidate.label for m in confirmed(rival, base).feasible] == ["before"]
+
+
+def test_two_values_are_too_few_to_be_recommended() -> None:
+    found = confirmed(with_seeds(measured("a", around(0.9)), 0, 1))
+    assert winner_of(found) is None
+    assert conclusions(found)[0].endswith("or was measured at fewer than 3")
+
+
+def test_equal_differences_at_five_seeds_are_within_noise() -> None:
+    base = measured("before", [0.5, 0.6, 0.7, 0.6, 0.5], baseline=True)
+    found = confirmed(measured("a", [0.6, 0.7, 0.8, 0.7, 0.6]), base)
+    (comparison,) = found.comparisons
+    assert comparison.difference.p == 0.0625
+    assert winner_of(found) == "before"
+    assert compared(comparison) == "+0.1000 within noise"
+    assert "its p is that of the sign test" in conclusions(found)[1]
 
 
 def test_failed_seed_is_a_gap_that_is_told() -> None:
-    gap = ended(measured("a", around(0.6)), 1001, SeedResult(State.FAILED, "RuntimeError: x"))
+    gap = ended(
+        measured("a", around(0.6, shift=1)), 1001, SeedResult(State.FAILED, "RuntimeError: x")
+    )
     found = confirmed(gap, BASE)
     assert winner_of(found) == "a"
     assert found.comparisons[0].difference.estimate.count == 4
@@ -139,7 +213,7 @@ results = st.builds(
     st.floats(0, 1).map(lambda x: round(x, 3)),
     st.sampled_from([State.COMPLETED] * 8 + [State.INFEASIBLE, State.FAILED]),
 )
-rows = st.lists(st.lists(results, min_size=3, max_size=3), min_size=1, max_size=5)
+rows = st.lists(st.lists(results, min_size=5, max_size=5), min_size=1, max_size=5)
 
 
 @given(rows, rows)
@@ -158,6 +232,10 @@ def test_rules_hold_whatever_was_measured(
     assert (winner is None) == (not found.feasible)
     if winner is not None:
         assert not winner.infeasible
+        assert len(found.common_seeds) >= LEAST_SEEDS
+    for better, worse in itertools.pairwise(found.feasible):
+        a, b = better.values(METRIC), worse.values(METRIC)
+        assert sum(a[s] - b[s] for s in found.common_seeds) >= -1e-9
     if winner is not None and base is not None and winner is not base:
         (beats,) = [
             c
@@ -190,3 +268,24 @@ def test_picking_the_best_of_many_does_not_make_it_look_better_than_it_is() -> N
         winner = confirmed(*rows).winner
         declared += winner is not None and not winner.candidate.baseline
     assert 0.02 < declared / sweeps < 0.05 + 3 * (0.05 * 0.95 / sweeps) ** 0.5
+
+
+def test_a_second_baseline_does_not_make_it_easier_to_be_better_than_one() -> None:
+    """Uncorrected over baselines, some candidate was better than some baseline in 8 % of sweeps."""
+    found = rates(Design(seeds=5, candidates=3, baselines=2), sweeps=2000)
+    assert 0.02 < found.any_better <= 0.05
+
+
+def test_a_gain_is_found_as_often_as_is_said() -> None:
+    found = rates(Design(seeds=5, candidates=3, baselines=2, shared=0.5, gain=2), sweeps=1000)
+    assert found.found == pytest.approx(power(2, 5, comparisons=6, shared=0.5), abs=0.05)
+
+
+def test_power_is_told_before_a_confirmation_that_compares() -> None:
+    baselines = {"a": {"lr": 1.0}, "b": {"lr": 2.0}}
+    spec = small_spec(baselines=baselines, confirm={"top_k": 3, "seeds": 5})
+    assert plan_of_confirmation(spec).splitlines()[1] == (
+        "  power: 5 seeds find a gain of 2 standard deviations over seeds in 38 to 68 % of cases, of 1 in "
+        "10 to 19 % (6 comparisons; where runs at a seed share none to half of their variance)"
+    )
+    assert "power" not in plan_of_confirmation(small_spec(confirm={"seeds": 5}))

@@ -30,5 +30,5 @@ def test_confirmation_is_offered_where_there_was_none(in_own_folder: Path) -> No
     folder = new_folder("small")
     first, _ = commands(small_spec(), folder)[0]
     assert first.endswith("--resume --name small --set confirm.seeds=5")
-    confirmed = small_spec(confirm={"top_k": 1, "seeds": 2})
+    confirmed = small_spec(confirm={"top_k": 1, "seeds": 3})
     assert not any("confirm" in command for command, _ in commands(confirmed, folder))

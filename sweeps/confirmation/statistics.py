@@ -1,4 +1,4 @@
-"""What a few seeds can say: intervals, differences paired by seed, Holm's correction.
+"""What a few seeds can say: intervals, differences paired by seed, Holm's correction, power.
 
 Runs at the same seed share their episodes and the order of their scenes, so that their difference
 varies less than either of them. Nothing here knows of sweeps.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from scipy.special import stdtr  # type: ignore[import-untyped]
+from scipy.special import nctdtr, stdtr, stdtrit  # type: ignore[import-untyped]
 
 from fsdet.engine.intervals import half_width, standard_error
 
@@ -19,6 +19,11 @@ Verdict = Literal["better", "worse", "within noise"]
 
 ALPHA = 0.05
 """Chance that anything in a family of comparisons is called better though nothing is."""
+LEAST_SEEDS = 3
+"""Seeds that two configurations must have in common to be compared. The spread of two differences
+says next to nothing about noise: they are nearly equal by chance too often."""
+ROUNDING = 1e-9
+"""Differences that vary by less than this part of the values are equal but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Estimate:
 
     mean: float
     half: float
-    """Half the width of the interval; NaN for a single value."""
+    """Half the width of the interval; NaN without a spread to take it from."""
     count: int
     """Number of values."""
 
@@ -53,24 +58,30 @@ class Difference:
 
     estimate: Estimate
     p: float
-    """Two-sided p-value of the paired t-test, of this comparison alone: below 0.05 where the interval
-    leaves out 0."""
+    """Two-sided p-value of this comparison alone. By the paired t-test it is below 0.05 where the
+    interval leaves out 0; equal differences have no interval and the p-value of the sign test."""
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
-    """`a - b` by seed; None with fewer than two seeds in common.
+    """`a - b` by seed; None with fewer than `LEAST_SEEDS` seeds in common.
+
+    Without any spread the t-test would call every difference certain. All that equal differences
+    show is that they have one sign, which the exact sign test takes for 2 / 2^seeds.
 
     Args:
         a: seed -> value.
         b: seed -> value.
     """
-    differences = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
-    if len(differences) < 2:
+    seeds = sorted(a.keys() & b.keys())
+    if len(seeds) < LEAST_SEEDS:
         return None
-    found, error = estimate(differences), standard_error(differences)
-    if error == 0:  # the seeds change nothing: any difference is exact
-        return Difference(found, 1.0 if found.mean == 0 else 0.0)
-    p = 2 * float(stdtr(found.count - 1, -abs(found.mean) / error))
+    differences = [a[seed] - b[seed] for seed in seeds]
+    found = estimate(differences)
+    rounding = ROUNDING * max(abs(x[seed]) for x in (a, b) for seed in seeds)
+    if max(differences) - min(differences) <= rounding:
+        p = 1.0 if abs(found.mean) <= rounding else 2.0 ** (1 - len(seeds))
+        return Difference(replace(found, half=math.nan), p)
+    p = 2 * float(stdtr(found.count - 1, -abs(found.mean) / standard_error(differences)))
     return Difference(found, p)
 
 
@@ -94,6 +105,24 @@ def adjust(p_values: Sequence[float]) -> list[float]:
     verdict goes against its own interval.
     """
     return [max(pair) for pair in zip(p_values, holm([p / 2 for p in p_values]), strict=True)]
+
+
+def power(gain: float, seeds: int, comparisons: int = 1, shared: float = 0.0) -> float:
+    """Least chance that a configuration that is better by `gain` is called better.
+
+    It is that of the first of Holm's steps; where other comparisons are called as well, the later
+    ones are milder.
+
+    Args:
+        gain: true difference, in standard deviations of one configuration over seeds.
+        seeds: that both configurations were measured at.
+        comparisons: in the family.
+        shared: part of the variance over seeds that both have in common, less than 1.
+    """
+    level = min(ALPHA / 2, ALPHA / comparisons)
+    spread = math.sqrt(2 * (1 - shared))
+    limit = stdtrit(seeds - 1, 1 - level)
+    return 1 - float(nctdtr(seeds - 1, gain / spread * math.sqrt(seeds), limit))
 
 
 def verdict(difference: Difference, adjusted: float, mode: Literal["max", "min"]) -> Verdict:
