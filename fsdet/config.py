@@ -168,16 +168,20 @@ class GradientConfig(Group):
     """Part of a unit's weight norm that its gradient norm may reach (mode `agc`)."""
     share_interval: int | None = Field(250, ge=1)
     """Steps between two measurements of the gradient of each loss term and each scale; None takes none."""
-    explosion_norm: float = Field(1e4, gt=0)
-    """Absolute ceiling of the gradient norm before clipping."""
-    explosion_ratio: float = Field(10.0, gt=1)
+    explosion_norm: float | None = Field(None, gt=0)
+    """Absolute ceiling of the gradient norm before clipping; None takes 1e4, or ten times the reference if that is
+    more."""
+    explosion_ratio: float = Field(6.0, gt=1)
     """A norm above this many times the reference counts towards an explosion."""
     explosion_patience: int = Field(3, ge=1)
-    """Steps in a row that a rule must hold before the run is called exploded."""
+    """Steps in a row that a rule must hold before the run is called exploded; for `explosion_ratio` steps of
+    the last `explosion_window`."""
+    explosion_window: int = Field(10, ge=1)
+    """Steps that `explosion_ratio` looks back on: an explosion comes in spikes."""
     explosion_warmup: int = Field(20, ge=1)
-    """Steps before a running median may serve as reference."""
+    """Steps before the loss may be called diverged."""
     explosion_reference: float | None = Field(None, gt=0)
-    """Healthy gradient norm to compare with; None takes the checkpoint's, else the running median."""
+    """Healthy gradient norm to compare with; None measures the run's own before its first update."""
     explosion_loss_ratio: float = Field(3.0, gt=1)
     """A loss whose running median exceeds its best running median by this factor has diverged."""
     stop_on_explosion: bool = True
@@ -258,6 +262,11 @@ class TrainConfig(
             raise ValueError(
                 f"n_shot must be at most k_shot, the supports there are, but got n_shot {self.n_shot} "
                 f"and k_shot {self.k_shot}"
+            )
+        if self.explosion_patience > self.explosion_window:
+            raise ValueError(
+                f"explosion_patience must be at most explosion_window, the steps it is counted over, but got "
+                f"{self.explosion_patience} and {self.explosion_window}"
             )
         if self.shots_dir is not None and self.dataset != "coco":
             raise ValueError(f"shots_dir needs dataset coco, but got {self.dataset}")

@@ -43,7 +43,6 @@ def export(run_dir: Path, out: Path) -> dict[str, Any]:
         "stage": config.stage,
         "seed": config.seed,
         "steps": state["step"],
-        "reference_norm": state["reference_norm"],
         "torch": torch.__version__,
         "metrics": evaluate_run(detector, config, device, final=True, label="evaluating"),
     }
@@ -82,7 +81,7 @@ def smaller(state: dict[str, Any]) -> dict[str, Any]:
     halved = {k: v.half() if v.is_floating_point() else v for k, v in weights_of(state).items()}
     return {
         "config": {**state["config"], "resume": None, "checkpoint_dir": "checkpoints"},
-        **{key: state[key] for key in ("stage", "step", "reference_norm", "trained_on")},
+        **{key: state[key] for key in ("stage", "step", "trained_on")},
         "changed": state.get("changed", []),
         "detector": halved,
         "criterion": {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")},

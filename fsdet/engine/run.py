@@ -123,7 +123,6 @@ class Run:
             "epoch": self.epoch,
             "detector": self.evaluated.state_dict(),
             "criterion": self.criterion.state_dict(),
-            "reference_norm": self.stability.median(),
             "trained_on": list(self.trained_on),
         }
         save_checkpoint(self.best_path, state, self.config)
@@ -141,7 +140,6 @@ class Run:
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "scaler": self.scaler.state_dict(),
             "stability": self.stability.state_dict(),
-            "reference_norm": self.stability.median(),
             "gradient_peaks": self.gradient_peaks(),
             "ratios": self.ratios,
             "explosion": None if self.explosion is None else asdict(self.explosion),
@@ -194,13 +192,12 @@ class Run:
         return same_shapes and list(state["gradient_peaks"]) == self.tensors
 
     def start_from(self, state: dict[str, Any]) -> None:
-        """Begin a new stage: weights and healthy gradient norm of the earlier one, all else fresh."""
+        """Begin a new stage: weights of the earlier one, all else fresh."""
         self.detector.load_state_dict(weights_of(state))
         if self.ema is not None:
             self.ema.set(self.detector)
         shared = {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")}
         self.criterion.load_state_dict({**self.criterion.state_dict(), **shared})
-        self.stability = StabilityMonitor(self.config, MODULES, state["reference_norm"])
 
 
 def build_run(config: TrainConfig, image_set: ImageSet, resume: Path | None) -> Run:

@@ -3,11 +3,17 @@
 1. non_finite: loss or gradient norm not finite for `explosion_patience` steps in a row (mixed
    precision gets time to back off), or a weight not finite, looked for at every tenth step;
 2. norm_ceiling: gradient norm above `explosion_norm` for as many steps in a row;
-3. norm_ratio: gradient norm above `explosion_ratio` times its reference for as many steps in a row;
+3. norm_ratio: gradient norm above `explosion_ratio` times its reference at `explosion_patience` of the
+   last `explosion_window` steps; the reference is the run's own norm before its first update;
 4. loss_divergence: running median of the loss above `explosion_loss_ratio` times its best for as
    many steps in a row; loss_collapse: a loss at or below zero for as many;
 5. silent_death: a gradient norm near zero for as many steps in a row, or no positive anchor point
    for that many and at least ten.
+
+The reference is measured on the first batches of the run (`fsdet.engine.step.own_norm`), so that it takes data, image
+size, batch and loss weights into account and depends on no learning rate and no clip norm. An explosion under a clip
+norm comes in spikes with ordinary steps between them, hence the window. Ratio and window are chosen on the corpus of
+`benchmarks/stability.py`: on photographs healthy norms spread far more than on composed scenes.
 
 One spike never ends a run. Values that are not finite, above the limit or near zero never enter the
 window of healthy norms.
@@ -34,6 +40,8 @@ POSITIVES_PATIENCE = 10
 """Least number of steps in a row without a positive: batches without targets exist."""
 COLLAPSED_LOSS = 1e-6
 """A loss at or below this is none: every term is positive."""
+CEILING, CEILING_RATIO = 1e4, 10.0
+"""Ceiling of the gradient norm where none is set; with large images and loss weights some 1e3 are healthy."""
 TINY = 1e-12
 """Stands for a peak norm of zero where a logarithm is taken."""
 
@@ -54,7 +62,7 @@ class StabilityMonitor:
     Args:
         config: thresholds; its `explosion_reference` goes before `reference`.
         modules: names of the modules whose norms are shown.
-        reference: healthy gradient norm of the checkpoint that the run starts from, if known.
+        reference: the run's own gradient norm before its first update; None if it was not measured.
 
     Raises:
         ValueError: `reference` is not a positive number.
@@ -66,7 +74,9 @@ class StabilityMonitor:
         if reference is not None and not 0 < reference < math.inf:
             raise ValueError(f"reference must be positive and finite, but got {reference}")
         self._config = config
-        self._given = config.explosion_reference or reference
+        self.reference = config.explosion_reference or reference
+        """Healthy norm that rule 3 compares with; None where none is known, and the rule is silent."""
+        self._above: deque[bool] = deque(maxlen=config.explosion_window)
         self._norms: deque[float] = deque(maxlen=NORM_WINDOW)
         self._module_norms = {name: deque[float](maxlen=NORM_WINDOW) for name in modules}
         self._losses: deque[float] = deque(maxlen=LOSS_WINDOW)
@@ -79,14 +89,16 @@ class StabilityMonitor:
         """Largest finite gradient norm so far."""
 
     @property
-    def reference(self) -> float | None:
-        """Healthy norm that rule 3 compares with; None until there is one."""
-        return self._given or (self.median() if self._warm else None)
+    def ceiling(self) -> float:
+        """A gradient norm above this is too large in any run."""
+        if self._config.explosion_norm is not None:
+            return self._config.explosion_norm
+        return max(CEILING, CEILING_RATIO * (self.reference or 0.0))
 
     @property
     def limit(self) -> float:
         """A gradient norm above this counts towards an explosion."""
-        return min(self._config.explosion_norm, self._ratio_limit)
+        return min(self.ceiling, self._ratio_limit)
 
     @property
     def violation(self) -> float:
@@ -124,6 +136,7 @@ class StabilityMonitor:
             several rules the first in the order of the module's list speaks.
         """
         self._remember_loss(loss)
+        self._above.append(self._ratio_limit < norm < math.inf)
         fired = [
             rule
             for rule in self._rules(loss, norm, positives, parameters_finite)
@@ -137,13 +150,17 @@ class StabilityMonitor:
         rule = fired[0]
         self._nonfinite |= rule.reason == "non_finite"
         held = self._counts[rule.counter]
-        detail = f"{rule.detail}, {held} steps in a row" if held > 1 else rule.detail
+        how = (
+            f"of the last {len(self._above)} steps" if rule.counter == "ratio" else "steps in a row"
+        )
+        detail = f"{rule.detail}, {held} {how}" if held > 1 else rule.detail
         return Explosion(rule.reason, step, module, detail)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and lists."""
         return {
-            "reference": self._given,
+            "reference": self.reference,
+            "above": list(self._above),
             "norms": list(self._norms),
             "module_norms": {name: list(window) for name, window in self._module_norms.items()},
             "losses": list(self._losses),
@@ -157,7 +174,8 @@ class StabilityMonitor:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`; only a reference in the config goes before the stored one."""
-        self._given = self._config.explosion_reference or state.get("reference")
+        self.reference = self._config.explosion_reference or state.get("reference")
+        self._above = deque(state["above"], maxlen=self._config.explosion_window)
         self._norms = deque(state["norms"], maxlen=NORM_WINDOW)
         self._module_norms = {
             name: deque(values, maxlen=NORM_WINDOW)
@@ -191,14 +209,14 @@ class StabilityMonitor:
             _Rule(
                 "ceiling",
                 "norm_ceiling",
-                norm > config.explosion_norm,
+                norm > self.ceiling,
                 k,
-                f"gradient norm {norm:.4g} > {config.explosion_norm:g}",
+                f"gradient norm {norm:.4g} > {self.ceiling:g}",
             ),
             _Rule(
                 "ratio",
                 "norm_ratio",
-                norm > self._ratio_limit,
+                self._above[-1],
                 k,
                 f"gradient norm {norm:.4g} > {config.explosion_ratio:g} x reference "
                 f"{self.reference or math.nan:.4g}",
@@ -235,7 +253,10 @@ class StabilityMonitor:
         ]
 
     def _count(self, rule: _Rule) -> int:
-        """Steps in a row, this one included, at which the rule has held."""
+        """Steps in a row, this one included, at which the rule has held; of the ratio, those in its window."""
+        if rule.counter == "ratio":
+            self._counts[rule.counter] = sum(self._above) if rule.holds else 0
+            return self._counts[rule.counter]
         self._counts[rule.counter] = self._counts.get(rule.counter, 0) + 1 if rule.holds else 0
         return self._counts[rule.counter]
 

@@ -24,7 +24,15 @@ from fsdet.engine.logs import (
 from fsdet.engine.report import Best, Explosion, Phase, Report, Result
 from fsdet.engine.restore import load_detector
 from fsdet.engine.run import Run, build_run
-from fsdet.engine.step import backward, clip, is_logged, judge, optimizer_step, step_values
+from fsdet.engine.step import (
+    backward,
+    clip,
+    is_logged,
+    judge,
+    measure_reference,
+    optimizer_step,
+    step_values,
+)
 from fsdet.progress import progress
 
 log = logging.getLogger("fsdet.run")
@@ -47,6 +55,8 @@ def run_training(
     write_changes(config.checkpoint_dir, run.changed)
     history = StepHistory(config.checkpoint_dir, run.step)
     evaluations = EvaluationLog(config.checkpoint_dir, run.step)
+    if run.stability.reference is None:
+        measure_reference(run)
     final: dict[str, float] = {}
     checkpoint: Path | None = None
 

@@ -84,10 +84,6 @@ def _thresholds(spec: SweepSpec) -> Iterator[Mistake]:
                 f"space.{key}",
                 "what counts as an explosion must be the same for all trials; set it under fixed",
             )
-    if "resume" in spec.space and spec.fixed.get("explosion_reference") is None:
-        rule = "every checkpoint brings its own healthy gradient norm, but what counts as an "
-        rule += "explosion must be the same for all trials; set fixed.explosion_reference"
-        yield "space.resume", rule
 
 
 def _ties(spec: SweepSpec) -> Iterator[Mistake]:

@@ -219,12 +219,7 @@ class SweepSpec(Part):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What every trial shares: `fixed`, and what follows from `resources`.
-
-        A run that starts from random weights has no healthy gradient norm to compare with but its
-        own running median, which the searched values move. In a sweep the ceiling alone decides
-        then: the reference is set so that both limits are one.
-        """
+        """What every trial shares: `fixed`, and what follows from `resources` and `objective`."""
         # saved every epoch, so that a trial that was stopped goes on where it was
         threads = {"threads": max(1, int(self.resources.cpus)), "save_interval": 1}
         device = "cuda" if self.resources.gpu_share else "cpu"
@@ -232,7 +227,6 @@ class SweepSpec(Part):
         return {
             **threads,
             **self.fixed,
-            **self._reference(),
             **self._best(),
             "device": device,
         }
@@ -243,17 +237,6 @@ class SweepSpec(Part):
             return {}
         name = self.objective.metric.rpartition("/")[2]
         return {"best_metric": name, "best_mode": self.objective.mode}
-
-    def _reference(self) -> dict[str, float]:
-        given = (self.fixed.get(key) for key in ("resume", "explosion_reference"))
-        if "resume" in self.space or any(value is not None for value in given):
-            return {}
-        norm, ratio = (
-            read_value(key, self.fixed.get(key, TrainConfig.model_fields[key].default))
-            for key in ("explosion_norm", "explosion_ratio")
-        )
-        legal = isinstance(norm, float) and isinstance(ratio, float) and norm > 0 and ratio > 1
-        return {"explosion_reference": norm / ratio} if legal else {}
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

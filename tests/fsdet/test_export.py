@@ -25,7 +25,7 @@ def test_the_file_holds_the_average_and_what_a_next_stage_needs(small_config, tm
     for name, tensor in whole["ema"].items():
         expected = tensor.half() if tensor.is_floating_point() else tensor
         assert torch.equal(small["detector"][name], expected), name
-    assert small["reference_norm"] == whole["reference_norm"]
+    assert small["trained_on"] == whole["trained_on"] != []
     assert facts["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
     assert json.loads(out.with_suffix(".json").read_text())["metrics"] == facts["metrics"]
     detector, config = load_detector(out, "cpu")
@@ -73,7 +73,7 @@ def test_a_mistake_is_told_in_one_line(tmp_path, monkeypatch, capsys):
 def save(run_dir: Path, config: TrainConfig) -> None:
     """A checkpoint of untrained weights."""
     weights = build_detector(config.model_copy(update={"yolo_weights": None}), config, 1)
-    state = {"stage": 2, "step": 0, "reference_norm": 9.0, "criterion": {}}
+    state = {"stage": 2, "step": 0, "trained_on": [], "criterion": {}}
     state |= {"detector": weights.state_dict()}
     save_checkpoint(run_dir / "stage2_epoch0001.pt", state, config)
 

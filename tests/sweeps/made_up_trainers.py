@@ -23,6 +23,8 @@ from fsdet.engine.report import Best, Explosion, Phase, Report, Result
 
 STEPS = 3
 """Steps of an epoch."""
+CEILING = 1e4
+"""Limit of the norm."""
 SPIKE = 5e4
 """Gradient norm of an explosion; five times the limit."""
 
@@ -64,7 +66,7 @@ def report_of(
         if exploded
         else None,
         peak_norm=float(norms[np.isfinite(norms)].max()),
-        violation=math.log10(norms[0] / config.explosion_norm),
+        violation=math.log10(norms[0] / CEILING),
     )
 
 

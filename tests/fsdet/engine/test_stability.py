@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from fsdet.config import MODULES, GradientConfig
 from fsdet.engine.report import Explosion
-from fsdet.engine.stability import LOSS_WINDOW, POSITIVES_PATIENCE, StabilityMonitor
+from fsdet.engine.stability import CEILING, LOSS_WINDOW, POSITIVES_PATIENCE, StabilityMonitor
 
 CONFIG = GradientConfig()
-K = CONFIG.explosion_patience
+K, RATIO = CONFIG.explosion_patience, CONFIG.explosion_ratio
 BAD = [math.nan, math.inf]
 
 
@@ -91,44 +91,74 @@ def test_ceiling(norm):
 
 
 def test_at_the_ceiling_is_not_above_it():
-    feed = Feed(reference=None, explosion_warmup=1000)
-    assert not any(feed(norm=CONFIG.explosion_norm) for _ in range(50))
+    feed = Feed(reference=None)
+    assert not any(feed(norm=CEILING) for _ in range(50))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reference", "ceiling"),
+    [
+        ({}, 10.0, CEILING),
+        ({}, 4000.0, 4e4),  # large images and loss weights: thousands are healthy
+        ({"explosion_norm": 50.0}, 4000.0, 50.0),
+        ({}, None, CEILING),
+    ],
+)
+def test_the_ceiling_is_the_one_set_else_never_near_the_reference(settings, reference, ceiling):
+    feed = Feed(reference, **settings)
+    assert feed.monitor.ceiling == ceiling
+    assert not any(feed(norm=ceiling) for _ in range(2))
+    assert [feed(norm=1.01 * ceiling) for _ in range(K)][-1] is not None
 
 
 @pytest.mark.parametrize(
     ("settings", "reference", "expected"),
-    [({}, 12.0, 12.0), ({"explosion_reference": 7.0}, 12.0, 7.0), ({}, None, 10.0)],
+    [({}, 12.0, 12.0), ({"explosion_reference": 7.0}, 12.0, 7.0)],
 )
-def test_ratio_to_the_config_then_the_checkpoint_then_the_running_median(
-    settings, reference, expected
-):
+def test_ratio_to_the_config_then_to_the_norm_that_was_measured(settings, reference, expected):
     feed = Feed(reference, **settings)
     feed.healthy(CONFIG.explosion_warmup)
     assert feed.monitor.reference == expected
-    assert feed.monitor.limit == 10 * expected
-    assert not any(feed(norm=10 * expected) for _ in range(K))
-    above = [feed(norm=10.1 * expected, grown="scs_fusion") for _ in range(K)]
+    assert feed.monitor.limit == RATIO * expected
+    assert not any(feed(norm=RATIO * expected) for _ in range(2 * K))
+    above = [feed(norm=1.01 * RATIO * expected, grown="scs_fusion") for _ in range(K)]
     assert above[:-1] == [None] * (K - 1)
     check(above[-1], "norm_ratio", feed.step, "scs_fusion")
 
 
-def test_no_running_reference_before_the_end_of_the_warmup():
+def test_a_norm_without_reference_has_only_the_ceiling():
     feed = Feed(reference=None)
-    feed.healthy(CONFIG.explosion_warmup - 1)
+    feed.healthy(100)
     assert feed.monitor.reference is None
-    assert feed.monitor.limit == CONFIG.explosion_norm
-    feed.healthy(1)
-    assert feed.monitor.reference == 10.0
+    assert feed.monitor.limit == CEILING
+    assert not any(feed(norm=5e3) for _ in range(50))
 
 
-def test_norms_of_random_weights_are_healthy():
-    feed = Feed(reference=None)
-    norms = [1700.0 * 0.8**i + 10 for i in range(100)]
-    assert not any(feed(norm=norm) for norm in norms)
+def spikes(gap: int) -> list[Explosion | None]:
+    """Verdicts of a run with a spike at every `gap`-th step."""
+    feed = Feed()
+    return [feed(norm=100.0 if step % gap == 0 else 10.0) for step in range(1, 61)]
+
+
+def test_spikes_with_ordinary_steps_between_them_explode():
+    verdicts = spikes(4)
+    assert verdicts[:11] == [None] * 11
+    check(verdicts[11], "norm_ratio", 12, MODULES[0])
+    assert f"{K} of the last {CONFIG.explosion_window} steps" in verdicts[11].detail
+
+
+def test_spikes_further_apart_than_the_window_allows_are_healthy():
+    assert not any(spikes(5))
+
+
+def test_an_ordinary_step_behind_spikes_is_no_verdict_of_its_own():
+    feed = Feed()
+    assert [feed(norm=100.0) for _ in range(K)][-1] is not None
+    assert feed() is None
 
 
 def test_exploding_norms_never_become_the_reference():
-    feed = Feed(reference=None, explosion_patience=200)
+    feed = Feed(explosion_patience=200, explosion_window=200)
     feed.healthy(50)
     verdicts = [feed(norm=150.0, grown="detection_head") for _ in range(200)]
     assert feed.monitor.reference == 10.0
@@ -231,7 +261,7 @@ def test_one_spike_is_silent_wherever_it_comes(spike):
 def test_a_healthy_step_starts_the_count_anew():
     feed = Feed()
     for _ in range(20):
-        assert not any(feed(norm=1e5) for _ in range(K - 1))
+        assert not any(feed(loss=math.nan) for _ in range(K - 1))
         feed.healthy(1)
 
 
@@ -251,17 +281,17 @@ def test_only_healthy_values_enter_the_windows(bad):
 def test_peak_limit_and_violation():
     feed = Feed(reference=10.0)
     assert feed.monitor.median() is None
-    assert feed.monitor.limit == 100.0
+    assert feed.monitor.limit == RATIO * 10.0
     feed(norm=10.0)
-    assert feed.monitor.violation == pytest.approx(-1)
+    assert feed.monitor.violation == pytest.approx(-math.log10(RATIO))
     feed(norm=1e4)
     feed(norm=math.inf)
     assert feed.monitor.peak_norm == 1e4
-    assert feed.monitor.violation == pytest.approx(2)
+    assert feed.monitor.violation == pytest.approx(math.log10(1e4 / (RATIO * 10.0)))
 
 
 def test_the_limit_is_never_above_the_ceiling():
-    assert Feed(reference=1e6).monitor.limit == CONFIG.explosion_norm
+    assert Feed(reference=1e6, explosion_norm=1e5).monitor.limit == 1e5
 
 
 def test_violation_is_at_least_one_after_an_explosion_without_numbers():
@@ -273,7 +303,7 @@ def test_violation_is_at_least_one_after_an_explosion_without_numbers():
 
 
 def test_a_violation_is_found_even_where_every_norm_is_zero():
-    feed = Feed(reference=None, explosion_patience=1000)
+    feed = Feed(explosion_patience=1000, explosion_window=1000)
     for _ in range(50):
         feed(norm=0.0)
     assert math.isfinite(feed.monitor.violation)
@@ -290,7 +320,7 @@ def test_a_reference_that_is_no_norm_is_refused(reference):
 def test_noisy_decaying_runs_are_silent(seed, decay, noise):
     generator = torch.Generator().manual_seed(seed)
     jitter = (noise * torch.randn(300, 2, generator=generator)).clamp(-1, 1).exp().tolist()
-    feed = Feed(reference=None)
+    feed = Feed(reference=40.0)
     for i, (a, b) in enumerate(jitter):
         fall = math.exp(-decay * i)
         assert feed(loss=(4 + 4 * fall) * a, norm=(10 + 30 * fall) * b) is None

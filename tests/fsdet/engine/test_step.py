@@ -183,7 +183,8 @@ def test_every_evaluation_stands_in_a_file(small_config):
     config = small_config()
     result = train(config)
     rows = lines(config, "evaluations.jsonl")
-    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["epoch"] for row in rows] == [1, 2, 2]
+    assert [row.get("best_epoch") for row in rows] == [None, None, result.best_epoch]
     assert {k: rows[-1][k] for k in result.metrics} == result.metrics
     assert all(row["memory"] > 1e7 for row in rows)
 

@@ -177,10 +177,7 @@ def test_configs_hold_every_value_that_names_a_file_and_few_others() -> None:
     assert found == [("small_conv", 64), *others, ("third", 64)]
 
 
-def test_threshold_of_an_explosion_is_the_same_for_all_trials() -> None:
-    scratch = spec_of(CLIP).config({})
-    assert scratch.explosion_reference == scratch.explosion_norm / scratch.explosion_ratio
-    assert spec_of(CLIP, fixed={"explosion_reference": 8}).config({}).explosion_reference == 8
-    told = spec_of(CLIP, fixed={"explosion_norm": "1e3", "explosion_ratio": 5})
-    assert told.config({}).explosion_reference == 200
-    assert spec_of(CLIP, fixed={"resume": "some.pt"}).config({}).explosion_reference is None
+def test_the_best_epoch_of_a_trial_is_chosen_by_the_objective() -> None:
+    assert spec_of(CLIP).config({}).best_metric == "nAP50"
+    config = spec_of(CLIP, objective={"metric": "val/nAP"}).config({})
+    assert (config.best_metric, config.best_mode) == ("nAP", "max")

@@ -104,9 +104,9 @@ VALUES = {
     "second whole number": ("  fusion_lr_mult: {low: 1,",
         "  embed_dim: {low: 16, high: 64, step: 24}\n  fusion_lr_mult: {low: 1,",
         ["x.yaml:6", "multiple of 16", "40"]),
-    "searched checkpoint": ("  fusion_lr_mult: {low",
-        "  resume: {choices: [x.yaml]}\n  fusion_lr_mult: {low",
-        ["x.yaml:6: space.resume", "healthy gradient norm", "set fixed.explosion_reference"]),
+    "resumed with changes": ("  fusion_lr_mult: {low",
+        "  resume_with_changes: {choices: [true, false]}\n  fusion_lr_mult: {low",
+        ["x.yaml:6: space.resume_with_changes", "trials resume as they were", "remove the line"]),
     "missing choice": ("  fusion_lr_mult: {low",
         "  resume: {choices: [x.yaml, none.pt]}\n  fusion_lr_mult: {low",
         ["x.yaml:6: space.resume.choices", "no such file or folder: none.pt"]),
@@ -238,7 +238,7 @@ def test_files_are_found_wherever_they_are_named(in_own_folder: Path) -> None:
     )
     text = text.replace("clip: {", "clip: {resume: a.pt, ")
     text = text.replace("agc: {", "agc: {resume: b.pt, dfl_weight: 1, ")
-    spec = load(text, "explosion_reference=8")
+    spec = load(text)
     a, b = (str(in_own_folder / name) for name in ("a.pt", "b.pt"))
     assert spec.space["resume"].choices == (a, b)
     assert spec.space["dfl_weight"].conditions == {"resume": (b,)}
@@ -251,7 +251,7 @@ def test_every_searched_file_and_name_is_looked_at(in_own_folder: Path) -> None:
     (in_own_folder / "broken.pt").write_bytes(b"broken")
     text = NUMBERS.replace("space:\n", f"space:\n  resume: {{choices: [broken.pt, {shipped}]}}\n")
     with pytest.raises(SweepError, match=r"broken\.pt"):
-        check_files(load(text, "explosion_reference=8"))
+        check_files(load(text))
     text = NUMBERS.replace(
         "space:\n", "space:\n  support_encoder: {choices: [no_such_model, small_conv]}\n"
     )
