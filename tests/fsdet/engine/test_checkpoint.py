@@ -135,6 +135,7 @@ SOME_VALUES = (
         "cpu",
         "resnet10t",
         "other",
+        "test",
         ("x",),
         (0.1, 100.0),
     ),
