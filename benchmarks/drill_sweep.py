@@ -11,7 +11,6 @@ import math
 import os
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import numpy as np
 
 from fsdet.config import TrainConfig
 from fsdet.engine.report import Explosion, Phase, Report, Result
-from fsdet.files import atomic_path
 from sweeps.run import main
 
 STEPS = 3
@@ -69,28 +67,29 @@ def train(
             if config.lr >= EXPLODES and epoch == 2:
                 on_report(report_of(config, epoch, "exploded"))
                 return Result({}, epoch * STEPS, None, None, folder)
-            save(folder, epoch)
+            save(config, epoch)
         append_evaluation(folder, epoch, value_at(config.lr, epoch))
         last = epoch == config.epochs
         on_report(report_of(config, epoch, "final" if last else "running"))
     return Result({}, config.epochs * STEPS, None, None, folder)
 
 
-def save(folder: Path, epoch: int) -> None:
+def save(config: TrainConfig, epoch: int) -> None:
     """A checkpoint; the two newest are kept."""
-    with (
-        atomic_path(folder / f"stage1_epoch{epoch:04d}.pt") as part,
-        zipfile.ZipFile(part, "w") as f,
-    ):
-        f.writestr("state.json", json.dumps({"epoch": epoch, "padding": "x" * 100_000}))
+    from fsdet.engine.checkpoint import save_checkpoint  # loads torch
+
+    folder = config.checkpoint_dir
+    state = {"epoch": epoch, "padding": "x" * 100_000}
+    save_checkpoint(folder / f"stage1_epoch{epoch:04d}.pt", state, config)
     for old in sorted(folder.glob("stage1_epoch*.pt"))[:-2]:
         old.unlink()
 
 
 def load(path: Path) -> int:
     """Epochs done."""
-    with zipfile.ZipFile(path) as file:
-        return int(json.loads(file.read("state.json"))["epoch"])
+    from fsdet.engine.checkpoint import load_checkpoint
+
+    return int(load_checkpoint(path)["epoch"])
 
 
 def append_steps(folder: Path, epoch: int) -> None:
