@@ -68,7 +68,7 @@ def train(
                 on_report(report_of(config, epoch, "exploded"))
                 return Result({}, epoch * STEPS, None, None, folder)
             save(config, epoch)
-        append_evaluation(folder, epoch, value_at(config.lr, epoch))
+        append_evaluation(config, epoch)
         last = epoch == config.epochs
         on_report(report_of(config, epoch, "final" if last else "running"))
     return Result({}, config.epochs * STEPS, None, None, folder)
@@ -101,11 +101,12 @@ def append_steps(folder: Path, epoch: int) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def append_evaluation(folder: Path, epoch: int, value: float) -> None:
+def append_evaluation(config: TrainConfig, epoch: int) -> None:
     """`evaluations.jsonl`, in the same way."""
-    path = folder / "evaluations.jsonl"
+    path = config.checkpoint_dir / "evaluations.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()[: epoch - 1] if path.exists() else []
-    lines.append(json.dumps({"step": epoch * STEPS, "epoch": epoch, "val/nAP50": value}))
+    metrics = {f"{config.novel_split}/nAP50": value_at(config.lr, epoch)}
+    lines.append(json.dumps({"step": epoch * STEPS, "epoch": epoch, **metrics}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -117,13 +118,13 @@ def steps_of(epoch: int) -> list[int]:
 def report_of(config: TrainConfig, epoch: int, phase: Phase) -> Report:
     """A report behind `epoch`."""
     exploded = phase == "exploded"
-    value = value_at(config.lr, epoch)
+    metric = f"{config.novel_split}/nAP50"
     steps = np.array(steps_of(epoch), np.float64)
     return Report(
         phase=phase,
         step=epoch * STEPS,
         epoch=epoch,
-        metrics={} if exploded else {"val/nAP50": value, "val/nAP50_se": 0.01},
+        metrics={} if exploded else {metric: value_at(config.lr, epoch), f"{metric}_se": 0.01},
         history={"step": steps, "grad/norm": np.full(STEPS, 8.0)},
         save_checkpoint=lambda _: None,
         explosion=Explosion("norm_ceiling", epoch * STEPS, "scs_fusion", "x") if exploded else None,
