@@ -11,7 +11,6 @@ import math
 import os
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import numpy as np
 
 from fsdet.config import TrainConfig
 from fsdet.engine.report import Best, Explosion, Phase, Report, Result
-from fsdet.files import atomic_path
 from sweeps.run import main
 
 STEPS = 3
@@ -69,28 +67,29 @@ def train(
             if config.lr >= EXPLODES and epoch == 2:
                 on_report(report_of(config, epoch, "exploded"))
                 return Result({}, epoch * STEPS, None, None, folder)
-            save(folder, epoch)
-        append_evaluation(folder, epoch, value_at(config.lr, epoch))
+            save(config, epoch)
+        append_evaluation(config, epoch)
         last = epoch == config.epochs
         on_report(report_of(config, epoch, "final" if last else "running"))
     return Result({}, config.epochs * STEPS, None, None, folder)
 
 
-def save(folder: Path, epoch: int) -> None:
+def save(config: TrainConfig, epoch: int) -> None:
     """A checkpoint; the two newest are kept."""
-    with (
-        atomic_path(folder / f"stage1_epoch{epoch:04d}.pt") as part,
-        zipfile.ZipFile(part, "w") as f,
-    ):
-        f.writestr("state.json", json.dumps({"epoch": epoch, "padding": "x" * 100_000}))
+    from fsdet.engine.checkpoint import save_checkpoint  # loads torch
+
+    folder = config.checkpoint_dir
+    state = {"epoch": epoch, "padding": "x" * 100_000}
+    save_checkpoint(folder / f"stage1_epoch{epoch:04d}.pt", state, config)
     for old in sorted(folder.glob("stage1_epoch*.pt"))[:-2]:
         old.unlink()
 
 
 def load(path: Path) -> int:
     """Epochs done."""
-    with zipfile.ZipFile(path) as file:
-        return int(json.loads(file.read("state.json"))["epoch"])
+    from fsdet.engine.checkpoint import load_checkpoint
+
+    return int(load_checkpoint(path)["epoch"])
 
 
 def append_steps(folder: Path, epoch: int) -> None:
@@ -102,11 +101,12 @@ def append_steps(folder: Path, epoch: int) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def append_evaluation(folder: Path, epoch: int, value: float) -> None:
+def append_evaluation(config: TrainConfig, epoch: int) -> None:
     """`evaluations.jsonl`, in the same way."""
-    path = folder / "evaluations.jsonl"
+    path = config.checkpoint_dir / "evaluations.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()[: epoch - 1] if path.exists() else []
-    lines.append(json.dumps({"step": epoch * STEPS, "epoch": epoch, "val/nAP50": value}))
+    metrics = {f"{config.novel_split}/nAP50": value_at(config.lr, epoch)}
+    lines.append(json.dumps({"step": epoch * STEPS, "epoch": epoch, **metrics}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -118,9 +118,9 @@ def steps_of(epoch: int) -> list[int]:
 def report_of(config: TrainConfig, epoch: int, phase: Phase) -> Report:
     """A report behind `epoch`."""
     exploded = phase == "exploded"
-    value = value_at(config.lr, epoch)
+    metric = f"{config.reported_split if phase == 'final' else config.novel_split}/nAP50"
     steps = np.array(steps_of(epoch), np.float64)
-    metrics = {"val/nAP50": value, "val/nAP50_se": 0.01}  # every epoch is the best so far
+    metrics = {metric: value_at(config.lr, epoch), f"{metric}_se": 0.01}  # the best so far
     best = Best(epoch, epoch * STEPS, metrics)
     return Report(
         phase=phase,

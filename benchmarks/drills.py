@@ -363,6 +363,59 @@ def study_lost(root: Path) -> tuple[list[str], str]:
     return wrongs, f"stopped, {len(runs)} runs closed"
 
 
+def study_emptied(root: Path) -> tuple[list[str], str]:
+    """The driver is killed and the study emptied: refused, nothing begins; with the study back it goes on."""
+    drill = Drill(root)
+    process = drill.start()
+    drill.wait_for("trials/0002/stage1_epoch0001.pt")
+    process.kill()
+    process.communicate()
+    time.sleep(5)  # its workers live on for some seconds
+    study, before = drill.folder.study.read_bytes(), drill._beginnings()
+    drill.folder.study.write_bytes(b"")
+    code, printed = drill.run()
+    wrongs = [] if code == 2 and "has lost trials" in printed else [f"{code}: {printed[-900:]}"]
+    if drill._beginnings() != before:
+        wrongs.append("a trial began in spite of that")
+    drill.folder.study.write_bytes(study)
+    code, printed = drill.run()
+    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    return wrongs, "refused, restored, gone on with"
+
+
+def record_emptied(root: Path) -> tuple[list[str], str]:
+    """The driver is killed and `tracking.json` emptied: a resume finds the open runs by their tags."""
+    drill = Drill(root)
+    process = drill.start()
+    drill.wait_for("trials/0002/stage1_epoch0001.pt")
+    process.kill()
+    process.communicate()
+    drill.folder.record.write_text("")
+    code, printed = drill.run()
+    wrongs = drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    return wrongs, ""
+
+
+def folders_swapped(root: Path) -> tuple[list[str], str]:
+    """The driver is killed and the folders of two trials change places: each begins anew or has ended."""
+    drill = Drill(root, epoch_seconds=2.0)
+    process = drill.start()
+    drill.wait_for("trials/0001/stage1_epoch0002.pt")
+    process.kill()
+    process.communicate()
+    time.sleep(8)  # its workers live on for some seconds
+    first, second, aside = (drill.folder.trials / name for name in ("0000", "0001", "x"))
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+    code, printed = drill.run()
+    told = printed.count("the files are set aside in earlier-1")
+    wrongs = drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    if not told:
+        wrongs.append(f"nothing was said of it: {printed[-900:]}")
+    return wrongs, f"{told} folders were set aside"
+
+
 def disk_full(root: Path) -> tuple[list[str], str]:
     """The disk fills up while the sweep runs: a clean stop; with room again it goes on."""
     drill = Drill(root)
@@ -456,6 +509,9 @@ DRILLS: dict[str, Callable[[Path], tuple[list[str], str]]] = {
         damaged_checkpoint,
         tracking_lost,
         study_lost,
+        study_emptied,
+        record_emptied,
+        folders_swapped,
         disk_full,
         tracking_locked,
         two_at_once,

@@ -115,6 +115,12 @@ def continues(state: dict[str, Any], config: TrainConfig) -> bool:
     return state["config"]["stage"] == config.stage and "optimizer" in state
 
 
+def compared(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings whose values must be the same when a stage resumes."""
+    left_out = {*HARMLESS, *BY_CONTENT}
+    return {key: value for key, value in settings.items() if key not in left_out}
+
+
 def find_changes(
     state: dict[str, Any], config: TrainConfig, inputs: dict[str, str] | None = None
 ) -> Changes:

@@ -21,6 +21,7 @@ from fsdet.engine.batches import Batches
 from fsdet.engine.checkpoint import (
     check_architecture,
     check_changes,
+    compared,
     continues,
     find_changes,
     load_checkpoint,
@@ -164,7 +165,7 @@ class Run:
         self.gradients.peaks = torch.tensor(peaks, device=self.device)
         self.ratios = None if state["ratios"] is None else state["ratios"].to(self.device)
         self.explosion = None if state["explosion"] is None else Explosion(**state["explosion"])
-        self.best = self._stored_best(state["best"])
+        self.best = self._stored_best(state)
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("ema") or state["detector"])
         self.step = state["step"]
@@ -172,16 +173,19 @@ class Run:
             self.optimizer, self.config, self.config.total_steps, last_epoch=self.step - 1
         )
 
-    def _stored_best(self, stored: dict[str, Any] | None) -> Best | None:
-        """The best evaluation before a checkpoint, if `best.pt` still holds its weights.
+    def _stored_best(self, state: dict[str, Any]) -> Best | None:
+        """The best evaluation before a checkpoint, if `best.pt` holds its weights.
 
         A run that was killed behind the checkpoint may have replaced them by better ones of an epoch that is now
-        trained again; the best is then sought from here on, and on a CPU found to be that epoch again.
+        trained again; the best is then sought from here on, and on a CPU found to be that epoch again. Weights that
+        another run left there are not taken either.
         """
+        stored = state["best"]
         if stored is None or not self.best_path.is_file():
             return None
         kept = load_checkpoint(self.best_path)
-        return Best(**stored) if kept.get("epoch") == stored["epoch"] else None
+        same_run = compared(kept["config"]) == compared(state["config"])
+        return Best(**stored) if same_run and kept.get("epoch") == stored["epoch"] else None
 
     def fits(self, state: dict[str, Any]) -> bool:
         """Whether `state` is of the same trained tensors."""

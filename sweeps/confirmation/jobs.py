@@ -43,6 +43,10 @@ class JobPlan(TrialPlan):
         """Name of the folder of a job."""
         return self.jobs[number].key
 
+    def label(self, number: int) -> str:
+        """A job, in words."""
+        return self.jobs[number].label
+
     def recall(self) -> None:
         """Bring the results that an earlier driver left in the storage."""
         there = Mirror(self.url).names() if self.url is not None else set()
@@ -51,12 +55,12 @@ class JobPlan(TrialPlan):
                 self.fetch(number, [RESULT])
 
     def result(self, number: int) -> SeedResult | None:
-        """How a job ended; None if it has not."""
-        return load_result(self.run_dir(number))
+        """How a job ended; None if it has not, or other settings have left the result there."""
+        return load_result(self.run_dir(number), self.settings(self.jobs[number].parameters))
 
     def keep(self, number: int, result: SeedResult) -> None:
         """Write down how a job ended."""
-        save_result(self.run_dir(number), result)
+        save_result(self.run_dir(number), result, self.settings(self.jobs[number].parameters))
         if self.url is not None:
             path = self.run_dir(number) / RESULT
             Mirror(self.url).push(path, f"{self.key(number)}/{RESULT}")
@@ -161,11 +165,13 @@ class JobRecorder(Recorder):
 
     def catch_up(self, number: int, end: SeedResult) -> None:
         """Write the run of a job that an earlier session ended but did not live to tell."""
-        self.fetch(number)
-        self.begin_run(number, None, self.plan.jobs[number].parameters)
-        for report in recorded_reports(self.plan.run_dir(number), self.plan.spec.objective):
+        parameters = self.plan.jobs[number].parameters
+        own = self.fetch(number, parameters)
+        self.begin_run(number, None, parameters)
+        run_dir, objective = self.plan.run_dir(number), self.plan.spec.objective
+        for report in recorded_reports(run_dir, objective) if own else ():
             self._tracker.log(str(number), report)
-        self.end_run(number, Outcome(end.state, end.reason))
+        self.end_run(number, Outcome(end.state, end.reason), own)
 
 
 def run_jobs(plan: JobPlan, session: Session, console: Console) -> list[SeedResult | None]:

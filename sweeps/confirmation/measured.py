@@ -32,6 +32,7 @@ from sweeps.confirmation.statistics import (
     verdict,
 )
 from sweeps.states import State
+from sweeps.trial.identity import Settings, difference
 
 FILE = "confirm.json"
 """In the sweep's folder, once all is measured."""
@@ -51,16 +52,25 @@ class SeedResult:
     """Of the last evaluation; empty unless it was completed."""
 
 
-def save_result(run_dir: Path, result: SeedResult) -> None:
-    """Write down how the job in `run_dir` ended."""
-    write_text_atomic(run_dir / RESULT, json.dumps(asdict(result), indent=1))
+def save_result(run_dir: Path, result: SeedResult, settings: Settings) -> None:
+    """Write down how the job in `run_dir` ended, and the settings that it ran with."""
+    values = {**asdict(result), "settings": settings}
+    write_text_atomic(run_dir / RESULT, json.dumps(values, indent=1))
 
 
-def load_result(run_dir: Path) -> SeedResult | None:
-    """How the job in `run_dir` ended; None if it has not."""
+def load_result(run_dir: Path, settings: Settings | None = None) -> SeedResult | None:
+    """How the job in `run_dir` ended; None if it has not.
+
+    Args:
+        run_dir: of the job.
+        settings: of the job; the result of any others is none. None takes whatever is there.
+    """
     try:
         values = json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
     except FileNotFoundError:
+        return None
+    made = values.get("settings")
+    if settings is not None and (made is None or difference(made, settings)):
         return None
     return SeedResult(State(values["state"]), values["reason"], values["metrics"])
 

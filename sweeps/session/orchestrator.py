@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import optuna
@@ -16,6 +17,7 @@ from sweeps.search.sampler import build_sampler
 from sweeps.search.scheduler import build_scheduler
 from sweeps.search.searcher import StudySearcher
 from sweeps.session.display import Display
+from sweeps.session.losses import check_study, earlier_runs
 from sweeps.session.recorder import SWEEP_RUN, Recorder
 from sweeps.session.resume import ended, finish_telling, left_to_run, reconcile_runs, unfinished
 from sweeps.session.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops
@@ -24,10 +26,10 @@ from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.storage.folder import SweepFolder, find_folder
 from sweeps.storage.shipping import shipped
-from sweeps.study.place import begin_store, store_of
+from sweeps.study.place import begin_store, recorded, store_of
 from sweeps.study.store import LOST, StudyStore
 from sweeps.study.study import TrialRecord, best_of, create_study, to_records, warm_up
-from sweeps.tracking import StoredRun, Tracker
+from sweeps.tracking import STUDY_TAG, StoredRun, Tracker
 from sweeps.trial.trial import Train, TrialPlan
 
 
@@ -73,15 +75,23 @@ def run_sweep(
         SweepError: another process runs this sweep, or there is no sweep to start warm from.
     """
     began = time.monotonic()
-    with folder.held(), (store := begin_store(spec, folder)).held():
+    with ExitStack() as held:
+        held.enter_context(folder.held())
+        runs = earlier_runs(tracker, folder)
+        store = begin_store(spec, folder)
+        held.enter_context(store.held())
+        store.mend()
+        check_study(store, folder, runs)
         study = open_study(spec, store)
         places = shipped(spec, folder, machine)
         folder.save_spec(spec, places)
         earlier = to_records(study.get_trials(deepcopy=False), alive=False)
         stops = Stops(spec, earlier, study.user_attrs.get("seconds", 0.0))
-        tags, runs = start_parent_run(tracker, spec, folder)
+        tags = start_parent_run(tracker, spec, folder, runs)
         numbers = {int(key): run.run_id for key, run in runs.items() if key}
-        plan = TrialPlan(spec.public, folder.trials, folder.below("trials"), places)
+        plan = TrialPlan(
+            spec.public, folder.trials, folder.below("trials"), places, sweep=folder.sweep_id()
+        )
         session = Session(folder, machine, tracker, stops, train)
         recorder = Recorder(plan, tags, tracker, display, stops, numbers, session.deaths)
         reconcile_runs(earlier, runs, folder.trials, recorder, tracker, spec.objective)
@@ -115,7 +125,6 @@ def records_of(study: optuna.Study) -> list[TrialRecord]:
 
 def open_study(spec: SweepSpec, store: StudyStore) -> optuna.Study:
     """The study, new or as it was left, with a sampler that does not repeat itself."""
-    store.mend()
     study = create_study(store, spec, build_sampler(spec))
     if spec.warm_start is not None:
         warm_up(
@@ -152,17 +161,20 @@ def longest_trial(spec: SweepSpec) -> int:
 
 
 def start_parent_run(
-    tracker: Tracker, spec: SweepSpec, folder: SweepFolder
-) -> tuple[dict[str, str], Mapping[str, StoredRun]]:
+    tracker: Tracker, spec: SweepSpec, folder: SweepFolder, runs: Mapping[str, StoredRun]
+) -> dict[str, str]:
     """Begin the run under which the trials hang, or go on with it.
 
+    Args:
+        tracker: open.
+        spec: of the sweep.
+        folder: of the sweep.
+        runs: see `earlier_runs`.
+
     Returns:
-        the tags of all runs of this sweep, and its runs of earlier sessions by trial's number.
+        the tags of all runs of this sweep.
     """
-    began = "uri" in folder.load_record()
-    sweep_id = folder.sweep_id()
     folder.update_record(uri=tracker.public_uri)
-    runs = tracker.stored_runs(sweep_id) if began else {}
     searched = {f"space.{key}": parameter.ends for key, parameter in spec.space.items()}
     parameters = {
         "objective": spec.objective.metric,
@@ -172,14 +184,15 @@ def start_parent_run(
         **searched,
         **spec.settings,
     }
-    tags = {"sweep.name": folder.name, "sweep.id": sweep_id}
+    tags = {"sweep.name": folder.name, "sweep.id": folder.sweep_id()}
     more = {"sweep.file": spec.source, "sweep.trials": spec.trials, "state": "running"}
+    more[STUDY_TAG] = recorded(folder)
     before = runs.get("")
     run_id = None if before is None else before.run_id
     tracker.start(SWEEP_RUN, folder.name, parameters, {**tags, **more}, run_id=run_id)
     tracker.flush()
     folder.update_record(run_id=tracker.run_id(SWEEP_RUN))
-    return tags, runs
+    return tags
 
 
 def end_parent_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from sweeps.states import Outcome
 from sweeps.study.study import RETRIED
 from sweeps.tracking import Tracker
 from sweeps.trial.causes import ALONE_TOO, OUT_OF_MEMORY, Deaths
-from sweeps.trial.trial import ALONE, TrialPlan
+from sweeps.trial.identity import CURE, FILE, foreign
+from sweeps.trial.trial import ALONE, SET_ASIDE, TrialPlan
 from sweeps.trial.watchdog import stall_reason, stalled
+
+log = logging.getLogger(__name__)
 
 SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
@@ -115,16 +119,26 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             run_id=self._runs.get(number),
         )
 
-    def end_run(self, number: int, outcome: Outcome) -> None:
-        """Close the MLflow run of a trial."""
-        self._tracker.end(str(number), outcome, FilesOf(self._plan, number))
+    def end_run(self, number: int, outcome: Outcome, own: bool = True) -> None:
+        """Close the MLflow run of a trial, with its files unless they are not its own."""
+        files = FilesOf(self._plan, number) if own else ()
+        self._tracker.end(str(number), outcome, files)
 
-    def fetch(self, number: int) -> None:
-        """Bring what a trial has written to the driver."""
-        self._plan.fetch(number, (*FILES, "evaluations.jsonl"))
+    def fetch(self, number: int, parameters: dict[str, Any]) -> bool:
+        """Bring what a trial has written to the driver; returns whether it is the trial's own."""
+        self._plan.fetch(number, (FILE, *FILES, "evaluations.jsonl"))
+        run_dir = self._plan.run_dir(number)
+        why = foreign(run_dir, self._plan.settings(parameters))
+        if why is not None:
+            label = self._plan.label(number)
+            log.warning("%s: %s %s: nothing of it goes to MLflow; %s", label, run_dir, why, CURE)
+        return why is None
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         number = trial.config["number"]
+        if aside := result.pop(SET_ASIDE, None):
+            log.warning("%s: %s", self._plan.label(number), aside)
+            self._tracker.tag(str(number), {SET_ASIDE: aside})
         self._tracker.log(str(number), dict(result))
         self._display.reported(number, result)
         # Ray keeps a trial's last result and writes it into every snapshot

@@ -30,7 +30,7 @@ from sweeps.spec import Objective, SweepSpec
 from sweeps.spec.paths import FOUND, map_paths
 from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder
-from sweeps.storage.found import digest, in_package
+from sweeps.storage.found import content
 from sweeps.study.study import WARM_START, TrialRecord, to_records
 from sweeps.tracking import StoredRun, Tracker
 from sweeps.trial.trial import name_of, named
@@ -66,14 +66,6 @@ def _comparable(spec: SweepSpec) -> dict[str, Any]:
         for part in MUST_MATCH
         for key, value in values[part].items()
     }
-
-
-def content(path: Any) -> Any:
-    """What stands for a file on every machine; another value as it is."""
-    found = Path(path) if isinstance(path, str) else None
-    if found is None or not found.is_file():
-        return path
-    return in_package(found) or digest(found)
 
 
 def finish_telling(study: optuna.Study, spec: SweepSpec) -> None:
@@ -123,22 +115,22 @@ def reconcile_runs(
         run, run_dir = runs.get(str(trial.number)), folder / f"{trial.number:04d}"
         if trial.state not in ENDED:
             if run is not None and run.running:
-                recorder.fetch(trial.number)
+                own = recorder.fetch(trial.number, trial.parameters)
                 tracker.adopt(str(trial.number), run.run_id)
-                for report in recorded_reports(run_dir, objective):
+                for report in recorded_reports(run_dir, objective) if own else ():
                     if report["metrics"]:  # steps behind the last evaluation are done again
                         tracker.log(str(trial.number), report)
                 tracker.end(str(trial.number), Outcome(State.INTERRUPTED, "the sweep was killed"))
             continue
         if run is None or run.running:
-            recorder.fetch(trial.number)
+            own = recorder.fetch(trial.number, trial.parameters)
         if (run is None and run_dir.is_dir()) or (run is not None and run.running):
             recorder.begin_run(trial.number, trial.baseline, trial.parameters)
             if trial.retried:
                 recorder.tag_retried(trial.number)
-            for report in recorded_reports(run_dir, objective):
+            for report in recorded_reports(run_dir, objective) if own else ():
                 tracker.log(str(trial.number), report)
-            recorder.end_run(trial.number, Outcome(trial.state, trial.reason))
+            recorder.end_run(trial.number, Outcome(trial.state, trial.reason), own)
 
 
 def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[dict[str, Any]]:

@@ -171,11 +171,32 @@ class SweepFolder:
         return str(record["sweep_id"])
 
     def load_record(self) -> dict[str, Any]:
-        """What `save_record` kept; empty if nothing was."""
+        """What `save_record` kept; empty if nothing was, or if the file is damaged."""
         try:
-            return dict(json.loads(self.record.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
             return {}
+        return found if isinstance(found, dict) else {}
+
+    def lacks_record(self) -> bool:
+        """Whether the sweep has begun, but its record is missing or damaged."""
+        return self.spec.is_file() and "study" not in self.load_record()
+
+    def trial_folders(self) -> dict[int, str]:
+        """Number -> name of each trial's folder that holds a file."""
+        if self.url is not None:
+            found = {name.partition("/")[0] for name in Mirror(f"{self.url}/trials").names()}
+        else:
+            files = self.trials.glob("*/*")
+            found = {path.parent.name for path in files if not path.name.startswith(".")}
+        return {int(name): name for name in sorted(found) if name.isdigit()}
+
+    def fetch_trial_file(self, trial: str, name: str) -> Path:
+        """Path of a file in the folder of a trial, brought from the storage; it may not be there."""
+        path = self.trials / trial / name
+        if self.url is not None:
+            Mirror(f"{self.url}/trials/{trial}").fetch(name, path)
+        return path
 
 
 def sweeps_root(storage: str | None = None) -> Path:

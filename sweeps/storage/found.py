@@ -7,11 +7,13 @@ Any other path is the same on all machines.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import fsdet
 from sweeps.storage.mirror import Mirror
-from sweeps.storage.workplace import scratch
+from sweeps.storage.workplace import scratch, stamp
 
 PACKAGES = (Path(fsdet.__file__).resolve().parent, Path(__file__).resolve().parents[1])
 """The code, which is sent to every node."""
@@ -51,7 +53,21 @@ def find(name: str, folder: Path, url: str | None) -> Path:
     return path
 
 
+def content(path: Any) -> Any:
+    """What stands for a file on every machine; another value as it is."""
+    found = Path(path) if isinstance(path, str) else None
+    if found is None or not found.is_file():
+        return path
+    return in_package(found) or digest(found)
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file's content."""
+    return _digest(path, stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _: tuple[int, int]) -> str:
+    """A file is read once as long as it does not change."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -63,11 +63,14 @@ class MirroredWorkplace(Workplace):
             shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def _fetch(self) -> None:
-        """The newest checkpoint and all other files; what a killed worker left here may be older."""
+        """The newest checkpoint and all other files; what a killed worker left here may be older.
+
+        Files in folders below were set aside: they are left where they are.
+        """
         for path in self._files().values():
             if path.name != STALL:
                 path.unlink()
-        self._there = self._mirror.names()
+        self._there = {name for name in self._mirror.names() if "/" not in name}
         checkpoints = sorted(name for name in self._there if fnmatch(name, CHECKPOINT))
         for name in self._there - set(checkpoints[:-1]) - {STALL}:
             self._mirror.fetch(name, self.run_dir / name)

@@ -68,6 +68,11 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
         SweepError: its password is not known, or its file is on another machine.
     """
     kept = recorded(folder)
+    if kept is None and not new and folder.lacks_record():
+        raise SweepError(
+            f"{folder.record}: it is lost, so that nothing says where the study of {folder.name} is; put "
+            "it back from a backup, or let --resume write it again"
+        )
     if kept is None or kept == JOURNAL:
         if folder.url is not None and not new and not folder.study.is_file():
             raise SweepError(

@@ -7,7 +7,22 @@ as a warning, and never ends the sweep; a store that cannot be opened at the sta
 A run of an earlier session is found by its tags and goes on; what it holds is not written twice.
 """
 
-from sweeps.tracking.store import StoredRun, find_run, find_trial_run, kept_uri, tracking_uri
+from sweeps.tracking.store import (
+    STUDY_TAG,
+    StoredRun,
+    find_run,
+    find_trial_run,
+    kept_uri,
+    tracking_uri,
+)
 from sweeps.tracking.tracker import Tracker
 
-__all__ = ["StoredRun", "Tracker", "find_run", "find_trial_run", "kept_uri", "tracking_uri"]
+__all__ = [
+    "STUDY_TAG",
+    "StoredRun",
+    "Tracker",
+    "find_run",
+    "find_trial_run",
+    "kept_uri",
+    "tracking_uri",
+]

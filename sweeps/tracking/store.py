@@ -16,6 +16,9 @@ from sweeps.spec.places import TrackingSpec
 from sweeps.tracking.client import MlflowClient, MlflowException
 from sweeps.tracking.knock import knock
 
+STUDY_TAG = "sweep.study"
+"""Of a parent run: place of the study, with no secret."""
+
 
 def tracking_uri(spec: TrackingSpec) -> str:
     """Store named in the YAML, else by MLFLOW_TRACKING_URI, else `mlruns/mlflow.db`, absolute."""
@@ -93,10 +96,16 @@ class StoredRun:
 
     run_id: str
     running: bool
+    study: str | None = None
+    """Place of the study, with no secret; of a sweep's parent run."""
 
 
 def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str, StoredRun]:
-    """Trial's number, or the empty string for the parent -> run of the sweep `sweep_id`."""
+    """Trial's number, or the empty string for the parent -> run of the sweep `sweep_id`.
+
+    Raises:
+        MlflowException: the store does not answer.
+    """
     found: dict[str, StoredRun] = {}
     token: str | None = None
     while token is None or token:
@@ -104,8 +113,9 @@ def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str
             [experiment_id], f"tags.`sweep.id` = '{sweep_id}'", page_token=token
         )
         for run in page:
-            key = run.data.tags.get("sweep.trial", "")
-            found[key] = StoredRun(run.info.run_id, run.info.status == "RUNNING")
+            tags, running = run.data.tags, run.info.status == "RUNNING"
+            key = tags.get("sweep.trial", "")
+            found[key] = StoredRun(run.info.run_id, running, tags.get(STUDY_TAG))
         token = page.token or ""
     return found
 

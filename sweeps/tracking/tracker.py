@@ -13,6 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.states import Outcome, State
 from sweeps.tracking.client import Metric, Param, RunTag
@@ -92,8 +93,19 @@ class Tracker:
         return without_password(self.uri)
 
     def stored_runs(self, sweep_id: str) -> dict[str, StoredRun]:
-        """Trial's number, or the empty string for the parent -> run, of an earlier session."""
-        return runs_of(self._client, self._experiment_id, sweep_id)
+        """Trial's number, or the empty string for the parent -> run, of an earlier session.
+
+        Raises:
+            SweepError: the store does not answer.
+        """
+        try:
+            return runs_of(self._client, self._experiment_id, sweep_id)
+        except Exception as error:  # MLflow lets errors of its database and HTTP layers through
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise SweepError(
+                f"tracking.uri: {self.public_uri}: cannot be searched for the runs of this sweep "
+                f"({without_password(reason)}); mend the store, then run this again"
+            ) from None
 
     def start(
         self,

@@ -32,6 +32,7 @@ from sweeps.storage.shipping import Places, settle
 from sweeps.storage.workplace import MirroredWorkplace, Workplace
 from sweeps.trial.causes import ALONE_TOO, RanOutOfMemory, cause_of, is_out_of_memory
 from sweeps.trial.checkpoints import newest_checkpoint, remove_halves
+from sweeps.trial.identity import Settings, claim, settings_of
 from sweeps.trial.room import clear_card
 from sweeps.trial.watchdog import Watchdog, stall_reason, stalled, watchdog
 from sweeps.trial.worker import Costs, leaks
@@ -46,6 +47,8 @@ SPOILED = "spoiled"
 """Key in a trial's report: its worker must not run another trial."""
 ALONE = "alone"
 """Key in a suggestion: why the trial needs the machine or the card to itself; None for most."""
+SET_ASIDE = "set_aside"
+"""Key in a trial's report: files that it did not go on from, and why."""
 LAST_TRY = "last_try"
 """Key in a suggestion: Ray Tune has started this trial before and will not do it again."""
 
@@ -79,6 +82,8 @@ class TrialPlan:
     """Of the same folder in the storage, where trials on other nodes find and leave their files."""
     places: Places = field(default_factory=dict)
     """Where they find the files that the sweep names."""
+    sweep: str = field(default="", kw_only=True)
+    """Id of the sweep."""
 
     def key(self, number: int) -> str:
         """Name of the folder of trial `number`."""
@@ -99,6 +104,14 @@ class TrialPlan:
         config = self.spec.config(suggestion["parameters"], run_dir)
         url = None if self.url is None else self.url.rpartition("/")[0]
         return settle(config, self.places, self.folder.parent, url)
+
+    def label(self, number: int) -> str:
+        """Trial `number`, in words."""
+        return f"trial {number}"
+
+    def settings(self, parameters: dict[str, Any]) -> Settings:
+        """What decides the result of the trial with these searched settings."""
+        return settings_of(self.spec.config(parameters))
 
     def fetch(self, number: int, names: Iterable[str]) -> None:
         """Bring files of a trial to the driver, where they are not there anyway."""
@@ -143,6 +156,7 @@ def run_trial(
             FileLock(run_dir / LOCK, timeout=PATIENCE),
             place.opened(),
         ):
+            reporter.set_aside(claim(run_dir, settings_of(config), plan.sweep))
             if stalled(run_dir):
                 reporter.fail(stall_reason(run_dir, minutes))
                 return
@@ -172,7 +186,7 @@ def _out_of_memory(cause: str, suggestion: dict[str, Any], reporter: Reporter) -
 
 def _train(config: TrainConfig, reporter: Reporter, dog: Watchdog, train: Train) -> None:
     remove_halves(config.checkpoint_dir)
-    checkpoint = newest_checkpoint(config.checkpoint_dir)
+    checkpoint = newest_checkpoint(config, reporter.set_aside)
     reporter.begin(dog, checkpoint is not None)
     dog.heard()
     train(config, reporter, checkpoint)
@@ -193,11 +207,18 @@ class Reporter:
         self._send = send
         self._place = place
         self._best: dict[str, Any] = {}
+        self._aside: list[str] = []
         self._last: dict[str, Any] = {"epoch": 0, "step": 0}
         self._dog: Watchdog | None = None
         self._costs: Costs | None = None
         self._leaks = False
         self.phase = ""
+
+    def set_aside(self, what: str | None) -> None:
+        """Say in the next report what the trial does not go on from."""
+        if what is not None:
+            log.warning("%s: %s", self._place.run_dir, what)
+            self._aside.append(what)
 
     def begin(self, dog: Watchdog, resumed: bool) -> None:
         """The training starts now."""
@@ -232,7 +253,9 @@ class Reporter:
         self.phase = phase
         # what an explosion or an error leaves in a process is not known: no other trial gets it
         spoiled = {SPOILED: True} if phase in ("exploded", "failed") or self._leaks else {}
-        self._send({**self._last, **self._best, "phase": phase, **spoiled, **more})
+        aside = {SET_ASIDE: "; ".join(self._aside)} if self._aside else {}
+        self._aside = []
+        self._send({**self._last, **self._best, "phase": phase, **spoiled, **aside, **more})
         self._last = {key: value for key, value in self._last.items() if key != "history"}
 
     def _require(self, metrics: Mapping[str, float], epoch: int) -> None:

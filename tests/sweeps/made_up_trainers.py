@@ -11,7 +11,6 @@ import os
 import resource
 import signal
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +132,8 @@ def hungry(
     """
     import ray
 
+    from fsdet.engine.checkpoint import save_checkpoint
+
     assert on_report is not None
     run_files(config)
     cpus = int(ray.get_runtime_context().get_assigned_resources()["CPU"])
@@ -148,8 +149,7 @@ def hungry(
             if needed := {2: 700, 3: 10**6, 4: 700, 6: 700}.get(lr):
                 take(needed, 400 * cpus)
         last = epoch == config.epochs
-        with zipfile.ZipFile(folder / f"stage2_epoch{epoch:04d}.pt", "w") as checkpoint:
-            checkpoint.writestr("epoch", str(epoch))
+        save_checkpoint(folder / f"stage2_epoch{epoch:04d}.pt", {"epoch": epoch}, config)
         on_report(report_of(config, epoch, lr / 10, "final" if last else "running"))
     return Result({"val/nAP50": lr / 10}, config.epochs * STEPS, None, None, folder)
 

@@ -191,6 +191,16 @@ def test_run_that_goes_on_holds_everything_once(database: str) -> None:
     assert values == [0.1, 0.2]
 
 
+def test_store_that_cannot_be_searched_is_told_in_one_line(tmp_path: Path) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "a")
+    with sqlite3.connect(tmp_path / "mlflow.db") as other:
+        other.execute("drop table tags")
+    with pytest.raises(SweepError, match=r"mlflow\.db: cannot be searched for .*; mend") as caught:
+        tracker.stored_runs("x")
+    assert "\n" not in str(caught.value)
+    tracker.close()
+
+
 def test_store_whose_making_was_cut_off_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / ".mlflow.db.part").write_bytes(b"SQLite format 3, cut off")
     Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "a").close()

@@ -27,6 +27,7 @@ from sweeps.confirmation.words import print_confirmation
 from sweeps.errors import SweepError
 from sweeps.machine.machine import Machine
 from sweeps.rerun import find_source, new_run_dir
+from sweeps.session.losses import earlier_runs
 from sweeps.session.orchestrator import end_parent_run, start_parent_run
 from sweeps.spec import SweepSpec
 from sweeps.spec.check import check_spec
@@ -62,7 +63,7 @@ def run_confirmation(spec: SweepSpec, folder: SweepFolder, cpus: int = 1) -> tup
     printed = io.StringIO()
     tracker = Tracker(tracking_uri(TrackingSpec()), "sweeps")
     try:
-        start_parent_run(tracker, spec, folder)
+        start_parent_run(tracker, spec, folder, earlier_runs(tracker, folder))
         end_parent_run(tracker, spec, searched(), None)
         machine, console = Machine(cpus, 0), Console(file=printed, width=200)
         done = confirm(spec, folder, searched(), machine, tracker, console, noisy)

@@ -57,6 +57,25 @@ def test_spec_comes_back_as_it_was_saved() -> None:
     assert folder.load_spec() == spec.with_source(str(folder.spec))
 
 
+@pytest.mark.parametrize("content", ["", '{"study": "jour', "[]", "null", "{}"])
+def test_damaged_record_counts_as_lost(content: str) -> None:
+    folder = made("a")
+    folder.save_record({"study": "journal", "sweep_id": "x"})
+    assert not folder.lacks_record()
+    folder.record.write_text(content)
+    assert folder.lacks_record()
+    assert folder.load_record() == {}
+
+
+def test_folders_of_trials_are_those_that_hold_a_file() -> None:
+    folder = made("a")
+    for name in ("0000/config.yaml", "0002/.lock", "12345/x", "notes/x"):
+        path = folder.trials / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert folder.trial_folders() == {0: "0000", 12345: "12345"}
+
+
 def test_one_process_at_a_time_holds_a_folder() -> None:
     folder = made("a")
     with folder.held(), pytest.raises(SweepError, match="run by another process"), folder.held():

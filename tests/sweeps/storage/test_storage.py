@@ -105,6 +105,24 @@ def test_trial_finds_the_newest_checkpoint_and_leaves_no_older_one(url: str) -> 
     assert Mirror(url).names() == there
 
 
+def test_what_other_settings_left_is_set_aside_at_the_url_and_stays_there(
+    url: str, in_own_folder: Path
+) -> None:
+    plan = TrialPlan(small_spec(), in_own_folder / "trials", f"{url}/trials", sweep="x")
+    reports: list[dict[str, Any]] = []
+    for lr in (0.5, 0.2, 0.2):
+        suggestion = {"number": 0, "parameters": {"lr": lr}}
+        run_trial(plan, suggestion, reports.append, made_up)
+        names = Mirror(f"{url}/trials/0000").names()
+        assert {"trial.json", "pid", "config.yaml"} <= names
+        assert ("earlier-1/pid" in names) == (lr == 0.2)
+        assert not any(name.startswith("earlier-2") for name in names)
+    assert [r["objective"] for r in reports[2:4]] == [0.49, 0.19]
+    told = [r["set_aside"] for r in reports if "set_aside" in r]
+    assert told == [reports[3]["set_aside"]]
+    assert "was made with lr 0.5, but this trial has 0.2" in told[0]
+
+
 def test_only_what_changed_is_pushed_and_checkpoints_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,11 +136,11 @@ def test_only_what_changed_is_pushed_and_checkpoints_first(
     monkeypatch.setattr(Mirror, "push", noted)
     place = place_at(f"file://{tmp_path}/storage")
     with place.opened():
-        for name in ("best.json", "stage1_epoch0001.pt"):
+        for name in ("steps.jsonl", "stage1_epoch0001.pt"):
             (place.run_dir / name).write_text("x")
         place.keep()
-        (place.run_dir / "best.json").write_text("better")
-    assert pushed == ["stage1_epoch0001.pt", "best.json", "best.json"]
+        (place.run_dir / "steps.jsonl").write_text("better")
+    assert pushed == ["stage1_epoch0001.pt", "steps.jsonl", "steps.jsonl"]
 
 
 def test_trial_at_a_url_trains_elsewhere_and_the_driver_gets_its_files(
@@ -135,7 +153,7 @@ def test_trial_at_a_url_trains_elsewhere_and_the_driver_gets_its_files(
     assert not plan.run_dir(3).exists()
     plan.fetch(3, ["config.yaml", "never.txt"])
     assert [path.name for path in plan.run_dir(3).iterdir()] == ["config.yaml"]
-    assert "best.json" in Mirror(f"{url}/trials/0003").names()
+    assert "training_debug.log" in Mirror(f"{url}/trials/0003").names()
 
 
 def test_without_a_url_a_trial_trains_in_its_folder(in_own_folder: Path) -> None:
