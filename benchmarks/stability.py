@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import math
 import statistics
 from collections.abc import Callable, Iterator
@@ -261,6 +262,7 @@ def main() -> None:
     parser.add_argument("--group", choices=("frozen", "healthy", "faulty", "outcomes"))
     parser.add_argument("--only", default="", help="cases whose name contains this")
     options = parser.parse_args()
+    logging.getLogger("fsdet").setLevel(logging.ERROR)
     groups = {
         "frozen": frozen(options.coco),
         "healthy": healthy(options.coco),

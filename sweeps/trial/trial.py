@@ -203,7 +203,7 @@ class Reporter:
     def __init__(
         self, objective: Objective, send: Callable[[dict[str, Any]], None], place: Workplace
     ) -> None:
-        self._name = name_of(objective)
+        self._metric, self._name = objective.metric, name_of(objective)
         self._send = send
         self._place = place
         self._best: dict[str, Any] = {}
@@ -262,7 +262,7 @@ class Reporter:
         value = named(metrics, self._name, finite=False)
         if value is None or not math.isfinite(value):
             state = "was not measured" if value is None else f"is {value}"
-            raise NoObjectiveError(f"{self._name} {state} at epoch {epoch}")
+            raise NoObjectiveError(f"{self._metric} {state} at epoch {epoch}")
 
 
 def name_of(objective: Objective) -> str:

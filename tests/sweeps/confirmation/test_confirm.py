@@ -138,8 +138,8 @@ def test_seeds_and_split_are_fresh_and_the_same_for_all(done: Done) -> None:
     jobs = {tuple(key.rsplit("/seed_", 1)) for key in runs}
     assert {seed for _, seed in jobs} == {"1000", "1001", "1002"}
     assert len(jobs) == 3 * (5 + 2)
-    assert {run.data.params["novel_split"] for run in runs.values()} == {"test"}
-    assert {run.data.params["eval_interval"] for run in runs.values()} == {"3"}
+    assert {run.data.params["novel_split"] for run in runs.values()} == {"val"}
+    assert {run.data.params["final_split"] for run in runs.values()} == {"test"}
     assert all(key.endswith(f"seed_{run.data.params['seed']}") for key, run in runs.items())
 
 
@@ -257,16 +257,13 @@ def results(folder: SweepFolder) -> dict[str, tuple[int, str]]:
     }
 
 
-def test_jobs_are_measured_once_on_test_and_know_no_budget() -> None:
+def test_jobs_choose_on_val_report_on_test_and_have_no_budget() -> None:
     spec = spec_of_jobs(confirming_spec(budget={"hours": 1, "target": 0.5}))
     assert spec.objective.metric == "test/nAP50"
     assert spec.budget.hours is None
     config = spec.config({**FOUND, "seed": 1003})
-    assert (config.novel_split, config.seed, config.eval_interval) == ("test", 1003, 3)
-
-
-def test_signs_of_life_stay_where_a_stall_limit_needs_them() -> None:
-    assert spec_of_jobs(confirming_spec(stall_minutes=5)).config(FOUND).eval_interval == 1
+    assert (config.novel_split, config.final_split, config.seed) == ("val", "test", 1003)
+    assert config.best_metric == "nAP50"
 
 
 @pytest.mark.parametrize(

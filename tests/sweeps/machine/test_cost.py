@@ -108,7 +108,9 @@ def test_confirmation_is_counted_with_its_ablation() -> None:
     )
     assert most_jobs(spec) == (3 + 2 + 1) * 4
     cost = estimate(spec, MEASURED, at_once=2, host_free=10 * GB)
-    one = 1 + 3 * 0.5 + 9 + 3 * 0.1  # 3 epochs of one step, evaluated once
+    one = (
+        1 + 3 * 0.5 + 2 * 4 + 9 + 3 * 0.1
+    )  # 3 epochs of one step, each evaluated, the last in full
     assert cost.confirmation == pytest.approx(6 + 12 * one)
     assert estimate(small_spec(), MEASURED, 2, 10 * GB).confirmation is None
 

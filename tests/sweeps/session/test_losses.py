@@ -280,9 +280,7 @@ def test_trial_in_the_folder_of_another_one_begins_anew(
     assert go_on() == 0
     assert sessions(swept.trial(0)) == ["0"]
     aside = swept.trial(0) / "earlier-1"
-    assert {"trial.json", "stage1_epoch0003.pt", "steps.jsonl"} <= {
-        p.name for p in aside.iterdir()
-    }
+    assert {"trial.json", "stage1_epoch0003.pt", "steps.jsonl"} <= {p.name for p in aside.iterdir()}
     told = "its folder was made with lr 0.5, but this trial has 0.2: the files are set aside in earlier-1"
     assert f"trial 0: {told}" in caplog.text
     assert told in swept.runs()["0"].data.tags["set_aside"]

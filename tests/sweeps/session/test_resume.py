@@ -36,7 +36,7 @@ from sweeps.trial.checkpoints import newest_checkpoint
         ({"space": {"lr": {"low": 0.02, "high": 10}}}, "space.lr"),
         ({"space": {"dfl_weight": {"low": 0.1, "high": 1}}}, "space.lr, space.dfl_weight"),
         ({"fixed": {"epochs": 4, "n_episodes": 3}}, "fixed.epochs"),
-        ({"objective": {"metric": "val/nAP"}}, "objective.0"),
+        ({"objective": {"metric": "val/nAP"}}, "fixed.best_metric, objective.0"),
         ({"resources": {"cpus": 2}}, "fixed.threads"),
         ({"baselines": {"b": {"lr": 1}}}, "baselines.b"),
     ],

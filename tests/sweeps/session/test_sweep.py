@@ -96,10 +96,13 @@ def test_study_is_told_the_truth(
     assert [value > 0 for value in constraints] == ([] if violated is None else [violated])
 
 
-def test_best_value_is_told_not_the_last(swept: Swept) -> None:
+def test_study_and_mlflow_show_the_one_value_of_the_best_epoch(swept: Swept) -> None:
     good = read_trials(swept.folder.study)[0]
-    assert good.value == pytest.approx(0.49)
-    assert good.metrics["val/nAP50"] == pytest.approx(0.47)
+    assert (good.value, good.best_epoch) == (pytest.approx(0.49), 1)
+    assert good.metrics["val/nAP50"] == good.value
+    shown = runs_of(swept)["good"].data.metrics
+    assert shown["objective"] == shown["val/nAP50"] == good.value
+    assert shown["objective/epoch"] == 1
 
 
 def test_every_run_is_closed_with_its_state(swept: Swept) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import small_spec
-from made_up_trainers import made_up
+from made_up_trainers import made_up, report_of
 
+from fsdet.config import TrainConfig
+from fsdet.engine.report import Report, Result
 from sweeps.search.searcher import LEAST_VIOLATION, constraint_of
 from sweeps.states import Outcome, State, outcome_of
 from sweeps.trial.trial import TrialPlan, run_trial
@@ -25,7 +30,12 @@ def sent(lr: float) -> list[dict[str, Any]]:
 def test_objective_is_the_best_value_so_far() -> None:
     reports = sent(0.5)  # falls by 0.01 an epoch
     assert [r["objective"] for r in reports] == [0.49, 0.49, 0.49]
-    assert [r["metrics"]["val/nAP50"] for r in reports] == [0.49, 0.48, 0.47]
+    assert [r["metrics"]["val/nAP50"] for r in reports] == [
+        0.49,
+        0.48,
+        0.49,
+    ]  # at last the best epoch's
+    assert [r["best"] for r in reports] == [0.49, 0.49, 0.49]
     assert {r["best_epoch"] for r in reports} == {1}
     assert [r["phase"] for r in reports] == ["running", "running", "final"]
 
@@ -74,3 +84,30 @@ def test_sign_of_the_constraint_is_the_verdict(
     state: State, violation: float, expected: float
 ) -> None:
     assert constraint_of(Outcome(state), {"violation": violation}) == expected
+
+
+def last_evaluation_is_worse(
+    config: TrainConfig,
+    on_report: Callable[[Report], None] | None = None,
+    resume: Path | None = None,
+) -> Result:
+    """Two epochs, of which the first is the better one, and a last evaluation on harder episodes of another split."""
+    assert on_report is not None
+    first, second = report_of(config, 1, 0.5), report_of(config, 2, 0.4)
+    final = {"test/nAP50": 0.45, "test/nAP50_se": 0.01, "test/swap_gap": 0.3, "val/x": math.nan}
+    on_report(first)
+    on_report(replace(second, phase="final", best=first.best, final=final))
+    return Result(final, 6, None, None, config.checkpoint_dir, 1)
+
+
+def test_the_value_of_a_trial_is_that_of_the_last_evaluation_of_its_best_epoch() -> None:
+    reports: list[dict[str, Any]] = []
+    plan = TrialPlan(small_spec(), Path.cwd() / "trials")
+    suggestion = {"number": 0, "parameters": {"lr": 0.5}}
+    run_trial(plan, suggestion, reports.append, last_evaluation_is_worse)
+    running, last = reports
+    assert (running["best"], running["best_epoch"]) == (0.5, 1)
+    assert (last["best"], last["best_epoch"], last["standard_error"]) == (0.45, 1, 0.01)
+    assert last["objective"] == 0.5  # what the scheduler compares is measured alike at every epoch
+    assert last["metrics"] == last["best_metrics"]
+    assert last["metrics"] == {"test/nAP50": 0.45, "test/nAP50_se": 0.01, "test/swap_gap": 0.3}
