@@ -112,7 +112,7 @@ def run_case(
 ) -> tuple[Explosion | None, list[float]]:
     """Train until the verdict or the end; also the gradient norms."""
     config = TrainConfig(**{**case.settings, "seed": seed, **settings})
-    torch.set_num_threads(1)
+    torch.set_num_threads(config.threads or 1)
     run = build_run(config, load_image_set(config, "train"), None)
     norms = []
     for step in range(steps or case.steps):

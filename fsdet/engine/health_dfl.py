@@ -11,6 +11,7 @@ and a small learning rate lie between, with AP50 below 0.1; of these a short run
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,6 +26,13 @@ FOUND = 0.2
 """AP50 from which on boxes are found."""
 STUCK = 1e-4
 """Where most of the last values lie this close to their median, relative to it, something holds them."""
+
+
+def held_share(values: Sequence[float]) -> float:
+    """Part of `values` in the largest group that agrees within `STUCK`."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    ends = np.searchsorted(ordered, ordered * (1 + STUCK), side="right")
+    return float((ends - np.arange(len(ordered))).max() / len(ordered))
 
 
 def dfl_falls(run: Evidence) -> Check:
