@@ -11,45 +11,44 @@ and a small learning rate lie between, with AP50 below 0.1; of these a short run
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from fsdet.engine.health_evidence import Check, Evidence, build_check
+from fsdet.engine.health_evidence import (
+    SHORTEST_WINDOW,
+    Array,
+    Check,
+    Evidence,
+    build_check,
+    median,
+)
 
 PATIENCE = 100
-"""Steps before which nothing is said."""
+"""Steps with positives before which nothing is said."""
 LEARNED, WORSE = 0.65, 1.05
 """Parts of the uniform loss, ln(reg_max): up to the first DFL has come down, above the second it is worse than that
 of untrained weights."""
 FOUND = 0.2
 """AP50 from which on boxes are found."""
-STUCK = 1e-4
-"""Where most of the last values lie this close to their median, relative to it, something holds them."""
-
-
-def held_share(values: Sequence[float]) -> float:
-    """Part of `values` in the largest group that agrees within `STUCK`."""
-    ordered = np.sort(np.asarray(values, np.float64))
-    ends = np.searchsorted(ordered, ordered * (1 + STUCK), side="right")
-    return float((ends - np.arange(len(ordered))).max() / len(ordered))
+HELD, EQUAL = 0.25, 1e-4
+"""Where more than this part of the last values are equal, up to this relative difference, something holds DFL."""
 
 
 def dfl_falls(run: Evidence) -> Check:
     """DFL per side lies clearly below uniform; fails where it does not though the boxes or the steps say it should."""
-    values = run.finite("train/loss/dfl")
+    values = _measured(run)
     if run.config.dfl_weight == 0 or not len(values):
-        return build_check("dfl_falls", "skip", "dfl_weight is 0, or no step was measured")
-    now = run.now("train/loss/dfl")
+        return build_check("dfl_falls", "skip", "dfl_weight is 0, or no step had positives")
+    last = values[-run.window :]
+    now, start = median(last), median(values[:SHORTEST_WINDOW])
     if len(values) < PATIENCE:
-        return build_check("dfl_falls", "skip", f"too early to tell before step {PATIENCE}", now)
+        return build_check("dfl_falls", "skip", f"too early to tell before {PATIENCE} steps with positives", now)
     uniform = math.log(run.config.reg_max)
-    start = run.start("train/loss/dfl")
     told = (
         f"{now / uniform:.0%} of the uniform {uniform:.2f} nats per side, {start:.2f} at the start"
     )
-    if np.mean(abs(values[-run.window :] - now) <= STUCK * now) > 0.5:
-        cure = "something clamps or detaches it, so that it has no gradient"
+    if (share := held_share(last)) > HELD:
+        cure = f"{share:.0%} of the last values are equal: something clamps it, so that it has no gradient"
         return build_check("dfl_falls", "fail", f"DFL does not move: {told}; {cure}", now)
     if now <= LEARNED * uniform:
         return build_check("dfl_falls", "pass", told, now)
@@ -61,6 +60,19 @@ def dfl_falls(run: Evidence) -> Check:
         told = f"DFL does not come down {reason}: {told}; {cure}"
         return build_check("dfl_falls", "fail", told, now)
     return build_check("dfl_falls", "warn", f"DFL is still high: {told}; train longer", now)
+
+
+def held_share(values: Array) -> float:
+    """Part of `values`, which must not be empty, in the largest group of equal ones."""
+    ordered = np.sort(values)
+    ends = np.searchsorted(ordered, ordered * (1 + EQUAL), side="right")
+    return float(np.max(ends - np.arange(len(ordered))) / len(ordered))
+
+
+def _measured(run: Evidence) -> Array:
+    """DFL of every step that had positives; without any the loss is 0 and says nothing."""
+    values = run.all("train/loss/dfl")
+    return values[np.isfinite(values) & (run.all("train/positives") != 0)]
 
 
 def _reason(run: Evidence, part: float) -> str:
