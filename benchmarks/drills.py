@@ -108,9 +108,7 @@ class Drill:
         """Until a trial begins or goes on in this session, or the session ends."""
         assert self.process is not None
         process, before = self.process, self._beginnings()
-        self._wait(
-            "trial", lambda: self._beginnings() != before or process.poll() is not None
-        )
+        self._wait("trial", lambda: self._beginnings() != before or process.poll() is not None)
 
     def hold(self, where: Callable[[int], bool] = lambda _: True) -> tuple[Path, int]:
         """Let no trial begin its second epoch until `release`, and wait for one that stands there.
@@ -128,7 +126,9 @@ class Drill:
 
         def held() -> list[tuple[Path, int]]:
             texts = {path: path.read_text() for path in self.folder.trials.glob(f"*/{HELD}")}
-            found = [(path.parent / "sessions.log", int(text)) for path, text in texts.items() if text]
+            found = [
+                (path.parent / "sessions.log", int(text)) for path, text in texts.items() if text
+            ]
             return [(path, pid) for path, pid in found if where(pid)]
 
         return self._wait("trial that waits behind its first epoch", held)[0]
@@ -275,9 +275,7 @@ def kill_driver(root: Path, kills: int = 20, seed: int = 0) -> tuple[list[str], 
     return wrongs, f"{done} kills; trials went on {on} times, began anew {anew} times"
 
 
-def signalled(
-    root: Path, number: int, expected: int, most: float = 10.0
-) -> tuple[list[str], str]:
+def signalled(root: Path, number: int, expected: int, most: float = 10.0) -> tuple[list[str], str]:
     """One signal in the middle of the sweep; the session must end within `most` seconds and be resumable."""
     drill = Drill(root)
     process = drill.start()

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 WAYS: dict[str, dict[str, str]] = {
     "sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
@@ -58,11 +60,11 @@ def dfl(case: Any, seed: int, folder: Path, threads: int) -> Figures:
     from fsdet.engine.health_dfl import held_share
 
     report = train_dfl(case, folder, seed=seed, threads=threads)
-    values = [row["train/loss/dfl"] for row in load_steps(folder)]
+    values = np.array([row["train/loss/dfl"] for row in load_steps(folder)])
     window = values[-max(10, len(values) // 5) :]
     return {
         "share held": held_share(window),
-        "DFL / uniform": statistics.median(window) / math.log(16),
+        "DFL / uniform": float(np.median(window)) / math.log(16),
         "AP50 of objects": max(row.get("val/object_AP50", 0) for row in load_evaluations(folder)),
         "fails (0 or 1)": float(report.check("dfl_falls").status == "fail"),
     }
@@ -76,9 +78,16 @@ def explosion(case: Any, seed: int, threads: int) -> Figures:
     if case.rule is None:
         pairs = zip(norms, norms[1:], norms[2:], strict=False)
         sustained = max(min(three) for three in pairs) / statistics.median(norms)
-        return {"3 norms in a row / median": sustained, "explodes (0 or 1)": float(found is not None)}
+        return {
+            "3 norms in a row / median": sustained,
+            "explodes (0 or 1)": float(found is not None),
+        }
     right = found is not None and found.reason == case.rule
-    return {f"steps to the verdict (of {case.steps - case.at})": found.step - case.at if right else math.inf}
+    return {
+        f"steps to the verdict (of {case.steps - case.at})": found.step - case.at
+        if right
+        else math.inf
+    }
 
 
 def overfit(seed: int, threads: int) -> Figures:
@@ -95,7 +104,9 @@ def main_job(seed: int, folder: Path, threads: int) -> Figures:
     from fsdet.train import train
 
     settings = t.MAIN_JOB | {"resume": t.SHIPPED, "fusion_lr_mult": 2.0, "device": "cpu"}
-    result = train(TrainConfig(**{**settings, "seed": seed, "threads": threads, "checkpoint_dir": folder}))
+    result = train(
+        TrainConfig(**{**settings, "seed": seed, "threads": threads, "checkpoint_dir": folder})
+    )
     return {name: result.metrics[f"val/{name}"] for name in ("swap_gap", "nAP50")}
 
 
@@ -119,7 +130,8 @@ def work(options: argparse.Namespace) -> None:
     if options.work == "float64":
         use_double()
     for name, measure in trainings(threads):
-        for seed in range(options.seeds if options.only in name else 0):
+        wanted = any(part in name for part in options.only)
+        for seed in range(options.first, options.first + options.seeds) if wanted else ():
             with tempfile.TemporaryDirectory() as folder:
                 figures = measure(seed, Path(folder) / "run")
             print(json.dumps([name, seed, figures]), file=sys.__stdout__, flush=True)
@@ -127,7 +139,18 @@ def work(options: argparse.Namespace) -> None:
 
 def measured(way: str, options: argparse.Namespace) -> Iterator[tuple[str, int, Figures]]:
     """What a process that adds in this way measures, one training after another."""
-    command = [sys.executable, __file__, "--work", way, "--seeds", str(options.seeds), "--only", options.only]
+    command = [
+        sys.executable,
+        __file__,
+        "--work",
+        way,
+        "--seeds",
+        str(options.seeds),
+        "--first",
+        str(options.first),
+        "--only",
+        *options.only,
+    ]
     threads = "2" if way == "threads2" else "1"
     environment = {**os.environ, "OMP_NUM_THREADS": threads, **WAYS[way]}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -142,7 +165,10 @@ def measured(way: str, options: argparse.Namespace) -> Iterator[tuple[str, int, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", default="", help="trainings whose name contains this")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="trainings whose name contains one of these"
+    )
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--work", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()

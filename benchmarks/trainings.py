@@ -29,7 +29,7 @@ CEILING = 2.5
 """Nats per side at which some of the faulty trainings clamp DFL; uniform costs 2.77."""
 
 
-def absolute(points: Tensor, boxes: Tensor, strides: Tensor) -> Tensor:
+def absolute(_: Tensor, boxes: Tensor, strides: Tensor) -> Tensor:
     """Corners in stride units where distances from the anchor point belong."""
     return boxes / strides
 
@@ -65,7 +65,7 @@ STAGE_1: dict[str, Any] = {
 }  # fmt: skip
 """Two hundred steps of stage 1 from random weights: enough to find objects."""
 SHORT = {"n_episodes": 100, "batch_size": 1}
-STAGE_2 = SHORT | {"stage": 2, "resume": SHIPPED, "dfl_weight": 0.5}
+STAGE_2 = SHORT | {"stage": 2, "resume": SHIPPED, "dfl_weight": 0.5, "stop_on_explosion": False}
 FROZEN = {"backbone_lr_mult": 0.0, "support_encoder_lr_mult": 0.0, "head_lr_mult": 0.0}
 
 RIGHT = DflCase("right targets", False)
@@ -93,14 +93,13 @@ DFL_CASES = (
 
 
 def train_dfl(case: DflCase, folder: Path, **settings: Any) -> HealthReport:
-    """Train into `folder` and judge the run by what it leaves there."""
+    """Train into `folder` to the end and judge the run by what it leaves there."""
     config = TrainConfig(**{**STAGE_1, **case.settings, **settings, "checkpoint_dir": folder})
     with (
         patch.object(criterion, "boxes_to_ltrb", case.targets),
         patch.object(criterion, "dfl_loss", case.loss),
     ):
-        result = train(config)
-    assert result.explosion is None
+        train(config)
     return health_of_run(folder)
 
 

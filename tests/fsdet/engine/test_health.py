@@ -153,8 +153,7 @@ def test_a_figure_in_its_band_passes_above_it_warns_and_below_it_passes(name: st
 def test_a_figure_below_its_band_is_never_a_fault(values, dfl, update):
     moved = {f"update_ratio__{module}": update for module in MODULES}
     rows = [
-        step(n, **values, **moved, train__loss__dfl=dfl * (1 + wobble(n)))
-        for n in range(1, 121)
+        step(n, **values, **moved, train__loss__dfl=dfl * (1 + wobble(n))) for n in range(1, 121)
     ]
     found = report(rows)
     assert not found.failed
