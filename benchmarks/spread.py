@@ -61,10 +61,9 @@ def dfl(case: Any, seed: int, folder: Path, threads: int) -> Figures:
 
     report = train_dfl(case, folder, seed=seed, threads=threads)
     values = np.array([row["train/loss/dfl"] for row in load_steps(folder)])
-    window = values[-max(10, len(values) // 5) :]
     return {
-        "share held": held_share(window),
-        "DFL / uniform": float(np.median(window)) / math.log(16),
+        "share held": held_share(values[len(values) // 2 :]),
+        "DFL / uniform": float(np.median(values[-len(values) // 5 :])) / math.log(16),
         "AP50 of objects": max(row.get("val/object_AP50", 0) for row in load_evaluations(folder)),
         "fails (0 or 1)": float(report.check("dfl_falls").status == "fail"),
     }

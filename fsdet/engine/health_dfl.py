@@ -5,7 +5,13 @@ loss pull the same distributions to different places. Boxes are still found, so 
 shows it. But whoever finds boxes by right targets knows them by DFL too. Measured on the embedded data, stages 1
 and 2, from random weights and from a checkpoint, 42 runs of 110 to 1000 steps: with AP50 of boxes above 0.2, right
 targets had DFL at 0.25 to 0.55 of uniform, wrong ones at 0.72 (after 1000 steps) to 1.8. Runs with right targets
-and a small learning rate lie between, with AP50 below 0.1; of these a short run only warns.
+and a small learning rate lie between, with AP50 below 0.1; of these a short run only warns. Weights that learn nothing
+(learning rate 1e-8) had 1.01 to 1.04 of uniform, wrong targets without boxes 1.09 to 1.16 after 100 steps.
+
+A clamp leaves a loss without gradient wherever it holds. It need not hold all anchor points of a step, so the median
+of the steps may lie beside it; but the steps that it holds altogether are equal to the last digits, while losses of
+different images are not. Largest group of equal values in the second half of 100 steps, over seeds: with right targets,
+also of weights that learn nothing, at most 8 %, behind a clamp 36 to 88 % (`python benchmarks/spread.py --only dfl`).
 """
 
 from __future__ import annotations
@@ -20,18 +26,20 @@ from fsdet.engine.health_evidence import (
     Check,
     Evidence,
     build_check,
+    finite_of,
     median,
 )
 
 PATIENCE = 100
 """Steps with positives before which nothing is said."""
-LEARNED, WORSE = 0.65, 1.05
+LEARNED, WORSE = 0.65, 1.07
 """Parts of the uniform loss, ln(reg_max): up to the first DFL has come down, above the second it is worse than that
 of untrained weights."""
 FOUND = 0.2
 """AP50 from which on boxes are found."""
-HELD, EQUAL = 0.25, 1e-4
-"""Where more than this part of the last values are equal, up to this relative difference, something holds DFL."""
+HELD, EQUAL = 0.2, 1e-4
+"""Where more than this part of the values in the second half of a run are equal, up to this relative difference,
+something holds DFL."""
 
 
 def dfl_falls(run: Evidence) -> Check:
@@ -39,16 +47,17 @@ def dfl_falls(run: Evidence) -> Check:
     values = _measured(run)
     if run.config.dfl_weight == 0 or not len(values):
         return build_check("dfl_falls", "skip", "dfl_weight is 0, or no step had positives")
-    last = values[-run.window :]
-    now, start = median(last), median(values[:SHORTEST_WINDOW])
+    now, start = median(values[-run.window :]), median(values[:SHORTEST_WINDOW])
     if len(values) < PATIENCE:
-        return build_check("dfl_falls", "skip", f"too early to tell before {PATIENCE} steps with positives", now)
+        return build_check(
+            "dfl_falls", "skip", f"too early to tell before {PATIENCE} steps with positives", now
+        )
     uniform = math.log(run.config.reg_max)
     told = (
         f"{now / uniform:.0%} of the uniform {uniform:.2f} nats per side, {start:.2f} at the start"
     )
-    if (share := held_share(last)) > HELD:
-        cure = f"{share:.0%} of the last values are equal: something clamps it, so that it has no gradient"
+    if (share := held_share(values[len(values) // 2 :])) > HELD:
+        cure = f"{share:.0%} of the later values are equal: something clamps it, so that it has no gradient"
         return build_check("dfl_falls", "fail", f"DFL does not move: {told}; {cure}", now)
     if now <= LEARNED * uniform:
         return build_check("dfl_falls", "pass", told, now)
@@ -72,7 +81,7 @@ def held_share(values: Array) -> float:
 def _measured(run: Evidence) -> Array:
     """DFL of every step that had positives; without any the loss is 0 and says nothing."""
     values = run.all("train/loss/dfl")
-    return values[np.isfinite(values) & (run.all("train/positives") != 0)]
+    return finite_of(values[run.all("train/positives") != 0])
 
 
 def _reason(run: Evidence, part: float) -> str:

@@ -203,7 +203,11 @@ def test_checkpoint_on_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) ->
     root = str(Path(__file__).resolve().parents[3])
     script = f"import sys; sys.path.insert(0, {root!r})\n{FULL}"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     reason, files = done.stdout.splitlines()[-2:]
     assert reason.startswith("disk full: ")
