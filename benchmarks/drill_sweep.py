@@ -25,6 +25,10 @@ STEPS = 3
 EXPLODES = 5.0
 """Learning rate from which a trial explodes in its second epoch."""
 EPOCH_SECONDS = float(os.environ.get("DRILL_EPOCH_SECONDS", "1"))
+HOLD = os.environ.get("DRILL_HOLD")
+"""While this file exists, no trial begins its second epoch."""
+HELD = "held"
+"""File in the folder of a trial that waits there; holds the number of its process."""
 
 SWEEP = """
 name: drill
@@ -62,6 +66,8 @@ def train(
         file.write(f"{os.getpid()} goes on behind epoch {done}\n")
     for epoch in range(max(1, done), config.epochs + 1):
         if epoch > done:
+            if epoch == 2:
+                wait_while_held(folder)
             time.sleep(EPOCH_SECONDS)
             append_steps(folder, epoch)
             if config.lr >= EXPLODES and epoch == 2:
@@ -72,6 +78,13 @@ def train(
         last = epoch == config.epochs
         on_report(report_of(config, epoch, "final" if last else "running"))
     return Result({}, config.epochs * STEPS, None, None, folder)
+
+
+def wait_while_held(folder: Path) -> None:
+    """Wait while `HOLD` exists, and say so."""
+    while HOLD is not None and Path(HOLD).exists():
+        (folder / HELD).write_text(str(os.getpid()), encoding="ascii")
+        time.sleep(0.1)
 
 
 def save(config: TrainConfig, epoch: int) -> None:

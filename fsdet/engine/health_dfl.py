@@ -5,7 +5,13 @@ loss pull the same distributions to different places. Boxes are still found, so 
 shows it. But whoever finds boxes by right targets knows them by DFL too. Measured on the embedded data, stages 1
 and 2, from random weights and from a checkpoint, 42 runs of 110 to 1000 steps: with AP50 of boxes above 0.2, right
 targets had DFL at 0.25 to 0.55 of uniform, wrong ones at 0.72 (after 1000 steps) to 1.8. Runs with right targets
-and a small learning rate lie between, with AP50 below 0.1; of these a short run only warns.
+and a small learning rate lie between, with AP50 below 0.1; of these a short run only warns. Weights that learn nothing
+(learning rate 1e-8) had 1.01 to 1.04 of uniform, wrong targets without boxes 1.09 to 1.16 after 100 steps.
+
+A clamp leaves a loss without gradient wherever it holds. It need not hold all anchor points of a step, so the median
+of the steps may lie beside it; but the steps that it holds altogether are equal to the last digits, while losses of
+different images are not. Largest group of equal values in the second half of 100 steps, over seeds: with right targets,
+also of weights that learn nothing, at most 8 %, behind a clamp 36 to 88 % (`python benchmarks/spread.py --only dfl`).
 """
 
 from __future__ import annotations
@@ -14,34 +20,44 @@ import math
 
 import numpy as np
 
-from fsdet.engine.health_evidence import Check, Evidence, build_check
+from fsdet.engine.health_evidence import (
+    SHORTEST_WINDOW,
+    Array,
+    Check,
+    Evidence,
+    build_check,
+    finite_of,
+    median,
+)
 
 PATIENCE = 100
-"""Steps before which nothing is said."""
-LEARNED, WORSE = 0.65, 1.05
+"""Steps with positives before which nothing is said."""
+LEARNED, WORSE = 0.65, 1.07
 """Parts of the uniform loss, ln(reg_max): up to the first DFL has come down, above the second it is worse than that
 of untrained weights."""
 FOUND = 0.2
 """AP50 from which on boxes are found."""
-STUCK = 1e-4
-"""Where most of the last values lie this close to their median, relative to it, something holds them."""
+HELD, EQUAL = 0.2, 1e-4
+"""Where more than this part of the values in the second half of a run are equal, up to this relative difference,
+something holds DFL."""
 
 
 def dfl_falls(run: Evidence) -> Check:
     """DFL per side lies clearly below uniform; fails where it does not though the boxes or the steps say it should."""
-    values = run.finite("train/loss/dfl")
+    values = _measured(run)
     if run.config.dfl_weight == 0 or not len(values):
-        return build_check("dfl_falls", "skip", "dfl_weight is 0, or no step was measured")
-    now = run.now("train/loss/dfl")
+        return build_check("dfl_falls", "skip", "dfl_weight is 0, or no step had positives")
+    now, start = median(values[-run.window :]), median(values[:SHORTEST_WINDOW])
     if len(values) < PATIENCE:
-        return build_check("dfl_falls", "skip", f"too early to tell before step {PATIENCE}", now)
+        return build_check(
+            "dfl_falls", "skip", f"too early to tell before {PATIENCE} steps with positives", now
+        )
     uniform = math.log(run.config.reg_max)
-    start = run.start("train/loss/dfl")
     told = (
         f"{now / uniform:.0%} of the uniform {uniform:.2f} nats per side, {start:.2f} at the start"
     )
-    if np.mean(abs(values[-run.window :] - now) <= STUCK * now) > 0.5:
-        cure = "something clamps or detaches it, so that it has no gradient"
+    if (share := held_share(values[len(values) // 2 :])) > HELD:
+        cure = f"{share:.0%} of the later values are equal: something clamps it, so that it has no gradient"
         return build_check("dfl_falls", "fail", f"DFL does not move: {told}; {cure}", now)
     if now <= LEARNED * uniform:
         return build_check("dfl_falls", "pass", told, now)
@@ -53,6 +69,19 @@ def dfl_falls(run: Evidence) -> Check:
         told = f"DFL does not come down {reason}: {told}; {cure}"
         return build_check("dfl_falls", "fail", told, now)
     return build_check("dfl_falls", "warn", f"DFL is still high: {told}; train longer", now)
+
+
+def held_share(values: Array) -> float:
+    """Part of `values`, which must not be empty, in the largest group of equal ones."""
+    ordered = np.sort(values)
+    ends = np.searchsorted(ordered, ordered * (1 + EQUAL), side="right")
+    return float(np.max(ends - np.arange(len(ordered))) / len(ordered))
+
+
+def _measured(run: Evidence) -> Array:
+    """DFL of every step that had positives; without any the loss is 0 and says nothing."""
+    values = run.all("train/loss/dfl")
+    return finite_of(values[run.all("train/positives") != 0])
 
 
 def _reason(run: Evidence, part: float) -> str:

@@ -90,10 +90,6 @@ class Evidence:
         """Median of the finite values of the last window; NaN if there are none."""
         return median(finite_of(self.all(name)[-self.window :]))
 
-    def start(self, name: str) -> float:
-        """Median of the first ten finite values; NaN if there are none."""
-        return median(self.finite(name)[:SHORTEST_WINDOW])
-
 
 def finite_of(values: Array) -> Array:
     """`values` without inf and NaN."""

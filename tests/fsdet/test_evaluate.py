@@ -24,7 +24,8 @@ def checkpoint(small_config, tmp_path) -> Path:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["evaluate", *map(str, arguments)])
+    """The command, on the CPU where no device is named: what it finds is compared with the same in this process."""
+    monkeypatch.setattr("sys.argv", ["evaluate", "--device", "cpu", *map(str, arguments)])
     return main()
 
 
@@ -33,7 +34,7 @@ def test_the_table_and_the_file_show_what_an_evaluation_gives(
 ):
     out = tmp_path / "metrics.json"
     flags = ("--novel_split", "test", "--eval_episodes", 3, "--eval_draws", 2)
-    flags += ("--json", out, "--device", "cpu")
+    flags += ("--json", out)
     assert run(monkeypatch, "--checkpoint", checkpoint, *flags) == 0
     printed = capsys.readouterr().out
     for word in ("split 'test'", "± 95 %", "swapped", "gap", "novel", "base", "over classes"):

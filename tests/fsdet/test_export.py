@@ -8,7 +8,7 @@ import torch
 from fsdet.config import TrainConfig
 from fsdet.engine.checkpoint import save_checkpoint
 from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.restore import load_detector
+from fsdet.engine.restore import load_detector, usable_device
 from fsdet.errors import CheckpointError, ConfigError, DataError
 from fsdet.export import export, main, write_pair
 from fsdet.models.detector import build_detector
@@ -39,8 +39,9 @@ def test_backbone_weights_that_have_moved_are_not_missed(small_config, tmp_path)
     run_dir, out = tmp_path / "run", tmp_path / "small.pt"
     save(run_dir, small_config(yolo_weights=tmp_path / "moved.pt", eval_draws=1))
     facts = export(run_dir, out)
-    detector, config = load_detector(out, "cpu")
-    assert facts["metrics"] == pytest.approx(evaluate_run(detector, config, "cpu", final=True))
+    device = usable_device("auto")  # where the export evaluates
+    detector, config = load_detector(out, device)
+    assert facts["metrics"] == pytest.approx(evaluate_run(detector, config, device, final=True))
 
 
 def test_a_failure_leaves_neither_file(small_config, tmp_path):

@@ -20,6 +20,7 @@ from pathlib import Path
 import fsspec
 import psycopg
 import pytest
+from waiting import PATIENCE
 
 PASSWORD = "open-sesame-4711"
 """Of every server; no file and no output of a sweep may hold it."""
@@ -31,7 +32,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def wait_for(answers: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(answers: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Until `answers` no longer raises."""
     end = time.monotonic() + seconds
     while True:
@@ -86,7 +87,7 @@ class Postgres:
         """At once: open connections are cut off."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(30)
+            self.process.wait(PATIENCE)
             self.process = None
 
 
@@ -141,11 +142,11 @@ def mlflow_server(folder: Path, database: str) -> Iterator[str]:
         )
     try:
         address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: urllib.request.urlopen(f"{address}/health").close(), 120)
+        wait_for(lambda: urllib.request.urlopen(f"{address}/health").close())
         yield address
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # asked to end, it waits for its jobs
-        process.wait(30)
+        process.wait(PATIENCE)
 
 
 @contextmanager
@@ -175,4 +176,4 @@ def s3_server() -> Iterator[str]:
             yield "s3://sweeps-of-a-test"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)

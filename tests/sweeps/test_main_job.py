@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
+from trainings import MAIN_JOB
+from waiting import PATIENCE
 
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, find_folder
@@ -18,29 +21,16 @@ from sweeps.study.study import read_trials
 
 pytestmark = pytest.mark.slow
 
-SWEEP = """
+SWEEP = f"""
 name: tiny
 space:
-  fusion_lr_mult: {low: 0.1, high: 200, log: true}
+  fusion_lr_mult: {{low: 0.1, high: 200, log: true}}
 baselines:
-  good: {fusion_lr_mult: 2.0}
-  far_corner: {fusion_lr_mult: 200.0}
-fixed:
-  stage: 2
-  resume: fsdet/checkpoints/stage1_openmoji.pt
-  train_scenes: 192
-  n_way: 8
-  n_query: 1
-  batch_size: 1
-  gradient_accumulation: 1
-  n_episodes: 20
-  epochs: 2
-  lr: 0.003
-  warmup_fraction: 0.1
-  eval_episodes: 4
-  threads: 1
+  good: {{fusion_lr_mult: 2.0}}
+  far_corner: {{fusion_lr_mult: 200.0}}
+fixed: {json.dumps(MAIN_JOB)}
 trials: 2
-scheduler: {name: none}
+scheduler: {{name: none}}
 """
 
 
@@ -51,7 +41,7 @@ def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
     )
 
 

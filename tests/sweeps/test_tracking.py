@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from waiting import wait_until
 
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
@@ -79,13 +80,12 @@ def test_values_are_there_before_their_run_has_ended(
     tracker.start("a", "a", {}, {})
     tracker.log("a", report(range(1, 4)))
     client = MlflowClient(tracker.uri)
-    for _ in range(200):
+
+    def written() -> int:
         run_id = tracker.run_id("a")
-        if run_id and len(client.get_metric_history(run_id, "m0")) == 3:
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("nothing was written")
+        return len(client.get_metric_history(run_id, "m0")) if run_id else 0
+
+    wait_until(lambda: written() == 3)
     tracker.close()
 
 

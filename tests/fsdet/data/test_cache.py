@@ -56,24 +56,26 @@ def test_another_recipe_is_another_entry_and_stands_beside_the_data(tmp_path):
     assert sorted(entry["size"] for entry in recipes) == [8, 9]
 
 
-def build_slowly(folder: Path) -> None:
+def build_when_both_are_there(folder: Path) -> None:
     with (folder.parent / "builds.txt").open("a") as file:
         file.write("built\n")
-    time.sleep(1)
+    while len(list(folder.parent.glob("arrived_*"))) < 2:
+        time.sleep(0.05)
     build(folder)
 
 
-def use_slowly(root: Path) -> None:
-    assert cached(in_folder(root), recipe(), build_slowly, load) == list(range(100))
+def use_together(root: Path) -> None:
+    (root / f"arrived_{os.getpid()}").touch()
+    assert cached(in_folder(root), recipe(), build_when_both_are_there, load) == list(range(100))
 
 
 def test_two_processes_that_start_together_build_once(tmp_path):
     context = get_context("spawn")
-    processes = [context.Process(target=use_slowly, args=(tmp_path,)) for _ in range(2)]
+    processes = [context.Process(target=use_together, args=(tmp_path,)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     assert (tmp_path / "builds.txt").read_text() == "built\n"
 
@@ -95,7 +97,7 @@ def test_a_killed_builder_leaves_no_entry_and_its_rest_is_removed(tmp_path, name
     while not (tmp_path / "started").exists():
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join()
     assert len([p for p in tmp_path.iterdir() if p.is_dir()]) == 1
     assert cached(in_folder(tmp_path), recipe("set"), build, load) == list(range(100))
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [recipe("set").folder]
@@ -109,7 +111,7 @@ def test_what_a_living_builder_works_on_is_left_alone(tmp_path):
     cached(in_folder(tmp_path), recipe("set"), build, load)
     assert len(list(tmp_path.glob(".other-*.*/half.npy"))) == 1
     process.kill()
-    process.join(30)
+    process.join()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -34,6 +34,11 @@ PEAKS = {f"{module}.weight": 1.0 for module in MODULES}
 Row = dict[str, float]
 
 
+def wobble(number: int) -> float:
+    """What keeps a made-up loss from standing still."""
+    return 0.01 * math.sin(number)
+
+
 def step(number: int, **values: float) -> Row:
     """A healthy step; `values` replace some, with `__` for a slash."""
     row: Row = {
@@ -43,7 +48,7 @@ def step(number: int, **values: float) -> Row:
         "train/loss/total": 7.0 - number / 200,
         "train/loss/bbox": 0.4,
         "train/loss/cls": 0.4,
-        "train/loss/dfl": 2.5 - 1.5 * min(1, number / 100) + 0.01 * (number % 3),
+        "train/loss/dfl": 2.5 - 1.5 * min(1, number / 100) + wobble(number),
         "train/loss/supcon": 0.5,
         "train/positives": 40.0,
     }
@@ -92,11 +97,6 @@ def changed(count: int, **values: Callable[[int], float]) -> list[Row]:
     return [
         step(n, **{key: value(n) for key, value in values.items()}) for n in range(1, count + 1)
     ]
-
-
-def wobble(number: int) -> float:
-    """What keeps a made-up loss from standing still."""
-    return 0.01 * (number % 2)
 
 
 def test_a_healthy_run_passes_every_line():
@@ -154,8 +154,7 @@ def test_a_figure_in_its_band_passes_above_it_warns_and_below_it_passes(name: st
 def test_a_figure_below_its_band_is_never_a_fault(values, dfl, update):
     moved = {f"update_ratio__{module}": update for module in MODULES}
     rows = [
-        step(n, **values, **moved, train__loss__dfl=dfl * (1 + 0.01 * (n % 3)))
-        for n in range(1, 121)
+        step(n, **values, **moved, train__loss__dfl=dfl * (1 + wobble(n))) for n in range(1, 121)
     ]
     found = report(rows)
     assert not found.failed
@@ -233,13 +232,39 @@ def test_a_few_steps_say_nothing_of_a_trend():
         (lambda n: 2.0 + wobble(n), "fail", "though boxes are found (AP50 0.40)"),
         (lambda n: 3.0 + 10 / n, "fail", "not distances from the anchor point"),
         (lambda n: 2.5 + 0 * n, "fail", "does not move"),  # held by a clamp
-        (lambda n: 1.0 - (n % 3 == 0) * wobble(n), "fail", "does not move"),  # by a ceiling
+        (lambda n: 2.5 - (n % 3 > 0) * (1 + wobble(n)), "fail", "does not move"),  # by a ceiling
+        (
+            lambda n: 2.0 + (n % 3 > 0) * (1 + wobble(n)),
+            "fail",
+            "33% of the later values are equal",
+        ),
     ],
 )
 def test_dfl_is_to_come_down(dfl, expected: str, words: str):
     found = report(changed(200, train__loss__dfl=dfl)).check("dfl_falls")
     assert found.status == expected
     assert words in found.message
+
+
+def test_a_clamp_that_holds_a_part_of_the_steps_is_seen_and_a_chance_pair_is_not():
+    held = changed(100, train__loss__dfl=lambda n: 2.5 if n % 5 < 2 else 2.4 + wobble(n))
+    pair = changed(100, train__loss__dfl=lambda n: 1.0 + wobble(n - n % 2))
+    assert "40% of the later values are equal" in report(held).check("dfl_falls").message
+    assert status("dfl_falls", pair) == "pass"
+
+
+def test_steps_without_positives_say_nothing_of_dfl():
+    def empty(n: int) -> bool:
+        return n % 3 == 0
+
+    rows = changed(
+        150,
+        train__loss__dfl=lambda n: 0.0 if empty(n) else 0.9 + wobble(n),
+        train__positives=lambda n: 0.0 if empty(n) else 40.0,
+    )
+    found = report(rows).check("dfl_falls")
+    assert (found.status, found.value) == ("pass", pytest.approx(0.9, abs=0.01))
+    assert "before 100 steps with positives" in report(rows[:148]).check("dfl_falls").message
 
 
 def test_high_dfl_without_boxes_fails_only_when_it_is_worse_than_untrained_or_late():

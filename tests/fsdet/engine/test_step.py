@@ -190,6 +190,9 @@ def test_every_evaluation_stands_in_a_file(small_config):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(
+    3600
+)  # compiles for half a minute on a free machine, ten times that beside other work
 def test_a_compiled_detector_gives_the_same_numbers(small_config, train_set):
     compiled, plain = (
         build_run(small_config(compile=c, n_query=2), train_set, None) for c in (True, False)

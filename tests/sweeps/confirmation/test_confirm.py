@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from made_up_trainers import noisy
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from rich.console import Console
+from waiting import PATIENCE, wait_until
 
 from fsdet.config_file import save_config
 from sweeps.confirmation.candidates import spec_of_jobs
@@ -218,9 +218,9 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder:
     )
     folder = SweepFolder(in_own_folder / "mlruns" / "sweeps" / "small")
     hanging = folder.path / "confirm" / "trial_0003" / "seed_1002" / "starts"
-    wait_for(hanging)
+    wait_until(hanging.exists)
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait(PATIENCE)
     before = results(folder)
     assert set(before) == {key for key in starts(folder) if "1002" not in key}
     (folder.path / "hold").unlink()
@@ -239,13 +239,6 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder:
     twice = {"trial_0003/seed_1002", "baseline_fails/seed_1001"}
     assert {key for key, count in counted.items() if count > 1} == twice
     assert printed.count("] run ") == 15 - len(before) + 1
-
-
-def wait_for(path: Path, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.1)
 
 
 def results(folder: SweepFolder) -> dict[str, tuple[int, str]]:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 from test_main_job import SWEEP
+from waiting import PATIENCE
 
 from sweeps.confirmation.measured import Confirmation, load_confirmation
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MORE = """
 confirm: {top_k: 1, seeds: 3}
@@ -28,7 +29,7 @@ def command(*words: str, folder: Path) -> str:
         env={**os.environ, "COLUMNS": "160"},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=2 * PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -108,7 +108,7 @@ STUBS = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 def test_slurm_script_runs_the_real_trainer_on_both_nodes(in_own_folder: Path) -> None:
     """Slurm's commands are stubs; Ray, the trainer and the shipped checkpoint are real."""
     stubs = in_own_folder / "bin"

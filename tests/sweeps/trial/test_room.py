@@ -6,6 +6,7 @@ import threading
 import time
 
 import psutil
+from waiting import PATIENCE
 
 from sweeps.trial.room import await_room, free_memory
 
@@ -20,7 +21,7 @@ def test_waits_until_memory_is_given_back() -> None:
     began = time.monotonic()
     timer = threading.Timer(0.4, held.clear)
     timer.start()
-    assert await_room(lambda: most - resident(), 200 * 2**20, seconds=30, every=0.05)
+    assert await_room(lambda: most - resident(), 200 * 2**20, seconds=PATIENCE, every=0.05)
     assert time.monotonic() - began >= 0.4
     assert not held
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from waiting import PATIENCE
 
 from sweeps.trial import causes, worker
 from sweeps.trial.causes import Deaths, cause_of, cause_of_death
@@ -45,7 +46,7 @@ def test_reused_worker_gives_what_a_fresh_one_gives_to_the_last_bit(tmp_path: Pa
             [sys.executable, "-c", TRIALS, checkpoint, *numbers],
             cwd=tmp_path / folder,
             check=True,
-            timeout=200,
+            timeout=PATIENCE,
         )
     for file in ("2.json", "0002/steps.jsonl"):
         reused, fresh = (tmp_path / folder / file for folder in ("reused", "fresh"))
@@ -88,21 +89,24 @@ HANG = """
 import sys, time
 from pathlib import Path
 from sweeps.trial.watchdog import watchdog
-with watchdog(Path(sys.argv[1]), 0.02) as dog:
-    for _ in range(3):
-        time.sleep(0.6)
+with watchdog(Path(sys.argv[1]), 4 / 60) as dog:
+    for _ in range(int(sys.argv[2])):
+        time.sleep(0.4)
         dog.heard()
-    time.sleep(float(sys.argv[2]))
+    time.sleep(float(sys.argv[3]))
 """
 
 
-@pytest.mark.parametrize(("seconds", "ended"), [("60", True), ("0", False)])
+@pytest.mark.parametrize(
+    ("reports", "silence", "ended"), [("1", "3600", True), ("12", "0", False)], ids=str
+)
 def test_watchdog_ends_a_process_that_says_nothing(
-    tmp_path: Path, seconds: str, ended: bool
+    tmp_path: Path, reports: str, silence: str, ended: bool
 ) -> None:
+    """Twelve reports take longer than the watchdog waits; each of them a tenth of that."""
     done = subprocess.run(
-        [sys.executable, "-c", HANG, tmp_path, seconds],
-        timeout=30,
+        [sys.executable, "-c", HANG, tmp_path, reports, silence],
+        timeout=PATIENCE,
         cwd=Path(__file__).resolve().parents[3],
     )
     assert (done.returncode != 0) == ended
@@ -199,7 +203,11 @@ def test_checkpoint_on_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) ->
     root = str(Path(__file__).resolve().parents[3])
     script = f"import sys; sys.path.insert(0, {root!r})\n{FULL}"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     reason, files = done.stdout.splitlines()[-2:]
     assert reason.startswith("disk full: ")
