@@ -117,7 +117,7 @@ def overfit(seed: int = 0, steps: int = 250, **settings: Any) -> tuple[float, fl
     run = build_run(config, train_set, None)
     fixed = EpisodeSource(train_set, config, config.seed, augment=False)
     batch = fixed.batch(0, 1)
-    before = evaluate(run.detector, fixed, 1, config.device).ap50
+    before = evaluate(run.detector, fixed, range(1), config.device).ap50
     run.detector.train()
     for group in run.optimizer.param_groups:
         group["lr"] = config.lr
@@ -126,7 +126,7 @@ def overfit(seed: int = 0, steps: int = 250, **settings: Any) -> tuple[float, fl
         run.criterion.episode(run.detector(batch.images, batch.supports), batch).total.backward()
         run.gradients.clip_(run.gradients.measure()[0], config.gradient_clip_norm)
         run.optimizer.step()
-    return before, evaluate(run.detector, fixed, 1, config.device).ap50
+    return before, evaluate(run.detector, fixed, range(1), config.device).ap50
 
 
 MAIN_JOB: dict[str, Any] = {

@@ -171,7 +171,7 @@ class GradientConfig(Group):
     explosion_norm: float | None = Field(None, gt=0)
     """Absolute ceiling of the gradient norm before clipping; None takes 1e4, or ten times the reference if that is
     more."""
-    explosion_ratio: float = Field(6.0, gt=1)
+    explosion_ratio: float = Field(4.0, gt=1)
     """A norm above this many times the reference counts towards an explosion."""
     explosion_patience: int = Field(3, ge=1)
     """Steps in a row that a rule must hold before the run is called exploded; for `explosion_ratio` steps of

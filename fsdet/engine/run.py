@@ -250,6 +250,8 @@ def resume_stage(run: Run, state: dict[str, Any], path: Path) -> None:
             f"{', '.join(changes) or 'nothing'}); start the stage anew from a checkpoint of an earlier one"
         )
     run.load_state(state)
+    if changes:  # the norm that was measured may be that of other losses or data
+        run.stability.reference = run.config.explosion_reference
     for setting, (then, now) in changes.items():
         log.warning("resumed with a change: %s %s -> %s", setting, shortened(then), shortened(now))
         where = {"stage": run.config.stage, "step": run.step}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import nullcontext
-from statistics import median
 
 import torch
 from torch import Tensor
@@ -22,9 +21,8 @@ from fsdet.structures import Batch
 
 log = logging.getLogger("fsdet.run")
 
-STEPS_PER_PASS, MOST_PASSES = 60, 10
-"""The own gradient norm of a run is measured once for so many of its steps, but at least once and at most ten times:
-in a trial of 180 steps it takes 1.5 % of the time of the steps."""
+STEPS_PER_PASS, LEAST_PASSES, MOST_PASSES = 30, 3, 10
+"""The own gradient norm of a run is measured once for so many of its steps, within these limits."""
 LOG_INTERVAL = 10
 """Steps between two entries of the debug log, and between two measurements of the update ratio."""
 
@@ -69,14 +67,14 @@ def accumulate(run: Run, step: int, with_shares: bool) -> tuple[list[Losses], di
 
 def measure_reference(run: Run) -> None:
     """Measure the run's own gradient norm before its first update and make it the reference of the explosion rules."""
-    passes = min(max(run.config.total_steps // STEPS_PER_PASS, 1), MOST_PASSES)
+    passes = min(max(run.config.total_steps // STEPS_PER_PASS, LEAST_PASSES), MOST_PASSES)
     norm = own_norm(run, passes)
     if norm is None:
         log.warning("no finite gradient norm before the first update: norm_ratio is not looked at")
         return
     run.stability.reference = norm
     log.info(
-        "gradient norm before the first update: %.4g (median of %d); a norm above %.4g at %d of %d steps counts as "
+        "gradient norm before the first update: %.4g (largest of %d); a norm above %.4g at %d of %d steps counts as "
         "an explosion",
         *(norm, passes, run.stability.limit),
         *(run.config.explosion_patience, run.config.explosion_window),
@@ -84,7 +82,7 @@ def measure_reference(run: Run) -> None:
 
 
 def own_norm(run: Run, passes: int) -> float | None:
-    """Median gradient norm over the first `passes` steps' batches with the weights as they are.
+    """Largest gradient norm over the first `passes` steps' batches with the weights as they are.
 
     Weights, running statistics and random numbers are left as they were, so that the training that follows is the
     same bit for bit.
@@ -105,7 +103,7 @@ def own_norm(run: Run, passes: int) -> float | None:
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
     finite = [norm for norm in torch.stack(norms).tolist() if math.isfinite(norm)]
-    return median(finite) if finite else None
+    return max(finite, default=None)
 
 
 def forward(run: Run, batch: Batch) -> tuple[Losses, EncodedImages]:
