@@ -10,12 +10,13 @@
 5. silent_death: a gradient norm near zero for as many steps in a row, or no positive anchor point
    for that many and at least ten.
 
-The reference is the largest norm of some passes over the first batches (`fsdet.engine.step.own_norm`), so that it takes
-data, image size, batch and loss weights into account and depends on no learning rate and no clip norm. It is the largest
-because on photographs healthy norms have a heavy tail, which their median does not show. An explosion under a clip norm
-comes in spikes with ordinary steps between them, hence the window. On recorded runs of the seeds 0 to 9, 32 that diverge
-and 122 that do not, a ratio of 3 had no false alarm and found 30, one of 4 found 28 within 40 to 60 steps; with the median
-of three passes as reference no ratio below 15 was free of false alarms, and that one found 17.
+The reference is the largest norm of some passes over the first batches (`fsdet.engine.step.own_norm`), so that it
+takes data, image size, batch and loss weights into account and depends on no learning rate and no clip norm. It is
+the largest because on photographs healthy norms have a heavy tail, which their median does not show. An explosion
+under a clip norm comes in spikes with ordinary steps between them, hence the window. On recorded runs of the seeds 0
+to 9, 32 that diverge and 122 that do not, a ratio of 3 had no false alarm and found 30, one of 4 found 28 within 40
+to 60 steps; with the median of three passes as reference no ratio below 15 was free of false alarms, and that one
+found 17.
 
 One spike never ends a run. Values that are not finite, above the limit or near zero never enter the
 window of healthy norms.
