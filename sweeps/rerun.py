@@ -104,7 +104,9 @@ def _confirmed(folder: SweepFolder, key: str) -> TrialRecord:
     end = load_result(folder.path / CONFIRM / key)
     if end is None:
         raise SweepError(f"{key}: this run of sweep {folder.name} has not ended; --resume ends it")
-    return TrialRecord(0, end.state, {}, reason=end.reason, metrics=end.metrics)
+    return TrialRecord(
+        0, end.state, {}, reason=end.reason, metrics=end.metrics, best_epoch=end.best_epoch
+    )
 
 
 def new_run_dir(source: Source) -> Path:

@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from fsdet.config import MODULES
-from fsdet.engine.report import BEST_EPOCH
+from fsdet.engine.report import BEST_EPOCH, BEST_FILE
 from fsdet.files import write_text_atomic
 
 DEBUG_LOG = "training_debug.log"
@@ -24,8 +24,6 @@ STEPS_FILE = "steps.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 CONFIG_FILE = "config.yaml"
 HEALTH_FILE = "health.json"
-BEST_FILE = "best.pt"
-"""Weights of the best epoch."""
 CHANGES_FILE = "changes.json"
 
 logger = logging.getLogger("fsdet.run")

@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+BEST_FILE = "best.pt"
+"""Weights of the best epoch, in the folder of a run."""
 BEST_EPOCH = "best_epoch"
 """Key in `evaluations.jsonl` that only the last evaluation has: the epoch whose weights it is about."""
 

@@ -29,9 +29,8 @@ from fsdet.engine.checkpoint import (
     shortened,
 )
 from fsdet.engine.gradients import GradientMonitor, UpdateRatio
-from fsdet.engine.logs import BEST_FILE
 from fsdet.engine.optim import build_optimizer, build_scheduler
-from fsdet.engine.report import Best, Explosion
+from fsdet.engine.report import BEST_FILE, Best, Explosion
 from fsdet.engine.stability import StabilityMonitor
 from fsdet.engine.support_features import SupportFeatures
 from fsdet.errors import CheckpointError

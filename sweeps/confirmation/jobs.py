@@ -209,7 +209,8 @@ def to_result(outcome: Outcome, last: Mapping[str, Any]) -> SeedResult:
     prefix = "metrics/"
     metrics = {k.removeprefix(prefix): v for k, v in last.items() if k.startswith(prefix)}
     measured = metrics if outcome.state is State.COMPLETED else {}
-    return SeedResult(outcome.state, outcome.reason, measured)
+    best_epoch = last.get("best_epoch") if measured else None
+    return SeedResult(outcome.state, outcome.reason, measured, best_epoch)
 
 
 def records_of(plan: JobPlan) -> list[TrialRecord]:

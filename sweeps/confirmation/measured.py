@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,8 @@ class SeedResult:
     reason: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the last evaluation; empty unless it was completed."""
+    best_epoch: int | None = None
+    """Epoch, chosen by the validation classes, whose weights `metrics` is about."""
 
 
 def save_result(run_dir: Path, result: SeedResult, settings: Settings) -> None:
@@ -72,7 +74,12 @@ def load_result(run_dir: Path, settings: Settings | None = None) -> SeedResult |
     made = values.get("settings")
     if settings is not None and (made is None or difference(made, settings)):
         return None
-    return SeedResult(State(values["state"]), values["reason"], values["metrics"])
+    return _seed_result(values)
+
+
+def _seed_result(values: Mapping[str, Any]) -> SeedResult:
+    best_epoch = values.get("best_epoch")
+    return SeedResult(State(values["state"]), values["reason"], values["metrics"], best_epoch)
 
 
 @dataclass(frozen=True)
@@ -264,8 +271,5 @@ def load_confirmation(path: Path) -> Confirmation | None:
 
 
 def _measured(values: dict[str, Any]) -> Measured:
-    results = {
-        int(seed): SeedResult(State(r["state"]), r["reason"], r["metrics"])
-        for seed, r in values["results"].items()
-    }
+    results = {int(seed): _seed_result(r) for seed, r in values["results"].items()}
     return Measured(Candidate(**values["candidate"]), results)

@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from fsdet.engine.report import BEST_FILE
 from fsdet.files import write_text_atomic
 from sweeps.errors import SweepError
 from sweeps.session.display import in_words, number, short, shown
@@ -164,14 +165,19 @@ def print_summary(
     def line(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def files_of(trial: TrialRecord) -> str:
+        place = folder.below("trials") or os.path.relpath(folder.trials)
+        return f"{place}/{trial.number:04d}"
+
     line(f"\nsweep {folder.name}: {counts(trials)}")
     for trial in trials:
         if trial.state is State.FAILED:
-            log = f"{folder.below('trials') or folder.trials}/{trial.number:04d}"
+            log = files_of(trial)
             line(f"  trial {trial.label} failed: {trial.reason} (files in {log})")
         elif trial.retried:
             line(f"  trial {trial.label} was tried again, alone: {trial.retried}")
-    if best_of(trials, spec.objective.mode) is None:
+    best = best_of(trials, spec.objective.mode)
+    if best is None:
         line(f"error: {advice(spec, trials)}")
         return
     table = result_table(spec, trials)
@@ -181,6 +187,7 @@ def print_summary(
     Console(file=console.file, width=width).print(table)
     for text in verdicts(spec, trials):
         line(f"  {text}")
+    line(f"  weights of the best epoch: {files_of(best)}/{BEST_FILE}")
 
 
 def print_next(console: Console, spec: SweepSpec, folder: SweepFolder) -> None:
