@@ -57,12 +57,13 @@ def dfl(case: Any, seed: int, folder: Path, threads: int) -> Figures:
     from trainings import train_dfl
 
     from fsdet.engine.health import load_evaluations, load_steps
-    from fsdet.engine.health_dfl import held_share
+    from fsdet.engine.health_dfl import headroom, held_share
 
     report = train_dfl(case, folder, seed=seed, threads=threads)
     values = np.array([row["train/loss/dfl"] for row in load_steps(folder)])
     return {
-        "share held": held_share(values[len(values) // 2 :]),
+        "share held": held_share(later := values[len(values) // 2 :]),
+        "headroom": headroom(later),
         "DFL / uniform": float(np.median(values[-len(values) // 5 :])) / math.log(16),
         "AP50 of objects": max(row.get("val/object_AP50", 0) for row in load_evaluations(folder)),
         "fails (0 or 1)": float(report.check("dfl_falls").status == "fail"),

@@ -117,6 +117,7 @@ def overfit(seed: int = 0, steps: int = 250, **settings: Any) -> tuple[float, fl
     run = build_run(config, train_set, None)
     fixed = EpisodeSource(train_set, config, config.seed, augment=False)
     batch = fixed.batch(0, 1)
+    assert len(batch.images) == 4
     before = evaluate(run.detector, fixed, range(1), config.device).ap50
     run.detector.train()
     for group in run.optimizer.param_groups:

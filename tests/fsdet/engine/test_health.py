@@ -253,6 +253,18 @@ def test_a_clamp_that_holds_a_part_of_the_steps_is_seen_and_a_chance_pair_is_not
     assert status("dfl_falls", pair) == "pass"
 
 
+def test_values_that_crowd_below_a_ceiling_are_seen_without_being_equal():
+    """A clamp of each anchor point: few steps are held altogether, and those the least that are."""
+    crowded = changed(
+        100, train__loss__dfl=lambda n: 2.5 - 0.1 * abs(math.sin(n)) ** 6 - 1e-3 * (n % 7)
+    )
+    skewed = changed(
+        100, train__loss__dfl=lambda n: 1.0 + 0.1 * abs(math.sin(n)) ** 6 + 1e-3 * (n % 7)
+    )
+    assert "crowd below a ceiling" in report(crowded).check("dfl_falls").message
+    assert status("dfl_falls", skewed) == "pass"
+
+
 def test_steps_without_positives_say_nothing_of_dfl():
     def empty(n: int) -> bool:
         return n % 3 == 0

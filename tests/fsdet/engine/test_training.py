@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from trainings import overfit
 
 from fsdet.config import MODULES, TrainConfig
 from fsdet.config_file import save_config
-from fsdet.data.episodes import EpisodeSource
 from fsdet.data.sources import load_image_set
 from fsdet.engine.checkpoint import HARMLESS
-from fsdet.engine.evaluation import evaluate, evaluate_run
+from fsdet.engine.evaluation import evaluate_run
 from fsdet.engine.logs import StepHistory
 from fsdet.engine.report import Best, Report, Result
 from fsdet.engine.restore import load_detector
@@ -485,26 +485,8 @@ def test_only_the_newest_checkpoints_stay(small_config):
 
 
 @pytest.mark.slow
-def test_it_overfits_a_few_episodes(small_config):
-    config = small_config(
-        resume=STAGE_1, support_size=48, n_way=2, n_query=2, n_shot=2, n_episodes=1, batch_size=1,
-        lr=1e-3, final_lr_fraction=0.1, backbone_lr_mult=1, support_encoder_lr_mult=1,
-    )  # fmt: skip
-    train_set = load_image_set(config, "train")
-    run = build_run(config, train_set, None)
-    fixed = EpisodeSource(train_set, config, config.seed, augment=False)
-    batch = fixed.batch(0, 1)
-    assert len(batch.images) == 4
-    before = evaluate(run.detector, fixed, range(1), "cpu").ap50
-    run.detector.train()
-    for group in run.optimizer.param_groups:
-        group["lr"] = 1e-3
-    for _ in range(250):
-        run.optimizer.zero_grad()
-        run.criterion.episode(run.detector(batch.images, batch.supports), batch).total.backward()
-        run.gradients.clip_(run.gradients.measure()[0], 10)
-        run.optimizer.step()
-    after = evaluate(run.detector, fixed, range(1), "cpu").ap50
+def test_it_overfits_a_few_episodes(small_data):
+    before, after = overfit()
     assert after > 0.9
     assert after > before + 0.3  # it is training that did it
 
