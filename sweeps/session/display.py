@@ -36,6 +36,8 @@ class Row:
     parameters: dict[str, Any]
     epoch: int = 0
     value: float | None = None
+    best_epoch: int | None = None
+    """Epoch that `value` is of."""
     peak_norm: float | None = None
     state: State = State.RUNNING
     reason: str = ""
@@ -75,6 +77,7 @@ class Display:
                 continue
             epoch = trial.best_epoch or 0
             row = Row(trial.number, trial.baseline, trial.parameters, epoch, trial.value)
+            row.best_epoch = trial.best_epoch
             row.state, row.reason, row.seconds = trial.state, trial.reason, trial.seconds
             row.retried = bool(trial.retried)
             self.rows[trial.number] = row
@@ -92,6 +95,7 @@ class Display:
         row = self.rows[number]
         row.epoch = max(row.epoch, report.get("epoch", 0))  # a trial that goes on repeats itself
         row.value = report.get("best", row.value)
+        row.best_epoch = report.get("best_epoch", row.best_epoch)
         row.peak_norm = report.get("peak_norm", row.peak_norm)
 
     def retried(self, number: int) -> None:
@@ -141,11 +145,12 @@ class PlainDisplay(Display):
     def ended(self, number: int, outcome: Outcome) -> None:
         super().ended(number, outcome)
         row = self.rows[number]
-        value = "" if row.value is None else f", {self.metric} {row.value:.4f}"
+        best = f" at epoch {row.best_epoch} of {row.epoch}" if row.best_epoch else ""
+        value = "" if row.value is None else f", {self.metric} {row.value:.4f}{best}"
         reason = f" ({row.reason})" if row.reason else ""
         self.console.print(
             f"[{self.finished()}/{self.trials}] {self.noun} {label(row)} {row.state}{reason}{value}, "
-            f"epoch {row.epoch}, {row.seconds:.0f} s: {in_words(row.parameters)}",
+            f"{row.seconds:.0f} s: {in_words(row.parameters)}",
             markup=False,
             highlight=False,
             soft_wrap=True,
