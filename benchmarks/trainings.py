@@ -21,7 +21,8 @@ from fsdet.engine.evaluation import evaluate
 from fsdet.engine.health import HealthReport, health_of_run
 from fsdet.engine.run import build_run
 from fsdet.losses import criterion
-from fsdet.losses.dfl import boxes_to_ltrb, dfl_loss
+from fsdet.losses.dfl import dfl_loss
+from fsdet.models.head import boxes_to_ltrb
 from fsdet.train import train
 
 SHIPPED = Path(__file__).parents[1] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"

@@ -65,7 +65,14 @@ def run() -> int:
     config = parse(sys.argv[1:])
     from fsdet.inference.job import predict
 
-    done = predict(config)
+    done = predict(
+        config.checkpoint,
+        config.supports,
+        config.images,
+        config.out,
+        config.score_threshold,
+        config.device,
+    )
     for reason in done.skipped:
         print(f"error: {reason}", file=sys.stderr)
     if not done.searched:

@@ -15,13 +15,12 @@ from rich.console import Console
 from sweeps.confirmation.winner import confirmation_of, write_winner
 from sweeps.confirmation.words import print_confirmation
 from sweeps.errors import SweepError
+from sweeps.search.stops import EXIT_MISTAKE, EXIT_NONE_COMPLETED
 from sweeps.secrets import without_password
 from sweeps.session.summary import print_next, print_summary, write_best
 from sweeps.storage.folder import find_folder
 from sweeps.study.place import store_of
 from sweeps.study.study import read_trials
-
-EXIT_NONE_COMPLETED, EXIT_MISTAKE = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,27 +12,27 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from fsdet.errors import FsdetError
-from sweeps.confirmation.candidates import spec_of_jobs
+from sweeps.confirmation.words import plan_of_confirmation
 from sweeps.errors import SweepError
 from sweeps.machine.auto import AUTO, as_found, find_gpus, with_gpus
 from sweeps.machine.cost_words import tell_cost
-from sweeps.machine.machine import Machine, this_machine
+from sweeps.machine.machine import Machine, check_machine, this_machine
+from sweeps.search.stops import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_NONE_COMPLETED
 from sweeps.secrets import holds_secret, without_password
-from sweeps.session.plan import say, show
+from sweeps.session.display import build_display, say
+from sweeps.session.plan import show
+from sweeps.session.summary import conclude
 from sweeps.spec import SweepSpec
-from sweeps.spec.check import check_files, check_machine, check_spec, prepare_data, to_fill_in
+from sweeps.spec.check import check_files, check_spec, prepare_data, to_fill_in
 from sweeps.spec.file import load_spec
+from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
+from sweeps.study.place import check_apart
+from sweeps.trial.trial import Train
 
-if TYPE_CHECKING:
-    from sweeps.storage.folder import SweepFolder
-    from sweeps.trial.trial import Train
-
-EXIT_NONE_COMPLETED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 NUMBERED = "auto"
 """As a name: the next free number of the YAML's name."""
 PATIENCE = 60
@@ -116,6 +116,8 @@ def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int
     if spec.resources.gpus == AUTO and not machine.gpus:
         spec = with_gpus(spec, 0)
     show(spec, machine, console)
+    if spec.confirm is not None:
+        say(console, plan_of_confirmation(spec))
     missing = to_fill_in(spec)
     for key in missing:
         console.print(f"to fill in before a run: {key}", markup=False, highlight=False)
@@ -175,16 +177,13 @@ def run(
         check_files(spec)
         prepare_data(spec)
         if spec.confirm is not None:
-            check_files(spec_of_jobs(spec))
-            prepare_data(spec_of_jobs(spec))
+            check_files(spec.for_confirmation)
+            prepare_data(spec.for_confirmation)
     spec = find_gpus(spec, machine, lambda text: say(console, text))
 
-    # these load Ray, Optuna and MLflow, some seconds: only now that nothing can be refused any more
-    from sweeps.session.conclude import conclude, confirm_best
-    from sweeps.session.display import build_display
+    # these load Ray and MLflow, some seconds: only now that nothing can be refused any more
+    from sweeps.confirmation.confirm import confirm_best
     from sweeps.session.orchestrator import longest_trial, run_sweep
-    from sweeps.storage.folder import new_folder
-    from sweeps.study.place import check_apart
     from sweeps.tracking import Tracker, tracking_uri
 
     check_apart(spec, tracking_uri(spec.tracking))
@@ -203,9 +202,9 @@ def run(
     patience = 4
     try:
         result = run_sweep(spec, folder, machine, tracker, display, train)
-        code = conclude(spec, folder, result, console)
+        code = conclude(spec, folder, result.trials, result.stop, console)
         if code == 0 and spec.confirm is not None:
-            code = confirm_best(spec, folder, result, machine, tracker, console, train)
+            code = confirm_best(spec, folder, result.trials, machine, tracker, console, train)
         patience = PATIENCE if code in (0, EXIT_NONE_COMPLETED) else 4
     finally:
         tracker.close(patience)
@@ -218,8 +217,7 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
     Raises:
         SweepError: there is none, it was another sweep, or another process runs it.
     """
-    from sweeps.session.resume import check_same
-    from sweeps.storage.folder import find_folder, latest_folder
+    from sweeps.session.resume import check_same  # loads Ray and MLflow
 
     named = name is not None and name != NUMBERED
     find = find_folder if named else latest_folder

@@ -67,7 +67,7 @@ def dfl_falls(run: Evidence) -> Check:
     if reason := _reason(run, now / uniform):
         cure = (
             "usually its targets are not distances from the anchor point in stride units (absolute coordinates, "
-            "another number of bins); compare them with fsdet.losses.dfl.boxes_to_ltrb"
+            "another number of bins); compare them with fsdet.models.head.boxes_to_ltrb"
         )
         told = f"DFL does not come down {reason}: {told}; {cure}"
         return build_check("dfl_falls", "fail", told, now)

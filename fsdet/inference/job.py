@@ -22,7 +22,6 @@ from fsdet.inference.inputs import find_inputs, find_supports, is_video
 from fsdet.inference.predictor import Examples, NamedDetections, Predictor, load_predictor
 from fsdet.inference.reading import read_picture
 from fsdet.inference.video import VideoWriter, frame_rate, frames_of
-from fsdet.predict import PredictConfig
 from fsdet.progress import progress
 
 RESULTS = "detections.json"
@@ -54,26 +53,41 @@ class Done:
     """The whole in one line."""
 
 
-def predict(config: PredictConfig) -> Done:
+def predict(
+    checkpoint: Path,
+    supports: Sequence[Path],
+    images: Sequence[Path],
+    out: Path,
+    score_threshold: float,
+    device: str,
+) -> Done:
     """Search all inputs; `detections.json` is written if any could be searched.
+
+    Args:
+        checkpoint: of stage 2 or 3.
+        supports: see `find_supports`.
+        images: pictures, folders of pictures, videos.
+        out: folder of the results.
+        score_threshold: detections that score less are left out.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         FsdetError: a flag, the checkpoint or a support cannot be used, or an input is not there.
     """
-    supports, inputs = find_supports(config.supports), find_inputs(config.images)
-    pairs = list(zip(inputs, output_files(inputs, config.out), strict=True))
-    predictor = load_predictor(config.checkpoint, config.device)
-    search = Search(predictor, predictor.embed(supports), config.score_threshold)
+    classes, inputs = find_supports(supports), find_inputs(images)
+    pairs = list(zip(inputs, output_files(inputs, out), strict=True))
+    predictor = load_predictor(checkpoint, device)
+    search = Search(predictor, predictor.embed(classes), score_threshold)
     results = CocoFile(search.examples.names)
-    make_folder(config.out)
+    make_folder(out)
     skipped = search_all(search, pairs, results)
     searched = [source for source in inputs if source not in skipped]
     if searched:
-        results.write(config.out / RESULTS)
+        results.write(out / RESULTS)
     videos = sum(is_video(source) for source in searched)
     summary = (
         f"pictures: {len(searched) - videos}, videos: {videos}, detections of "
-        f"{', '.join(search.examples.names)}: {len(results)}, in {config.out / RESULTS}"
+        f"{', '.join(search.examples.names)}: {len(results)}, in {out / RESULTS}"
     )
     return Done(len(searched), tuple(skipped.values()), summary)
 

@@ -16,13 +16,13 @@ from ultralytics.utils.tal import TaskAlignedAssigner
 
 from fsdet.config import LossConfig
 from fsdet.losses.classification import base_class_loss, bce_loss
-from fsdet.losses.dfl import boxes_to_ltrb, dfl_loss
+from fsdet.losses.dfl import dfl_loss
 from fsdet.losses.supcon import supcon_loss
 from fsdet.losses.triplet import triplet_loss
 from fsdet.losses.wiou import BoxLoss
 from fsdet.models.backbone import STRIDES
 from fsdet.models.detector import EpisodeOutput
-from fsdet.models.head import HeadOutput
+from fsdet.models.head import HeadOutput, boxes_to_ltrb
 from fsdet.structures import Batch, Targets
 
 TERMS = {

@@ -2,7 +2,8 @@
 
 The score of way c at an anchor point is `objectness + scale * cos(embedding, prototype c) + bias`: the first
 term says that there is an object at all (background pulls every class down), the second which one it is.
-One set of weights serves all scales (as in FCOS, Tian et al. 2019); distances are in units of the stride.
+One set of weights serves all scales (as in FCOS, Tian et al. 2019). The distance of a box's side from the anchor
+point, in units of the stride, is the expectation over `reg_max` bins (Li et al. 2020, Generalized Focal Loss).
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ultralytics.nn.modules import DWConv
-
-from fsdet.losses.dfl import decode_ltrb, ltrb_to_boxes
 
 PRIOR = 0.01
 """Part of the anchor points that the untrained head takes for objects (Lin et al. 2017, RetinaNet)."""
@@ -40,8 +39,7 @@ class HeadOutput:
 
     def boxes(self) -> Tensor:
         """(B, A, 4) xyxy in pixels: the expectation of every distribution."""
-        boxes: Tensor = ltrb_to_boxes(self.points, decode_ltrb(self.box_logits), self.strides)
-        return boxes
+        return ltrb_to_boxes(self.points, decode_ltrb(self.box_logits), self.strides)
 
 
 class DetectionHead(nn.Module):
@@ -113,6 +111,36 @@ def anchor_points(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Ten
         points.append(grid.view(-1, 2))
         sizes.append(torch.full((height * width, 1), float(stride), device=x.device))
     return torch.cat(points), torch.cat(sizes)
+
+
+def decode_ltrb(logits: Tensor) -> Tensor:
+    """(…, 4, reg_max) logits -> (…, 4) expected distances in stride units, float32."""
+    # not a matrix product: autocast would round the distances to eight bits
+    bins = torch.arange(logits.shape[-1], dtype=torch.float32, device=logits.device)
+    return (logits.float().softmax(dim=-1) * bins).sum(dim=-1)
+
+
+def ltrb_to_boxes(points: Tensor, distances: Tensor, strides: Tensor) -> Tensor:
+    """Boxes (…, 4) xyxy in pixels.
+
+    Args:
+        points: (…, 2) anchor points in pixels.
+        distances: (…, 4) left, top, right, bottom in stride units.
+        strides: (…, 1) in pixels.
+    """
+    scaled = distances * strides
+    return torch.cat([points - scaled[..., :2], points + scaled[..., 2:]], dim=-1)
+
+
+def boxes_to_ltrb(points: Tensor, boxes: Tensor, strides: Tensor) -> Tensor:
+    """Distances (…, 4) in stride units, the inverse of `ltrb_to_boxes`; negative outside the box.
+
+    Args:
+        points: (…, 2) anchor points in pixels.
+        boxes: (…, 4) xyxy in pixels.
+        strides: (…, 1) in pixels.
+    """
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1) / strides
 
 
 def _branch(dim: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from sweeps.spec import Budget, ConfirmSpec, SweepSpec
+from sweeps.spec import ConfirmSpec, SweepSpec
 from sweeps.states import State
 from sweeps.study.study import TrialRecord
 
@@ -59,20 +59,6 @@ class Job:
     def parameters(self) -> dict[str, Any]:
         """Settings that make it differ from other jobs."""
         return {**self.candidate.parameters, "seed": self.seed}
-
-
-def spec_of_jobs(spec: SweepSpec) -> SweepSpec:
-    """The sweep as its jobs run: validation classes choose the best epoch, the last evaluation of which is on
-    the test classes, without a budget."""
-    metric = spec.objective.metric.replace("val/", "test/")
-    changed = spec.model_copy(
-        update={
-            "fixed": {**spec.fixed, "final_split": "test"},
-            "objective": spec.objective.model_copy(update={"metric": metric}),
-            "budget": Budget(),
-        }
-    )
-    return changed.with_source(spec.source)
 
 
 def jobs_of(candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Job]:

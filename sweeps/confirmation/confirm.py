@@ -17,7 +17,6 @@ from sweeps.confirmation.candidates import (
     candidates_of,
     jobs_of,
     seeds_of,
-    spec_of_jobs,
 )
 from sweeps.confirmation.jobs import JobPlan, run_jobs
 from sweeps.confirmation.measured import (
@@ -29,10 +28,12 @@ from sweeps.confirmation.measured import (
     save_confirmation,
 )
 from sweeps.confirmation.winner import write_winner
-from sweeps.confirmation.words import conclusions
+from sweeps.confirmation.words import conclusions, plan_of_confirmation, print_confirmation
 from sweeps.machine.machine import Machine
+from sweeps.search.stops import EXIT_NONE_COMPLETED, Stop, Stops
+from sweeps.session.display import say
 from sweeps.session.recorder import SWEEP_RUN
-from sweeps.session.stops import Stop, Stops
+from sweeps.session.summary import print_next, resume_command
 from sweeps.session.tuning import Session
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
@@ -51,6 +52,28 @@ class Confirmed:
     """None if it was cut off before all configurations were measured."""
     stop: Stop | None
     """Why it was cut off."""
+
+
+def confirm_best(
+    spec: SweepSpec,
+    folder: SweepFolder,
+    trials: Sequence[TrialRecord],
+    machine: Machine,
+    tracker: Tracker,
+    console: Console,
+    train: Train | None = None,
+) -> int:
+    """Confirm the best of the search and print what came of it; returns the exit code. See `confirm`."""
+    say(console, f"\n{plan_of_confirmation(spec)}")
+    done = confirm(spec, folder, trials, machine, tracker, console, train)
+    if done.confirmation is not None:
+        print_confirmation(console, done.confirmation)
+        print_next(console, spec, folder)
+        return 0 if done.confirmation.winner is not None else EXIT_NONE_COMPLETED
+    assert done.stop is not None
+    say(console, f"\nthe confirmation ended before all of its runs: {done.stop.reason}")
+    say(console, f"to go on: {resume_command(spec, folder)}")
+    return done.stop.exit_code
 
 
 def confirm(
@@ -76,7 +99,7 @@ def confirm(
         train: the trainer, if not `fsdet.train.train`.
     """
     assert spec.confirm is not None
-    jobs_spec, seeds = spec_of_jobs(spec.public), seeds_of(spec, spec.confirm)
+    jobs_spec, seeds = spec.public.for_confirmation, seeds_of(spec, spec.confirm)
     session = Session(folder, machine, tracker, Stops(jobs_spec), train)
     with folder.held():
         (folder.path / FILE).unlink(missing_ok=True)  # more trials or seeds may be asked for now
@@ -102,7 +125,7 @@ def measure(
     """Run every candidate at every seed."""
     jobs = jobs_of(candidates, seeds)
     folder = session.folder
-    places = shipped(spec, folder, session.machine)
+    places = shipped(spec, folder, session.machine.here)
     plan = JobPlan(spec, folder.path / FOLDER, folder.below(FOLDER), places, tuple(jobs))
     ends: dict[Candidate | str, dict[int, SeedResult]] = {c.folder: {} for c in candidates}
     for job, end in zip(jobs, run_jobs(plan, session, console), strict=True):

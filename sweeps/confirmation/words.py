@@ -1,4 +1,4 @@
-"""What a confirmation found, in tables and sentences."""
+"""What a confirmation will do and what it found, in tables and sentences."""
 
 from __future__ import annotations
 
@@ -10,30 +10,40 @@ from rich.table import Table
 
 from sweeps.confirmation.measured import Comparison, Confirmation, Measured
 from sweeps.confirmation.statistics import ALPHA, LEAST_SEEDS, Estimate, power
-from sweeps.session.display import number, shown
+from sweeps.session.display import number, say, shown
+from sweeps.spec import SweepSpec
 from sweeps.states import State
 from sweeps.trial.causes import first_line
 
 
+def plan_of_confirmation(spec: SweepSpec) -> str:
+    """What is run after the search and, with a baseline to compare with, what that can show."""
+    assert spec.confirm is not None
+    top, seeds, bases = spec.confirm.top_k, spec.confirm.seeds, len(spec.baselines)
+    ablation = "; then the winner with each setting set back" if spec.ablate else ""
+    runs = (
+        f"confirmation: the {top} best and {bases} baselines over {seeds} fresh seeds on the test split, "
+        f"at most {(top + bases) * seeds} runs{ablation}"
+    )
+    return f"{runs}\n  {power_words(seeds, top * bases)}" if bases else runs
+
+
 def print_confirmation(console: Console, confirmation: Confirmation) -> None:
     """Tables and sentences."""
-
-    def line(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     seeds = confirmation.seeds
-    line(
+    say(
+        console,
         f"\nconfirmed on the test split, {len(seeds)} fresh seeds ({seeds[0]} to {seeds[-1]}), the same "
-        "for all; means and differences with 95 % intervals"
+        "for all; means and differences with 95 % intervals",
     )
     print_whole(console, result_table(confirmation))
     for text in conclusions(confirmation):
-        line(f"  {text}")
+        say(console, f"  {text}")
     if confirmation.ablation:
-        line("\nthe winner with one setting at a time set back to the baseline's:")
+        say(console, "\nthe winner with one setting at a time set back to the baseline's:")
         print_whole(console, ablation_table(confirmation))
         for text in ablation_words(confirmation):
-            line(f"  {text}")
+            say(console, f"  {text}")
 
 
 def print_whole(console: Console, table: Table) -> None:

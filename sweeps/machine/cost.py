@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsdet.config import MULTIPLIERS, TrainConfig
-from sweeps.confirmation.candidates import spec_of_jobs
 from sweeps.spec import SweepSpec
 
 MORE, FEWER = (
@@ -155,7 +154,7 @@ def estimate(spec: SweepSpec, measured: Measured, at_once: int, host_free: int) 
     whole = sweep_seconds(spec.trials, at_once, one, measured)
     confirmation = None
     if spec.confirm is not None:
-        job = trial_seconds(costliest(spec_of_jobs(spec)), measured)
+        job = trial_seconds(costliest(spec.for_confirmation), measured)
         jobs = most_jobs(spec)
         confirmation = sweep_seconds(jobs, at_once, job, measured)
     return Estimate(measured, config, one, whole, at_once, host_free, confirmation)

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.spec import Resources
+from sweeps.errors import SweepError
+from sweeps.spec import Resources, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,23 @@ class Machine:
         if resources.gpu_share:
             carried = min(carried, math.floor(self.gpus / resources.gpu_share + 1e-9))
         return min(carried, resources.max_concurrent or carried)
+
+
+def check_machine(spec: SweepSpec, machine: Machine) -> None:
+    """Whether this machine can carry one trial.
+
+    Raises:
+        SweepError: it has too few CPUs or GPUs.
+    """
+    for name, wanted, there in (
+        ("cpus", spec.resources.cpus, machine.cpus),
+        ("gpus", spec.resources.gpu_share, machine.gpus),
+    ):
+        if wanted > there:
+            raise SweepError(
+                f"{spec.source}: resources.{name}: a trial asks for {wanted:g}, but {machine.words} "
+                f"has {there}; set resources.{name} to at most {there}"
+            )
 
 
 def this_machine(look_for_gpus: bool) -> Machine:

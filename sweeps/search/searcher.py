@@ -32,7 +32,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from sweeps.search.scheduler import BASELINE, EPOCH, OBJECTIVE
-from sweeps.session.stops import EXIT_STUDY_LOST, Stop, Stops
+from sweeps.search.stops import EXIT_STUDY_LOST, Stop, Stops
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State, outcome_of
 from sweeps.study.journal import together

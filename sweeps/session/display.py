@@ -250,3 +250,8 @@ def number(value: float | None, digits: int, significant: bool = False) -> str:
 def in_words(parameters: dict[str, Any]) -> str:
     """`name value, name value`."""
     return ", ".join(f"{key} {shown(value)}" for key, value in parameters.items())
+
+
+def say(console: Console, text: str) -> None:
+    """One line as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

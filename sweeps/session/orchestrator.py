@@ -16,11 +16,11 @@ from sweeps.search.rungs import recall
 from sweeps.search.sampler import build_sampler
 from sweeps.search.scheduler import build_scheduler
 from sweeps.search.searcher import StudySearcher
+from sweeps.search.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops
 from sweeps.session.display import Display
 from sweeps.session.losses import check_study, earlier_runs
 from sweeps.session.recorder import SWEEP_RUN, Recorder
 from sweeps.session.resume import ended, finish_telling, left_to_run, reconcile_runs, unfinished
-from sweeps.session.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops
 from sweeps.session.tuning import Session, run_trials
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
@@ -83,7 +83,7 @@ def run_sweep(
         store.mend()
         check_study(store, folder, runs)
         study = open_study(spec, store)
-        places = shipped(spec, folder, machine)
+        places = shipped(spec, folder, machine.here)
         folder.save_spec(spec, places)
         earlier = to_records(study.get_trials(deepcopy=False), alive=False)
         stops = Stops(spec, earlier, study.user_attrs.get("seconds", 0.0))

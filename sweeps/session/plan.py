@@ -5,7 +5,6 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.confirmation.words import power_words
 from sweeps.machine.auto import AUTO
 from sweeps.machine.machine import Machine
 from sweeps.spec import SweepSpec
@@ -37,22 +36,3 @@ def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if spec.confirm is not None:
-        say(console, plan_of_confirmation(spec))
-
-
-def plan_of_confirmation(spec: SweepSpec) -> str:
-    """What is run after the search and, with a baseline to compare with, what that can show."""
-    assert spec.confirm is not None
-    top, seeds, bases = spec.confirm.top_k, spec.confirm.seeds, len(spec.baselines)
-    ablation = "; then the winner with each setting set back" if spec.ablate else ""
-    runs = (
-        f"confirmation: the {top} best and {bases} baselines over {seeds} fresh seeds on the test split, "
-        f"at most {(top + bases) * seeds} runs{ablation}"
-    )
-    return f"{runs}\n  {power_words(seeds, top * bases)}" if bases else runs
-
-
-def say(console: Console, text: str) -> None:
-    """One line as it is."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -11,8 +11,8 @@ from typing import Any
 from ray import tune
 
 from sweeps.search.scheduler import BASELINE
+from sweeps.search.stops import Stops
 from sweeps.session.display import Display
-from sweeps.session.stops import Stops
 from sweeps.states import Outcome
 from sweeps.study.study import RETRIED
 from sweeps.tracking import Tracker

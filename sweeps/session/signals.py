@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from sweeps.session.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops, SweepStopped
+from sweeps.search.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops, SweepStopped
 
 STOPS = {
     signal.SIGINT: Stop("it was interrupted by Ctrl-C", EXIT_INTERRUPTED),

@@ -1,4 +1,4 @@
-"""What a sweep found, in words and numbers, and `best.yaml`."""
+"""What a sweep found: in words and numbers, in `best.yaml`, and in the exit code."""
 
 from __future__ import annotations
 
@@ -16,12 +16,52 @@ from rich.table import Table
 from fsdet.engine.report import BEST_FILE
 from fsdet.files import write_text_atomic
 from sweeps.errors import SweepError
-from sweeps.session.display import in_words, number, short, shown
+from sweeps.search.stops import EXIT_NONE_COMPLETED, Stop
+from sweeps.session.display import in_words, number, say, short, shown
 from sweeps.spec import SweepSpec
 from sweeps.spec.file import load_spec
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
+from sweeps.storage.mirror import StorageError
 from sweeps.study.study import TrialRecord, best_of, noise_of_difference
+
+
+def conclude(
+    spec: SweepSpec,
+    folder: SweepFolder,
+    trials: list[TrialRecord],
+    stop: Stop | None,
+    console: Console,
+) -> int:
+    """Write and print what the sweep found.
+
+    Args:
+        spec: of the sweep.
+        folder: of the sweep.
+        trials: of all sessions.
+        stop: why it ended early; None if all trials are done.
+        console: for all that is printed.
+
+    Returns:
+        the exit code.
+    """
+    try:
+        write_best(spec, folder, trials)
+    except OSError as error:
+        say(console, f"{folder.best}: cannot be written ({error.strerror})")
+    except StorageError as error:
+        say(console, str(error))
+    print_summary(console, spec, folder, trials)
+    if stop is not None:
+        say(console, f"\nthe sweep ended before all of its {spec.trials} trials: {stop.reason}")
+        say(console, f"to go on: {resume_command(spec, folder)}")
+        if stop.exit_code:
+            return stop.exit_code
+    if best_of(trials, spec.objective.mode) is None:
+        return EXIT_NONE_COMPLETED
+    if spec.confirm is None:
+        print_next(console, spec, folder)
+    return 0
 
 
 def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
@@ -162,23 +202,20 @@ def print_summary(
 ) -> None:
     """Everything above, and where the log of a failed trial is."""
 
-    def line(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     def files_of(trial: TrialRecord) -> str:
         place = folder.below("trials") or os.path.relpath(folder.trials)
         return f"{place}/{trial.number:04d}"
 
-    line(f"\nsweep {folder.name}: {counts(trials)}")
+    say(console, f"\nsweep {folder.name}: {counts(trials)}")
     for trial in trials:
         if trial.state is State.FAILED:
             log = files_of(trial)
-            line(f"  trial {trial.label} failed: {trial.reason} (files in {log})")
+            say(console, f"  trial {trial.label} failed: {trial.reason} (files in {log})")
         elif trial.retried:
-            line(f"  trial {trial.label} was tried again, alone: {trial.retried}")
+            say(console, f"  trial {trial.label} was tried again, alone: {trial.retried}")
     best = best_of(trials, spec.objective.mode)
     if best is None:
-        line(f"error: {advice(spec, trials)}")
+        say(console, f"error: {advice(spec, trials)}")
         return
     table = result_table(spec, trials)
     # a table wider than a log's idea of a terminal is better than one with its numbers cut
@@ -186,16 +223,15 @@ def print_summary(
     width = max(console.width, console.measure(table, options=wide).maximum)
     Console(file=console.file, width=width).print(table)
     for text in verdicts(spec, trials):
-        line(f"  {text}")
-    line(f"  weights of the best epoch: {files_of(best)}/{BEST_FILE}")
+        say(console, f"  {text}")
+    say(console, f"  weights of the best epoch: {files_of(best)}/{BEST_FILE}")
 
 
 def print_next(console: Console, spec: SweepSpec, folder: SweepFolder) -> None:
     """What to type next."""
     console.print("\nnext:")
     for command, purpose in commands(spec, folder):
-        line = f"  {command:<58} # {purpose}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, f"  {command:<58} # {purpose}")
 
 
 def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) -> Path | None:

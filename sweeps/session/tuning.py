@@ -16,10 +16,10 @@ from ray.tune.search import Searcher
 from sweeps.machine.cluster import running_ray
 from sweeps.machine.machine import Machine
 from sweeps.search.rungs import replace_spoiled_workers
+from sweeps.search.stops import EXIT_STUDY_LOST, Stop, Stops, SweepStopped
 from sweeps.session.display import Display
 from sweeps.session.retry import RetryAlone, needs
 from sweeps.session.signals import signals_to
-from sweeps.session.stops import EXIT_STUDY_LOST, Stop, Stops, SweepStopped
 from sweeps.storage.folder import SweepFolder
 from sweeps.tracking import Tracker
 from sweeps.trial.causes import Deaths

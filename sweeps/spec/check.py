@@ -1,4 +1,4 @@
-"""A sweep held against the trainer and the machine, before anything starts."""
+"""A sweep held against the trainer, before anything starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 from fsdet.config import TrainConfig
 from fsdet.errors import FsdetError
 from sweeps.errors import SweepError
-from sweeps.machine.machine import Machine
 from sweeps.spec import SweepSpec
 from sweeps.spec.complaints import Lines, place
 from sweeps.spec.paths import PATHS
@@ -39,23 +38,6 @@ def to_fill_in(spec: SweepSpec) -> list[str]:
     if spec.fixed.get("dataset", "openmoji") != "openmoji" and not spec.fixed.get("data_root"):
         empty.append("data_root")
     return [f"fixed.{key}" for key in dict.fromkeys(empty)]
-
-
-def check_machine(spec: SweepSpec, machine: Machine) -> None:
-    """Whether this machine can carry one trial.
-
-    Raises:
-        SweepError: it has too few CPUs or GPUs.
-    """
-    for name, wanted, there in (
-        ("cpus", spec.resources.cpus, machine.cpus),
-        ("gpus", spec.resources.gpu_share, machine.gpus),
-    ):
-        if wanted > there:
-            raise SweepError(
-                f"{spec.source}: resources.{name}: a trial asks for {wanted:g}, but {machine.words} "
-                f"has {there}; set resources.{name} to at most {there}"
-            )
 
 
 def check_files(spec: SweepSpec) -> None:

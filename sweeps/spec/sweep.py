@@ -299,6 +299,23 @@ class SweepSpec(Part):
         copy = self.model_copy(update={"tracking": tracking, "storage": storage})
         return copy.with_source(self.source)
 
+    @property
+    def for_confirmation(self) -> SweepSpec:
+        """The sweep as the jobs of its confirmation run.
+
+        Validation classes choose the best epoch, whose last evaluation is on the test classes; there is no
+        budget.
+        """
+        metric = self.objective.metric.replace("val/", "test/")
+        changed = self.model_copy(
+            update={
+                "fixed": {**self.fixed, "final_split": "test"},
+                "objective": self.objective.model_copy(update={"metric": metric}),
+                "budget": Budget(),
+            }
+        )
+        return changed.with_source(self.source)
+
     def with_source(self, source: str) -> SweepSpec:
         """The same sweep, known to come from `source`."""
         copy = self.model_copy()

@@ -26,8 +26,9 @@ from sweeps.spec.paths import FOUND, map_paths
 from sweeps.spec.places import is_url
 from sweeps.storage.found import find
 from sweeps.storage.mirror import Mirror
-from sweeps.study.store import LOCK
 
+LOCK = ".lock"
+"""In a sweep's folder, held by the process that runs the sweep; the system lets go when that dies."""
 SPEC = "sweep.yaml"
 """In a sweep's folder as soon as the sweep has begun."""
 DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", "confirm.json")

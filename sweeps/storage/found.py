@@ -7,13 +7,14 @@ Any other path is the same on all machines.
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import fsdet
-from sweeps.storage.mirror import Mirror
-from sweeps.storage.workplace import scratch, stamp
+from sweeps.storage.mirror import Mirror, StorageError
 
 PACKAGES = (Path(fsdet.__file__).resolve().parent, Path(__file__).resolve().parents[1])
 """The code, which is sent to every node."""
@@ -53,6 +54,19 @@ def find(name: str, folder: Path, url: str | None) -> Path:
     return path
 
 
+def scratch() -> Path:
+    """This user's folder for trials on this node.
+
+    Raises:
+        StorageError: it is another user's, who could have put anything there.
+    """
+    path = Path(tempfile.gettempdir()) / f"fsdet-sweeps-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.lstat().st_uid != os.getuid() or path.is_symlink():
+        raise StorageError(f"{path}: belongs to another user; set TMPDIR to a folder of your own")
+    return path
+
+
 def content(path: Any) -> Any:
     """What stands for a file on every machine; another value as it is."""
     found = Path(path) if isinstance(path, str) else None
@@ -71,3 +85,9 @@ def _digest(path: Path, _: tuple[int, int]) -> str:
     """A file is read once as long as it does not change."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Changes with the content: time of the last change in ns, and size in bytes."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from fsdet.config import TrainConfig
 from fsdet.files import atomic_path
-from sweeps.machine.machine import Machine
 from sweeps.spec import SweepSpec
 from sweeps.spec.paths import FOUND, map_paths
 from sweeps.storage.folder import SweepFolder
@@ -49,9 +48,15 @@ def ship(spec: SweepSpec, folder: SweepFolder) -> dict[str, str]:
     return dict(_placed(spec, folder))
 
 
-def shipped(spec: SweepSpec, folder: SweepFolder, machine: Machine) -> dict[str, str]:
-    """`ship`, where another machine may run a trial, now or later."""
-    if spec.storage.path is None and machine.here:
+def shipped(spec: SweepSpec, folder: SweepFolder, here: bool) -> dict[str, str]:
+    """`ship`, where another machine may run a trial, now or later.
+
+    Args:
+        spec: of the sweep.
+        folder: of the sweep.
+        here: whether this machine runs all trials of this session.
+    """
+    if spec.storage.path is None and here:
         return {}
     return ship(spec, folder)
 

@@ -17,12 +17,11 @@ from optuna.storages import BaseStorage, JournalStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.secrets import without_password
+from sweeps.storage.folder import LOCK
 from sweeps.study.journal import Journal
 
 STUDY_NAME = "sweep"
 """Of a study in a file, which holds no other."""
-LOCK = ".lock"
-"""Held in a sweep's folder by the process that runs it; the system lets go when that dies."""
 DATABASE_LOST = (SQLAlchemyError, StorageInternalError)
 """What is raised where a database does not answer, or refuses."""
 LOST = (OSError, *DATABASE_LOST)

@@ -13,6 +13,9 @@ from fsdet.config import TrainConfig
 from fsdet.errors import CheckpointError
 from sweeps.trial.identity import CURE, difference_of_checkpoint
 
+CHECKPOINT = "stage*_epoch*.pt"
+"""Names of checkpoints, of which a trial needs the newest."""
+
 
 def newest_checkpoint(config: TrainConfig, tell: Callable[[str], None]) -> Path | None:
     """The newest checkpoint of a trial; None if there is none, as at its first start.
@@ -34,7 +37,7 @@ def newest_checkpoint(config: TrainConfig, tell: Callable[[str], None]) -> Path 
 
 def whole_checkpoints(run_dir: Path, tell: Callable[[str], None]) -> Iterator[Path]:
     """Every checkpoint that is whole, newest first."""
-    found = sorted(run_dir.glob("stage*_epoch*.pt"), key=lambda path: path.name, reverse=True)
+    found = sorted(run_dir.glob(CHECKPOINT), key=lambda path: path.name, reverse=True)
     for path in found:
         if is_whole(path):
             yield path

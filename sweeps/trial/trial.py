@@ -29,13 +29,13 @@ from sweeps.errors import SweepError
 from sweeps.spec import Objective, SweepSpec
 from sweeps.storage.mirror import Mirror
 from sweeps.storage.shipping import Places, settle
-from sweeps.storage.workplace import MirroredWorkplace, Workplace
 from sweeps.trial.causes import ALONE_TOO, RanOutOfMemory, cause_of, is_out_of_memory
 from sweeps.trial.checkpoints import newest_checkpoint, remove_halves
 from sweeps.trial.identity import Settings, claim, settings_of
 from sweeps.trial.room import clear_card
 from sweeps.trial.watchdog import Watchdog, stall_reason, stalled, watchdog
 from sweeps.trial.worker import Costs, leaks
+from sweeps.trial.workplace import MirroredWorkplace, Workplace
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import made_up_trainers
 import pytest
 from ray import cloudpickle
 from rich.console import Console
+from servers import s3_server
 
 from sweeps.machine.machine import Machine
 from sweeps.session.display import build_display
@@ -84,3 +85,17 @@ def sweep(spec: SweepSpec, train: Train, cpus: int = 1) -> Swept:
 def run_small() -> Callable[..., Swept]:
     """`sweep` of `small_spec`."""
     return lambda train, cpus=1, **changes: sweep(small_spec(**changes), train, cpus)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    with s3_server() as bucket:
+        yield bucket
+
+
+@pytest.fixture(params=["file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place in a storage of each kind."""
+    if request.param == "file":
+        return f"file://{tmp_path}/storage"
+    return f"{request.getfixturevalue('s3')}/{tmp_path.name}"

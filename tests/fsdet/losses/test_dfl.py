@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ultralytics.utils.loss import DFLoss
 
-from fsdet.losses.dfl import boxes_to_ltrb, decode_ltrb, dfl_loss, ltrb_to_boxes
+from fsdet.losses.dfl import dfl_loss
+from fsdet.models.head import decode_ltrb
 
 
 def random_case(reg_max: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,31 +64,3 @@ def test_finite_and_never_negative(value, scale):
 
 def test_no_rows_give_no_losses():
     assert dfl_loss(torch.zeros(0, 4, 16), torch.zeros(0, 4)).shape == (0,)
-
-
-def test_decoding_is_the_expectation_in_float32_even_from_half_precision():
-    logits, _ = random_case(16)
-    expected = (logits.softmax(-1) * torch.arange(16.0)).sum(-1)
-    torch.testing.assert_close(decode_ltrb(logits), expected)
-    assert decode_ltrb(logits.bfloat16()).dtype == torch.float32
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(decode_ltrb(logits), expected)
-
-
-def test_distances_of_a_box_by_hand():
-    point, stride = torch.tensor([[20.0, 12.0]]), torch.tensor([[8.0]])
-    box = torch.tensor([[4.0, 8.0, 44.0, 10.0]])
-    distances = torch.tensor([[2.0, 0.5, 3.0, -0.25]])
-    assert boxes_to_ltrb(point, box, stride).equal(distances)
-    assert ltrb_to_boxes(point, distances, stride).equal(box)
-
-
-@given(
-    point=st.lists(st.floats(0, 640, width=32), min_size=2, max_size=2),
-    box=st.lists(st.floats(0, 640, width=32), min_size=4, max_size=4),
-    stride=st.sampled_from([4.0, 8.0, 16.0, 32.0]),
-)
-def test_boxes_and_distances_are_inverse(point, box, stride):
-    points, boxes, strides = torch.tensor([point]), torch.tensor([box]), torch.tensor([[stride]])
-    back = ltrb_to_boxes(points, boxes_to_ltrb(points, boxes, strides), strides)
-    torch.testing.assert_close(back, boxes, rtol=0, atol=1e-3)

@@ -20,7 +20,6 @@ from rich.console import Console
 from waiting import PATIENCE, wait_until
 
 from fsdet.config_file import save_config
-from sweeps.confirmation.candidates import spec_of_jobs
 from sweeps.confirmation.confirm import Confirmed, confirm
 from sweeps.confirmation.measured import load_confirmation
 from sweeps.confirmation.words import print_confirmation
@@ -251,7 +250,7 @@ def results(folder: SweepFolder) -> dict[str, tuple[int, str]]:
 
 
 def test_jobs_choose_on_val_report_on_test_and_have_no_budget() -> None:
-    spec = spec_of_jobs(confirming_spec(budget={"hours": 1, "target": 0.5}))
+    spec = confirming_spec(budget={"hours": 1, "target": 0.5}).for_confirmation
     assert spec.objective.metric == "test/nAP50"
     assert spec.budget.hours is None
     config = spec.config({**FOUND, "seed": 1003})
@@ -280,7 +279,7 @@ def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(
     with pytest.raises(SweepError, match="no such sweep"):
         find_source(run.info.run_id)
     done.folder.save_spec(done.spec)
-    settings = spec_of_jobs(done.spec).config({**FOUND, "seed": 1001})
+    settings = done.spec.for_confirmation.config({**FOUND, "seed": 1001})
     save_config(settings, done.folder.path / "confirm" / "trial_0003" / "seed_1001" / "config.yaml")
     source = find_source(run.info.run_id)
     assert source.config(done.path) == settings.model_copy(update={"checkpoint_dir": done.path})

@@ -22,8 +22,13 @@ from sweeps.confirmation.measured import (
     save_confirmation,
 )
 from sweeps.confirmation.statistics import LEAST_SEEDS, power
-from sweeps.confirmation.words import ablation_words, compared, conclusions, value_of
-from sweeps.session.plan import plan_of_confirmation
+from sweeps.confirmation.words import (
+    ablation_words,
+    compared,
+    conclusions,
+    plan_of_confirmation,
+    value_of,
+)
 from sweeps.states import State
 
 METRIC = "test/nAP50"

@@ -23,9 +23,9 @@ from sweeps.machine.cost import (
     trials_on_a_card,
 )
 from sweeps.machine.cost_words import cost_words, span
-from sweeps.machine.machine import Machine
+from sweeps.machine.machine import Machine, check_machine
 from sweeps.spec import Resources
-from sweeps.spec.check import check_machine, check_spec
+from sweeps.spec.check import check_spec
 from sweeps.storage.folder import new_folder
 
 GB = 10**9

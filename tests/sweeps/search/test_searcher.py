@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 
 from sweeps.search.sampler import build_sampler
 from sweeps.search.searcher import StudySearcher
+from sweeps.search.stops import EXIT_STUDY_LOST, Stops
 from sweeps.session.resume import ended, finish_telling, left_to_run, unfinished
-from sweeps.session.stops import EXIT_STUDY_LOST, Stops
 from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.study.store import JournalStore, mend

@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 from sweeps.machine.machine import Machine
 from sweeps.search.sampler import build_sampler
 from sweeps.search.searcher import StudySearcher
+from sweeps.search.stops import Stops
 from sweeps.session.retry import needs
-from sweeps.session.stops import Stops
 from sweeps.spec import Resources
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, sweeps_root

@@ -13,9 +13,9 @@ from servers import PASSWORD, Postgres, postgres
 
 from sweeps.errors import SweepError
 from sweeps.search.searcher import StudySearcher
+from sweeps.search.stops import EXIT_STUDY_LOST, Stops
 from sweeps.session.orchestrator import open_study
 from sweeps.session.resume import unfinished
-from sweeps.session.stops import EXIT_STUDY_LOST, Stops
 from sweeps.spec import SweepSpec
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder

@@ -7,21 +7,19 @@ what a trial needs to go on elsewhere is pushed before each of its reports is he
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from sweeps.storage.mirror import Mirror, StorageError
+from sweeps.storage.found import scratch, stamp
+from sweeps.storage.mirror import Mirror
+from sweeps.trial.checkpoints import CHECKPOINT
 from sweeps.trial.watchdog import STALL
 
 WEIGHTS = ".pt"
 """Ending of files with weights: checkpoints, and those of the best epoch."""
-CHECKPOINT = "stage*_epoch*.pt"
-"""Names of checkpoints, of which a trial needs the newest."""
 
 
 class Workplace:
@@ -94,22 +92,3 @@ class MirroredWorkplace(Workplace):
         found = (path for path in self.run_dir.rglob("*") if path.is_file())
         named = {path.relative_to(self.run_dir).as_posix(): path for path in found}
         return {name: path for name, path in named.items() if not path.name.startswith(".")}
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """Changes with the content: time of the last change in ns, and size in bytes."""
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
-
-
-def scratch() -> Path:
-    """This user's folder for trials on this node.
-
-    Raises:
-        StorageError: it is another user's, who could have put anything there.
-    """
-    path = Path(tempfile.gettempdir()) / f"fsdet-sweeps-{os.getuid()}"
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.lstat().st_uid != os.getuid() or path.is_symlink():
-        raise StorageError(f"{path}: belongs to another user; set TMPDIR to a folder of your own")
-    return path
