@@ -101,7 +101,9 @@ def test_without_hub_and_file_the_message_names_the_file_and_the_alternative(tmp
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = ModelConfig(support_encoder="vit_small_patch14_dinov2.lvd142m")
     with broken_hub() as (address, asked):
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         with pytest.raises(ConfigError) as caught:
             build_support_encoder(config, DataConfig(support_size=56, cache_dir=tmp_path))
     assert len(asked) == 1  # the hub's own client would try again for a minute
