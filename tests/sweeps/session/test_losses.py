@@ -37,7 +37,7 @@ SWEEP: dict[str, Any] = {
     "trials": 2,
     "scheduler": {"name": "none"},
     "resources": {"cpus": 1, "max_concurrent": 2},
-    "confirm": {"top_k": 1, "seeds": 2},
+    "confirm": {"top_k": 1, "seeds": 3},
 }
 
 

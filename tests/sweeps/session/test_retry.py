@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-
 import optuna
 import pytest
 from conftest import Swept, small_spec, sweep
@@ -11,6 +9,7 @@ from made_up_trainers import hungry
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
+from fsdet.engine.checkpoint import save_checkpoint
 from sweeps.machine.machine import Machine
 from sweeps.search.sampler import build_sampler
 from sweeps.search.searcher import StudySearcher
@@ -21,6 +20,7 @@ from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, sweeps_root
 from sweeps.study.store import STUDY_NAME, JournalStore, build_storage
 from sweeps.study.study import create_study
+from sweeps.trial.identity import claim, settings_of
 
 LRS = {"small": 0.5, "large": 2, "too_large": 3, "lost_then_large": 4, "lost": 5, "then_lost": 6}
 """Baseline -> `lr`; see `hungry`."""
@@ -142,8 +142,9 @@ def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed() -> N
     searcher.retried("a", "out of memory: MemoryError")
     run_dir = folder.trials / "0000"
     run_dir.mkdir(parents=True)
-    with zipfile.ZipFile(run_dir / "stage2_epoch0001.pt", "w") as checkpoint:
-        checkpoint.writestr("epoch", "1")
+    config = spec.config({"lr": 2.0}, run_dir)
+    claim(run_dir, settings_of(config), "x")
+    save_checkpoint(run_dir / "stage2_epoch0001.pt", {"epoch": 1}, config)
     (run_dir / "tries").write_text("1 1 0\n")
     swept = sweep(spec, hungry, cpus=2)
     assert [t.state for t in swept.result.trials] == [State.COMPLETED] * 2
