@@ -69,10 +69,10 @@ def log_step(values: dict[str, float], level: int) -> None:
     )
 
 
-def log_metrics(epoch: int, metrics: dict[str, float]) -> None:
-    """One line with the result of an evaluation."""
+def log_metrics(what: str, metrics: dict[str, float]) -> None:
+    """One line with the result of an evaluation; `what` says which."""
     parts = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    logger.info("epoch %d: %s", epoch, parts)
+    logger.info("%s: %s", what, parts)
 
 
 class StepHistory:

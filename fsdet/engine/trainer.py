@@ -68,7 +68,7 @@ def run_training(
     def evaluate() -> None:
         nonlocal final
         metrics = evaluate_run(run.evaluated, config, run.device, final=False)
-        log_metrics(run.epoch, metrics)
+        log_metrics(f"epoch {run.epoch}", metrics)
         evaluations.append(run.step, run.epoch, metrics, run.device)
         keep_best(run, metrics)
         if run.step < config.total_steps:
@@ -179,8 +179,7 @@ def evaluate_best(run: Run) -> dict[str, float]:
     if run.best_epoch != run.epoch:
         detector, _ = load_detector(run.best_path, run.device)
     metrics = evaluate_run(detector, run.config, run.device, final=True)
-    log.info("the best epoch is %d; last evaluation:", run.best_epoch)
-    log_metrics(run.epoch, metrics)
+    log_metrics(f"last evaluation, of epoch {run.best_epoch}", metrics)
     return metrics
 
 

@@ -225,7 +225,7 @@ def test_lost_record_doubles_no_run(
         swept.folder.record.write_text(content)
     assert go_on(*more) == 0
     runs = swept.runs()
-    assert len(swept.before) == 7  # the sweep's own, two trials, two baselines at two seeds
+    assert len(swept.before) == 9  # the sweep's own, two trials, two baselines at three seeds
     assert ("2" in runs) == bool(more)
     assert {k: runs[k].info.run_id for k in swept.before} == {
         k: run.info.run_id for k, run in swept.before.items()
