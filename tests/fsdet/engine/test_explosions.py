@@ -37,7 +37,6 @@ def test_all_rules_stay_silent_on_healthy_runs(seed, small_data):
     [
         {"cls_weight": 5.0},
         {"supcon_weight": 5.0},
-        {"image_size": 256},
         {"image_size": 64, "n_way": 2},
         {"image_size": 64, "n_way": 2, "batch_size": 4},
         {"bbox_weight": 15.0, "cls_weight": 0.1, "supcon_weight": 0.0, "image_size": 64},
