@@ -9,7 +9,7 @@ Four groups of real runs, each printed as one line a case: how many were called 
 - outcomes: runs that were called exploded, trained on to their end beside one that was not: the AP50 they ended at.
 
 Ratio and window of the rules were chosen on the seeds 0 to 9; the seeds here are others. `--coco DIR` adds photos (a
-dataset in the YOLO layout). All takes about 50 minutes of one core; `--group` and `--only` choose.
+dataset in the YOLO layout). All takes about half an hour of one core; `--group` and `--only` choose.
 """
 
 from __future__ import annotations
