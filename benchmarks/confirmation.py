@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.confirmation.candidates import Candidate
-from sweeps.confirmation.measured import Confirmation, Measured, SeedResult
+from sweeps.confirmation.results import Confirmation, Measured, SeedResult
 from sweeps.confirmation.statistics import power
 from sweeps.states import State
 

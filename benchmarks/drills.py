@@ -32,7 +32,7 @@ from sweeps.states import ENDED, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.store import STUDY_NAME, build_storage
 from sweeps.study.study import TrialRecord, to_records
-from sweeps.trial.checkpoints import is_whole
+from sweeps.trial.identity import is_whole
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 900.0

@@ -28,9 +28,9 @@ import numpy as np
 
 from fsdet.config import TrainConfig
 from fsdet.engine.report import Best, Explosion, Report, Result
-from sweeps.machine.machine import Machine
-from sweeps.spec import Resources, SweepSpec
-from sweeps.spec.file import load_spec
+from sweeps.config import Resources, SweepSpec
+from sweeps.config.file import load_spec
+from sweeps.resources.machine import Machine
 
 ROOT = Path(__file__).resolve().parent.parent
 METRIC = "val/nAP50"
@@ -164,7 +164,7 @@ def ours(file: Path, seed: int, arm: str = "ours", **changes: Any) -> None:
     from rich.console import Console
 
     from sweeps.session.display import Display
-    from sweeps.session.orchestrator import run_sweep
+    from sweeps.session.sweep import run_sweep
     from sweeps.storage.folder import new_folder
     from sweeps.tracking import Tracker, tracking_uri
 
@@ -207,7 +207,7 @@ def rays_own(file: Path, seed: int) -> None:
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    from sweeps.machine.cluster import running_ray
+    from sweeps.resources.ray_runtime import running_ray
 
     spec = cheap_spec(seed, PRUNED_TRIALS)
     space = {key: tune.loguniform(p.low, p.high) for key, p in spec.space.items()}

@@ -18,11 +18,11 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from sweeps.machine.machine import this_machine
+from sweeps.config.check import prepare_data
+from sweeps.config.file import load_spec
+from sweeps.resources.machine import this_machine
 from sweeps.session.display import PlainDisplay
-from sweeps.session.orchestrator import longest_trial, run_sweep
-from sweeps.spec.check import prepare_data
-from sweeps.spec.file import load_spec
+from sweeps.session.sweep import longest_trial, run_sweep
 from sweeps.storage.folder import new_folder
 from sweeps.tracking import Tracker, tracking_uri
 

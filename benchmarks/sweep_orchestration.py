@@ -81,10 +81,10 @@ def run_ours(trials: int, reports: int, sampler: str) -> list[Mark]:
     """A sweep; a mark behind every trial, the last one when all is written."""
     from rich.console import Console
 
-    from sweeps.machine.machine import Machine
+    from sweeps.config import SweepSpec
+    from sweeps.resources.machine import Machine
     from sweeps.session.display import PlainDisplay
-    from sweeps.session.orchestrator import run_sweep
-    from sweeps.spec import SweepSpec
+    from sweeps.session.sweep import run_sweep
     from sweeps.storage.folder import new_folder
     from sweeps.tracking import Tracker, tracking_uri
 
@@ -119,9 +119,9 @@ def run_ray(trials: int, reports: int, log: bool) -> list[Mark]:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
     from ray.tune.search.optuna import OptunaSearch
 
-    from sweeps.machine.cluster import running_ray
-    from sweeps.machine.machine import Machine
-    from sweeps.spec import Resources
+    from sweeps.config import Resources
+    from sweeps.resources.machine import Machine
+    from sweeps.resources.ray_runtime import running_ray
 
     marks = []
 

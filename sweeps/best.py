@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from fsdet.command import ExitCode, run_command
+from sweeps.confirmation.report import print_confirmation
 from sweeps.confirmation.winner import confirmation_of, write_winner
-from sweeps.confirmation.words import print_confirmation
 from sweeps.errors import SweepError
-from sweeps.search.stops import EXIT_MISTAKE, EXIT_NONE_COMPLETED
 from sweeps.secrets import without_password
 from sweeps.session.summary import print_next, print_summary, write_best
 from sweeps.storage.folder import find_folder
-from sweeps.study.place import store_of
+from sweeps.study.location import store_of
 from sweeps.study.study import read_trials
 
 
@@ -35,12 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
     )
     options = parser.parse_args(arguments)
-    try:
-        folder = find_folder(options.name, options.storage)
-        spec, trials = folder.load_spec(), read_trials(store_of(folder))
-    except SweepError as error:
-        print(f"error: {without_password(str(error))}", file=sys.stderr)
-        return EXIT_MISTAKE
+    return run_command(
+        lambda: show_best(options.name, options.storage),
+        mistakes=(SweepError,),
+        redact=without_password,
+    )
+
+
+def show_best(name: str, storage: str | None) -> ExitCode:
+    """Print the best of a sweep and write `best.yaml`.
+
+    Raises:
+        SweepError: there is no such sweep, or it cannot be read.
+    """
+    folder = find_folder(name, storage)
+    spec, trials = folder.load_spec(), read_trials(store_of(folder))
     confirmation = confirmation_of(spec, folder)
     path = write_best(spec, folder, trials)
     print_summary(Console(), spec, folder, trials)
@@ -48,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = write_winner(spec, folder, confirmation)
         print_confirmation(Console(), confirmation)
     if path is None:
-        return EXIT_NONE_COMPLETED
+        return ExitCode.NOTHING_FOUND
     print_next(Console(), spec, folder)
     print(f"\nwritten: {path}")
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

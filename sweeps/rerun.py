@@ -14,28 +14,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
-from fsdet.config_file import load_config
 from fsdet.engine.report import Report, Result
 from fsdet.errors import FsdetError
-from sweeps.confirmation.measured import FOLDER as CONFIRM
-from sweeps.confirmation.measured import load_result
+from sweeps.config import SweepSpec
+from sweeps.config.sections import TrackingSpec
+from sweeps.confirmation.results import FOLDER as CONFIRM
 from sweeps.confirmation.winner import winning_trial
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
-from sweeps.session.recorder import FILES
-from sweeps.spec import SweepSpec
-from sweeps.spec.places import TrackingSpec
-from sweeps.states import Outcome, State
+from sweeps.session.callbacks import ARTIFACTS
+from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder, find_folder
-from sweeps.study.place import store_of
+from sweeps.study.location import store_of
 from sweeps.study.study import TrialRecord, best_of, read_trials
 from sweeps.tracking import Tracker, find_run, find_trial_run, kept_uri, tracking_uri
-from sweeps.trial.trial import best_of_report, default_train, name_of, to_plain
+from sweeps.trial.messages import to_report
+from sweeps.trial.trial import default_train
 
 RUN = "rerun"
 """Key of the run in the tracker."""
-EXIT_DIFFERS, EXIT_MISTAKE, EXIT_EXPLODED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 @dataclass(frozen=True)
@@ -44,21 +43,20 @@ class Source:
 
     folder: SweepFolder
     spec: SweepSpec
+    """Of the sweep, or of its confirmation."""
     trial: TrialRecord
-    job: str | None = None
-    """Key of the confirmation's run, if it is one."""
 
     @property
     def label(self) -> str:
-        """What it is, in words."""
-        return f"trial {self.trial.label}" if self.job is None else f"confirmation {self.job}"
+        """For messages."""
+        if self.trial.preset is not None and self.trial.preset.key:
+            return f"confirmation {self.trial.run_key}"
+        return f"trial {self.trial.label}"
 
     def config(self, run_dir: Path) -> TrainConfig:
         """Its settings, to be run in `run_dir`."""
-        if self.job is None:
-            return self.spec.config(self.trial.parameters, run_dir)
-        settings = load_config(self.folder.path / CONFIRM / self.job / "config.yaml")
-        return settings.model_copy(update={"checkpoint_dir": run_dir})
+        overrides = {} if self.trial.preset is None else self.trial.preset.overrides
+        return self.spec.config({**self.trial.parameters, **overrides}, run_dir)
 
 
 def find_source(name: str, storage: str | None = None) -> Source:
@@ -88,33 +86,20 @@ def _source_of_run(run_id: str, storage: str | None) -> Source:
     if "sweep.trial" not in tags:
         raise SweepError(f"{run_id}: is not the run of a trial; choose one named 'trial …'")
     folder = find_folder(tags["sweep.name"], storage)
-    spec, key = folder.load_spec(), tags["sweep.trial"]
+    spec, store, key = folder.load_spec(), store_of(folder), tags["sweep.trial"]
     if not key.isdigit():
-        return Source(folder, spec, _confirmed(folder, key), job=key)
-    trials = read_trials(store_of(folder))
-    return Source(folder, spec, next(t for t in trials if t.number == int(key)))
-
-
-def _confirmed(folder: SweepFolder, key: str) -> TrialRecord:
-    """How the run `key` of a confirmation ended.
-
-    Raises:
-        SweepError: it has not.
-    """
-    end = load_result(folder.path / CONFIRM / key)
-    if end is None:
+        spec, store = spec.for_confirmation, store.beside(CONFIRM)
+    trials = {trial.run_key: trial for trial in read_trials(store)}
+    if key not in trials or (not key.isdigit() and trials[key].state not in ENDED):
         raise SweepError(f"{key}: this run of sweep {folder.name} has not ended; --resume ends it")
-    return TrialRecord(
-        0, end.state, {}, reason=end.reason, metrics=end.metrics, best_epoch=end.best_epoch
-    )
+    return Source(folder, spec, trials[key])
 
 
 def new_run_dir(source: Source) -> Path:
     """A new folder for one more run of the trial."""
-    number = 1
+    number, base = 1, source.trial.folder.replace("/", "-")
     while True:
-        of = f"{source.trial.number:04d}" if source.job is None else source.job.replace("/", "-")
-        path = source.folder.path / "reruns" / f"{of}-{number}"
+        path = source.folder.path / "reruns" / f"{base}-{number}"
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -130,7 +115,7 @@ def rerun(source: Source) -> Result:
     run_dir = new_run_dir(source)
     config = source.config(run_dir)
     tracker = Tracker(uri, source.spec.tracking.experiment)
-    of = source.job or str(source.trial.number)
+    of = source.trial.run_key
     trial_run = find_trial_run(uri, record.get("run_id") or "", of)
     tags = {
         "sweep.name": source.folder.name,
@@ -142,10 +127,8 @@ def rerun(source: Source) -> Result:
     tracker.start(RUN, title, config.model_dump(mode="json"), tags)
     outcome = Outcome(State.INTERRUPTED)
 
-    name = name_of(source.spec.objective)
-
     def on_report(report: Report) -> None:
-        tracker.log(RUN, {**to_plain(report), **best_of_report(report, name)})
+        tracker.log(RUN, to_report(report, source.spec.objective.name))
 
     try:
         result = default_train()(config, on_report)
@@ -159,7 +142,7 @@ def rerun(source: Source) -> Result:
         outcome = Outcome(State.FAILED, str(error))
         raise
     finally:
-        tracker.end(RUN, outcome, [run_dir / file for file in FILES])
+        tracker.end(RUN, outcome, [run_dir / file for file in ARTIFACTS])
         tracker.close()
     return result
 
@@ -188,29 +171,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
     )
     options = parser.parse_args(arguments)
-    try:
-        source = find_source(options.name, options.storage)
-        print(f"running {source.label} of sweep {source.folder.name} again")
-        result = rerun(source)
-    except (SweepError, FsdetError) as error:
-        print(f"error: {without_password(str(error))}", file=sys.stderr)
-        return EXIT_MISTAKE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return run_command(
+        lambda: rerun_and_compare(options.name, options.storage),
+        mistakes=(SweepError, FsdetError),
+        redact=without_password,
+    )
+
+
+def rerun_and_compare(name: str, storage: str | None) -> ExitCode:
+    """Run a trial again and print its metrics beside the earlier ones; returns the exit code.
+
+    Raises:
+        SweepError: there is no such trial.
+        FsdetError: it cannot be run here.
+    """
+    source = find_source(name, storage)
+    print(f"running {source.label} of sweep {source.folder.name} again")
+    result = rerun(source)
     if result.explosion is not None:
         print(f"exploded at step {result.explosion.step}: {result.explosion.detail}")
-        return 0 if source.trial.state is State.INFEASIBLE else EXIT_EXPLODED
+        same = source.trial.state is State.INFEASIBLE
+        return ExitCode.OK if same else ExitCode.EXPLODED
     if source.trial.state is not State.COMPLETED:
-        print(f"the trial was {source.trial.state}, this run went to its end: nothing to compare")
+        print(f"the trial was {source.trial.state}, this run completed: nothing to compare")
         print(f"files in {result.run_dir}")
-        return 0
+        return ExitCode.OK
     lines, equal = compare(source.trial, result)
     print(f"  {'metric':<20} {'trial':>22} {'re-run':>22}")
     print("\n".join(lines))
     print("equal to the last digit" if equal else "not equal to the last digit")
     print(f"files in {result.run_dir}")
-    return 0 if equal or source.spec.resources.gpu_share else EXIT_DIFFERS
+    return ExitCode.OK if equal or source.spec.resources.gpu_share else ExitCode.NOTHING_FOUND
 
 
 if __name__ == "__main__":

@@ -12,31 +12,35 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from fsdet.command import ExitCode, run_command
 from fsdet.errors import FsdetError
-from sweeps.confirmation.words import plan_of_confirmation
+from sweeps.config import SweepSpec
+from sweeps.config.check import check_files, check_spec, prepare_data, to_fill_in
+from sweeps.config.file import load_spec
+from sweeps.config.sections import AUTO
+from sweeps.confirmation.report import plan_of_confirmation
 from sweeps.errors import SweepError
-from sweeps.machine.auto import AUTO, as_found, find_gpus, with_gpus
-from sweeps.machine.cost_words import tell_cost
-from sweeps.machine.machine import Machine, check_machine, this_machine
-from sweeps.search.stops import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_NONE_COMPLETED
+from sweeps.resources.cost_report import print_cost
+from sweeps.resources.machine import Machine, check_machine, this_machine
+from sweeps.resources.probe import find_gpus, with_gpus, with_measured_gpus
 from sweeps.secrets import holds_secret, without_password
-from sweeps.session.display import build_display, say
-from sweeps.session.plan import show
-from sweeps.session.summary import conclude
-from sweeps.spec import SweepSpec
-from sweeps.spec.check import check_files, check_spec, prepare_data, to_fill_in
-from sweeps.spec.file import load_spec
+from sweeps.session.display import Display, build_display, say
+from sweeps.session.summary import conclude, show
 from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
-from sweeps.study.place import check_apart
+from sweeps.study.location import check_apart
 from sweeps.trial.trial import Train
+
+if TYPE_CHECKING:
+    from sweeps.session.session import Session  # loads Ray and MLflow
 
 NUMBERED = "auto"
 """As a name: the next free number of the YAML's name."""
-PATIENCE = 60
-"""Seconds given to the tracking store at the end; after a signal or a lost disk it gets 4."""
+FLUSH_SECONDS, FLUSH_SECONDS_STOPPED = 60, 4
+"""Time for the tracking store at the end of a sweep, and after a signal or a lost disk."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -129,7 +133,7 @@ def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int
         say(console, f"not here: {error}")
         missing.append("machine")
     if options.probe and not missing:
-        tell_cost(spec, machine, lambda text: say(console, text))
+        print_cost(spec, machine, lambda text: say(console, text))
     console.print("the check found no mistake; nothing was started")
     return 0
 
@@ -143,7 +147,7 @@ def machine_of(spec: SweepSpec, options: argparse.Namespace, console: Console) -
     address = options.address or os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return this_machine(look_for_gpus=spec.resources.gpus != 0)
-    from sweeps.machine.cluster import quiet_cluster_at
+    from sweeps.resources.nodes import quiet_cluster_at
 
     say(console, f"cluster {address}: looking at its nodes")
     return quiet_cluster_at(address, spec)
@@ -170,7 +174,7 @@ def run(
             "there, or remove the line to do without"
         )
     folder = None if not options.resume else folder_to_resume(spec, options.name)
-    spec = spec if folder is None else as_found(spec, folder)
+    spec = spec if folder is None else with_measured_gpus(spec, folder)
     machine = machine_of(spec, options, console)
     check_machine(spec, machine)
     if train is None:
@@ -182,32 +186,44 @@ def run(
     spec = find_gpus(spec, machine, lambda text: say(console, text))
 
     # these load Ray and MLflow, some seconds: only now that nothing can be refused any more
-    from sweeps.confirmation.confirm import confirm_best
-    from sweeps.session.orchestrator import longest_trial, run_sweep
+    from sweeps.session.session import Session, longest_trial
     from sweeps.tracking import Tracker, tracking_uri
 
     check_apart(spec, tracking_uri(spec.tracking))
     tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
     folder = folder or new_folder(spec.name, options.name == NUMBERED, spec.storage.path)
+    session = Session(folder, machine, tracker, train)
     objective = spec.objective
     display = build_display(
         spec.trials, longest_trial(spec), objective.metric, objective.mode, console
     )
-    verb = "going on" if options.resume else f"{spec.trials} trials"
+    verb = "resuming" if options.resume else f"{spec.trials} trials"
     say(
         console,
         f"sweep {folder.name}: {verb}, {machine.capacity(spec.resources)} at once; "
         f"files in {folder.url or folder.path}",
     )
-    patience = 4
+    seconds = FLUSH_SECONDS_STOPPED
     try:
-        result = run_sweep(spec, folder, machine, tracker, display, train)
-        code = conclude(spec, folder, result.trials, result.stop, console)
-        if code == 0 and spec.confirm is not None:
-            code = confirm_best(spec, folder, result.trials, machine, tracker, console, train)
-        patience = PATIENCE if code in (0, EXIT_NONE_COMPLETED) else 4
+        code = search_and_confirm(spec, session, display, console)
+        if code in (ExitCode.OK, ExitCode.NOTHING_FOUND):
+            seconds = FLUSH_SECONDS
     finally:
-        tracker.close(patience)
+        tracker.close(seconds)
+    return code
+
+
+def search_and_confirm(
+    spec: SweepSpec, session: Session, display: Display, console: Console
+) -> ExitCode:
+    """Run the trials, then the confirmation if one is asked for; returns the exit code."""
+    from sweeps.confirmation.confirm import confirm_best
+    from sweeps.session.sweep import run_sweep
+
+    result = run_sweep(spec, session, display)
+    code = conclude(spec, session.folder, result.trials, result.stop, console)
+    if code is ExitCode.OK and spec.confirm is not None:
+        code = confirm_best(spec, session, result.trials, console)
     return code
 
 
@@ -222,7 +238,7 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
     named = name is not None and name != NUMBERED
     find = find_folder if named else latest_folder
     folder = find(spec.name, spec.storage.path)
-    check_same(as_found(spec, folder), folder)
+    check_same(with_measured_gpus(spec, folder), folder)
     with folder.held():
         return folder
 
@@ -232,20 +248,16 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = parse(sys.argv[1:] if arguments is None else arguments)
     console = Console(file=sys.stdout)  # this very stream: Ray's words are led elsewhere
-    try:
+
+    def body() -> int:
         if options.probe and not options.check:
             raise SweepError("--probe: only tells what a sweep would cost; add --check")
         spec = load(options)
         if options.check:
             return check(spec, options, console)
         return run(spec, options, console, train)
-    except (SweepError, FsdetError) as error:
-        for line in str(error).splitlines():
-            print(f"error: {without_password(line)}", file=sys.stderr)
-        return EXIT_MISTAKE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+
+    return run_command(body, mistakes=(SweepError, FsdetError), redact=without_password)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 An editor with the YAML language server reads it from the first line of a file,
 `# yaml-language-server: $schema=schema.json`. It knows every key and every setting of the trainer;
-rules that need more than one value are those of `sweeps.spec.rules`.
+rules that need more than one value are those of `sweeps.config.rules`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fsdet.config import TrainConfig
-from sweeps.spec import OWNED, SweepSpec
-from sweeps.spec.rules import UNSEARCHABLE
+from sweeps.config import OWNED, SweepSpec
+from sweeps.config.rules import UNSEARCHABLE
 
 SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 

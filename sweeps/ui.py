@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from sweeps.spec.places import TrackingSpec
+from sweeps.config.sections import TrackingSpec
 from sweeps.tracking import tracking_uri
 
 

@@ -1,6 +1,6 @@
-"""Which configurations are confirmed, and how a winner is taken apart into its settings.
+"""Which configurations are confirmed, and the ablations of a winner.
 
-A confirmation runs a *job* for each configuration and seed.
+A confirmation runs a trial of a second study for each configuration and seed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from sweeps.spec import ConfirmSpec, SweepSpec
+from sweeps.config import ConfirmSpec, SweepSpec
 from sweeps.states import State
-from sweeps.study.study import TrialRecord
+from sweeps.study.study import Preset, TrialRecord
 
 FIRST_SEED = 1000
 """Seeds of a confirmation begin here."""
@@ -23,47 +23,36 @@ class Candidate:
     """One configuration to run at several seeds."""
 
     label: str
-    """As it stands in tables."""
+    """Shown in tables."""
     folder: str
-    """As it stands in paths; says all that tells this configuration from others of the sweep."""
+    """Part of paths; distinguishes this configuration from all others of the sweep."""
     parameters: dict[str, Any]
     """Searched settings."""
     trial: int | None = None
     """Number of the trial that searched it."""
     searched: float | None = None
-    """What that trial measured on the split that selects."""
+    """The objective that trial measured, on the split that selects."""
     baseline: str | None = None
     """Its name, if it is one."""
     factor: str | None = None
-    """The setting that was set back, if this takes a winner apart."""
+    """The setting that was set back, if this is an ablation."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One configuration at one seed."""
-
-    candidate: Candidate
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """Its folder, and the name of its run."""
-        return f"{self.candidate.folder}/seed_{self.seed}"
-
-    @property
-    def label(self) -> str:
-        """As it stands in tables."""
-        return f"{self.candidate.label}, seed {self.seed}"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Settings that make it differ from other jobs."""
-        return {**self.candidate.parameters, "seed": self.seed}
+def presets_of(candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Preset]:
+    """A trial for every candidate and seed, seed by seed: what is cut off is cut off evenly."""
+    return [preset_of(candidate, seed) for seed in seeds for candidate in candidates]
 
 
-def jobs_of(candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Job]:
-    """Every candidate at every seed, seed by seed: what is cut off is cut off evenly."""
-    return [Job(candidate, seed) for seed in seeds for candidate in candidates]
+def preset_of(candidate: Candidate, seed: int) -> Preset:
+    """The trial of one candidate at one seed."""
+    return Preset(
+        parameters=candidate.parameters,
+        baseline=candidate.baseline,
+        key=f"{candidate.folder}/seed_{seed}",
+        title=f"{candidate.label}, seed {seed}",
+        overrides={"seed": seed},
+        tags={"sweep.confirms": candidate.trial, "sweep.set_back": candidate.factor},
+    )
 
 
 def seeds_of(spec: SweepSpec, confirm: ConfirmSpec) -> list[int]:
@@ -78,7 +67,7 @@ def candidates_of(
 ) -> list[Candidate]:
     """The `top_k` best completed trials that are no baselines, and every baseline; each once."""
     baselines = spec.baseline_parameters()
-    sign = 1 if spec.objective.mode == "max" else -1
+    sign = spec.objective.sign
     done = [t for t in trials if t.state is State.COMPLETED and t.value is not None]
     done.sort(key=lambda t: (-sign * (t.value or 0.0), t.number))
     unique: list[TrialRecord] = []

@@ -1,47 +1,54 @@
 """Runs the best configurations and the baselines again, on classes and at seeds that chose nothing.
 
 The search keeps the best of many values measured once, which flatters it. Here each of a few
-configurations is run at the same fresh seeds and measured once, at its end, on the test split.
+configurations is run at the same fresh seeds and measured once, at its end, on the test split. Every run
+is a trial of a second study of the sweep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+import optuna
 from rich.console import Console
 
+from fsdet.command import ExitCode
+from sweeps.config import SweepSpec
 from sweeps.confirmation.candidates import (
     Candidate,
     ablations_of,
     candidates_of,
-    jobs_of,
+    preset_of,
+    presets_of,
     seeds_of,
 )
-from sweeps.confirmation.jobs import JobPlan, run_jobs
-from sweeps.confirmation.measured import (
+from sweeps.confirmation.report import conclusions, plan_of_confirmation, print_confirmation
+from sweeps.confirmation.results import (
     FILE,
     FOLDER,
+    CandidateResult,
     Confirmation,
-    Measured,
-    SeedResult,
     save_confirmation,
 )
 from sweeps.confirmation.winner import write_winner
-from sweeps.confirmation.words import conclusions, plan_of_confirmation, print_confirmation
-from sweeps.machine.machine import Machine
-from sweeps.search.stops import EXIT_NONE_COMPLETED, Stop, Stops
-from sweeps.session.display import say
-from sweeps.session.recorder import SWEEP_RUN
+from sweeps.search.sampler import build_sampler
+from sweeps.search.stopping import StoppingCriteria, StopReason
+from sweeps.session.callbacks import SWEEP_RUN
+from sweeps.session.display import build_display, say
+from sweeps.session.resume import close_recorded, unfinished
+from sweeps.session.session import Session, StudyRun, longest_trial, run_trials, trial_context
 from sweeps.session.summary import print_next, resume_command
-from sweeps.session.tuning import Session
-from sweeps.spec import SweepSpec
+from sweeps.session.sweep import shared_names
 from sweeps.states import Outcome, State
-from sweeps.storage.folder import SweepFolder
-from sweeps.storage.shipping import shipped
-from sweeps.study.study import TrialRecord
-from sweeps.tracking import Tracker
-from sweeps.trial.trial import Train
+from sweeps.study.location import begin_store
+from sweeps.study.store import StudyStore
+from sweeps.study.study import Preset, TrialRecord, create_study, to_records
+from sweeps.trial.watchdog import STALL
+
+CONCLUSIVE = (State.COMPLETED, State.INFEASIBLE)
+"""Ends that say something about the configuration: such a run is not repeated by a later session."""
 
 
 @dataclass(frozen=True)
@@ -50,105 +57,165 @@ class Confirmed:
 
     confirmation: Confirmation | None
     """None if it was cut off before all configurations were measured."""
-    stop: Stop | None
+    stop: StopReason | None
     """Why it was cut off."""
 
 
+@dataclass(frozen=True)
+class ConfirmationStudy:
+    """The study of all runs of a confirmation, open for one session."""
+
+    spec: SweepSpec
+    """As the confirmation runs it."""
+    seeds: Sequence[int]
+    study: optuna.Study
+    store: StudyStore
+    session: Session
+    stopping: StoppingCriteria
+    console: Console
+
+
 def confirm_best(
-    spec: SweepSpec,
-    folder: SweepFolder,
-    trials: Sequence[TrialRecord],
-    machine: Machine,
-    tracker: Tracker,
-    console: Console,
-    train: Train | None = None,
-) -> int:
+    spec: SweepSpec, session: Session, trials: Sequence[TrialRecord], console: Console
+) -> ExitCode:
     """Confirm the best of the search and print what came of it; returns the exit code. See `confirm`."""
     say(console, f"\n{plan_of_confirmation(spec)}")
-    done = confirm(spec, folder, trials, machine, tracker, console, train)
+    done = confirm(spec, session, trials, console)
     if done.confirmation is not None:
         print_confirmation(console, done.confirmation)
-        print_next(console, spec, folder)
-        return 0 if done.confirmation.winner is not None else EXIT_NONE_COMPLETED
+        print_next(console, spec, session.folder)
+        return ExitCode.OK if done.confirmation.winner is not None else ExitCode.NOTHING_FOUND
     assert done.stop is not None
-    say(console, f"\nthe confirmation ended before all of its runs: {done.stop.reason}")
-    say(console, f"to go on: {resume_command(spec, folder)}")
+    say(console, f"\nthe confirmation ended before all of its runs: {done.stop.text}")
+    say(console, f"to resume it: {resume_command(spec, session.folder)}")
     return done.stop.exit_code
 
 
 def confirm(
-    spec: SweepSpec,
-    folder: SweepFolder,
-    trials: Sequence[TrialRecord],
-    machine: Machine,
-    tracker: Tracker,
-    console: Console,
-    train: Train | None = None,
+    spec: SweepSpec, session: Session, trials: Sequence[TrialRecord], console: Console
 ) -> Confirmed:
-    """Confirm the best of `trials` and the baselines; what an earlier session has done is kept.
+    """Confirm the best of `trials` and the baselines; runs that earlier sessions completed are kept.
 
     Writes `confirm.json` and the winner's `best.yaml`.
 
     Args:
         spec: checked, with `confirm`.
-        folder: of the sweep.
+        session: its tracker holds the sweep's run.
         trials: of the search.
-        machine: how many CPUs and GPUs Ray may use.
-        tracker: the one that holds the sweep's run.
         console: for the display.
-        train: the trainer, if not `fsdet.train.train`.
     """
     assert spec.confirm is not None
-    jobs_spec, seeds = spec.public.for_confirmation, seeds_of(spec, spec.confirm)
-    session = Session(folder, machine, tracker, Stops(jobs_spec), train)
-    with folder.held():
+    folder = session.folder
+    with ExitStack() as held:
+        held.enter_context(folder.held())
+        store = begin_store(spec, folder)
+        held.enter_context(store.held())
         (folder.path / FILE).unlink(missing_ok=True)  # more trials or seeds may be asked for now
-        chosen = candidates_of(spec, spec.confirm, trials)
-        measured = measure(jobs_spec, chosen, seeds, session, console)
-        metric, mode = jobs_spec.objective.metric, jobs_spec.objective.mode
-        found = Confirmation(metric, mode, tuple(seeds), tuple(measured))
-        if session.stops.stop is None and spec.ablate:
-            found = replace(found, ablation=tuple(ablate(jobs_spec, found, session, console)))
-        if session.stops.stop is not None:
-            return Confirmed(None, session.stops.stop)
-        keep(spec, found, session)
+        opened = open_confirmation(spec, session, store, console)
+        measured = measure(opened, candidates_of(spec, spec.confirm, trials))
+        objective = opened.spec.objective
+        seeds = tuple(opened.seeds)
+        found = Confirmation(objective.metric, objective.mode, seeds, tuple(measured))
+        if opened.stopping.reason is None and spec.ablate:
+            found = replace(found, ablation=tuple(ablate(opened, found)))
+        if opened.stopping.reason is not None:
+            return Confirmed(None, opened.stopping.reason)
+        save(spec, found, session)
     return Confirmed(found, None)
 
 
-def measure(
-    spec: SweepSpec,
-    candidates: Sequence[Candidate],
-    seeds: Sequence[int],
-    session: Session,
-    console: Console,
-) -> list[Measured]:
+def open_confirmation(
+    spec: SweepSpec, session: Session, store: StudyStore, console: Console
+) -> ConfirmationStudy:
+    """The study of a confirmation, new or as an earlier session left it.
+
+    Args:
+        spec: of the sweep.
+        session: of the sweep.
+        store: of the sweep's study; held.
+        console: for the display.
+    """
+    assert spec.confirm is not None
+    runs_spec, beside = spec.for_confirmation, store.beside(FOLDER)
+    study = create_study(beside, runs_spec, build_sampler(runs_spec))
+    close_recorded(study, runs_spec)
+    stopping = StoppingCriteria(runs_spec)
+    seeds = seeds_of(spec, spec.confirm)
+    return ConfirmationStudy(runs_spec, seeds, study, beside, session, stopping, console)
+
+
+def measure(opened: ConfirmationStudy, candidates: Sequence[Candidate]) -> list[CandidateResult]:
     """Run every candidate at every seed."""
-    jobs = jobs_of(candidates, seeds)
+    presets = {preset.key: preset for preset in presets_of(candidates, opened.seeds)}
+    run_presets(opened, presets)
+    records = records_of(opened.study, presets)
+    return [
+        CandidateResult(
+            candidate,
+            {
+                seed: records[key]
+                for seed in opened.seeds
+                if (key := preset_of(candidate, seed).key) in records
+            },
+        )
+        for candidate in candidates
+    ]
+
+
+def run_presets(opened: ConfirmationStudy, presets: dict[str, Preset]) -> None:
+    """Run what is left of `presets`."""
+    spec, session, study = opened.spec, opened.session, opened.study
     folder = session.folder
-    places = shipped(spec, folder, session.machine.here)
-    plan = JobPlan(spec, folder.path / FOLDER, folder.below(FOLDER), places, tuple(jobs))
-    ends: dict[Candidate | str, dict[int, SeedResult]] = {c.folder: {} for c in candidates}
-    for job, end in zip(jobs, run_jobs(plan, session, console), strict=True):
-        if end is not None:
-            ends[job.candidate.folder][job.seed] = end
-        elif session.stops.stop is None:
-            log = session.folder.ray_log
-            session.stops.request(Stop(f"Ray Tune ended before its jobs; see {log}", 1))
-    return [Measured(candidate, ends[candidate.folder]) for candidate in candidates]
+    records = records_of(study, presets)
+    running = {trial.number for trial in unfinished(study)}
+    resumed = [r.number for r in records.values() if r.number in running]
+    earlier = [r for r in records.values() if r.state in CONCLUSIVE or r.number in running]
+    known = {record.folder for record in earlier}
+    left = [preset for key, preset in presets.items() if key not in known]
+    context = trial_context(spec, folder, FOLDER, shared_names(spec, session))
+    for key in presets.keys() - {r.folder for r in earlier if r.state in CONCLUSIVE}:
+        (context.run_dir(key) / STALL).unlink(missing_ok=True)  # it may not hang again
+    sweep_id = f"{folder.sweep_id()}.{FOLDER}"
+    objective = spec.objective
+    display = build_display(
+        len(presets),
+        longest_trial(spec),
+        objective.metric,
+        objective.mode,
+        opened.console,
+        noun="run",
+    )
+    run = StudyRun(
+        spec=spec,
+        study=study,
+        store=opened.store,
+        context=context,
+        stopping=opened.stopping,
+        count=len(resumed) + len(left),
+        tags={"sweep.name": folder.name, "sweep.id": sweep_id},
+        earlier=earlier,
+        runs=session.tracker.stored_runs(sweep_id),
+        unfinished=resumed,
+        presets=left,
+    )
+    run_trials(run, session, display)
 
 
-def ablate(
-    spec: SweepSpec, confirmation: Confirmation, session: Session, console: Console
-) -> list[Measured]:
+def records_of(study: optuna.Study, presets: dict[str, Preset]) -> dict[str, TrialRecord]:
+    """Key -> the latest run of each of `presets`; one with other settings does not count."""
+    records = to_records(study.get_trials(deepcopy=False), alive=False)
+    return {r.folder: r for r in records if r.preset == presets.get(r.folder)}
+
+
+def ablate(opened: ConfirmationStudy, confirmation: Confirmation) -> list[CandidateResult]:
     """Set the winner's settings back to those of the best baseline, one at a time."""
     winner, base = confirmation.winner, confirmation.best_baseline
     if winner is None or base is None or winner is base:
         return []
-    factors = ablations_of(spec, winner.candidate, base.candidate)
-    return measure(spec, factors, confirmation.seeds, session, console)
+    return measure(opened, ablations_of(opened.spec, winner.candidate, base.candidate))
 
 
-def keep(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
+def save(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
     """Write the files, and add the findings to the sweep's run."""
     folder, winner = session.folder, confirmation.winner
     words = conclusions(confirmation)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from fsdet.files import write_text_atomic
-from sweeps.confirmation.measured import FILE, Confirmation, load_confirmation
-from sweeps.confirmation.words import conclusions
-from sweeps.session.display import in_words
-from sweeps.spec import SweepSpec
+from sweeps.config import SweepSpec
+from sweeps.confirmation.report import conclusions
+from sweeps.confirmation.results import FILE, Confirmation, load_confirmation
+from sweeps.session.summary import write_configuration
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.study import TrialRecord
 
@@ -34,19 +30,12 @@ def winning_trial(
 
 
 def write_winner(spec: SweepSpec, folder: SweepFolder, confirmation: Confirmation) -> Path | None:
-    """Write the confirmed configuration as `best.yaml`, all but `checkpoint_dir`; None without one."""
+    """Write the confirmed configuration to `best.yaml`; None without a winner."""
     winner = confirmation.winner
     if winner is None:
         return None
-    values = spec.config(winner.candidate.parameters).model_dump(mode="json")
-    del values["checkpoint_dir"]
-    lines = [
+    findings = [
         f"Best of sweep {folder.name}, confirmed: {winner.candidate.label}",
         *conclusions(confirmation),
-        f"Searched: {in_words(winner.candidate.parameters)}",
-        f"Command: python -m fsdet.train --config {os.path.relpath(folder.best)}",
     ]
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    write_text_atomic(folder.best, "".join(f"# {line}\n" for line in lines) + text)
-    folder.push(folder.best)
-    return folder.best
+    return write_configuration(spec, folder, winner.candidate.parameters, findings)

@@ -28,7 +28,7 @@ from optuna.samplers import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.spec import SweepSpec
+from sweeps.config import SweepSpec
 
 
 def build_sampler(spec: SweepSpec, trials_before: int = 0) -> BaseSampler:

@@ -1,6 +1,6 @@
-"""`StudySearcher`: Ray Tune asks it for configurations, it asks and tells an Optuna study.
+"""`StudySearcher`: asks an Optuna study for trials and records in it how they end.
 
-What the study is told of each end of a trial:
+How each end of a trial is reported to Optuna:
 
 | end         | state    | value                        | constraint |
 |-------------|----------|------------------------------|------------|
@@ -9,14 +9,14 @@ What the study is told of each end of a trial:
 | infeasible  | PRUNED   | with its intermediate ones   | > 0        |
 |             | COMPLETE | last finite one (see below)  | > 0        |
 | failed      | FAIL     | none                         | none       |
-| interrupted | RUNNING  | goes on when resumed         | none       |
+| interrupted | RUNNING  | resumes with the sweep       | none       |
 
-TPE learns to keep away from an exploding corner when it is told PRUNED; FAIL it would not see at
-all. Samplers that do not see PRUNED either are told COMPLETE, with the last finite value, or the
-worst of all trials if there was none yet. What is not finite reaches neither sampler nor
-scheduler. State, reason and metrics stand in the user attributes.
+TPE learns to avoid an exploding region from PRUNED trials; it would not see FAIL at all. Samplers that
+do not see PRUNED either get COMPLETE, with the last finite value, or the worst of all trials if there
+was none yet. Values that are not finite reach neither sampler nor scheduler. State, reason and metrics
+are user attributes.
 
-With two objectives Optuna takes no intermediate values; they stand in a user attribute.
+With two objectives Optuna takes no intermediate values; they are a user attribute.
 """
 
 from __future__ import annotations
@@ -24,142 +24,169 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import optuna
-from optuna.trial import TrialState
-from ray.tune.search import Searcher
+from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.search.scheduler import BASELINE, EPOCH, OBJECTIVE
-from sweeps.search.stops import EXIT_STUDY_LOST, Stop, Stops
-from sweeps.spec import SweepSpec
-from sweeps.states import Outcome, State, outcome_of
-from sweeps.study.journal import together
-from sweeps.study.store import LOST, StudyStore, reason_of
-from sweeps.study.study import CONSTRAINT, CURVE, RETRIED, curve_of
-from sweeps.trial.trial import ALONE
+from fsdet.command import ExitCode
+from sweeps.config import SweepSpec
+from sweeps.search.stopping import StoppingCriteria, StopReason
+from sweeps.states import Outcome, State
+from sweeps.study.store import LOST, StudyStore, batched, reason_of
+from sweeps.study.study import (
+    CONSTRAINT,
+    CURVE,
+    RETRIED,
+    Preset,
+    TrialRecord,
+    add_preset,
+    curve_of,
+    to_record,
+)
+from sweeps.trial.messages import BestValue, TrialEnd, TrialReport, TrialRequest
+from sweeps.trial.trial import TrialContext
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEAST_VIOLATION = 1e-3
-"""Constraint of a trial that exploded below the limit of the norm, a dead or diverged one."""
+"""Constraint of a trial that exploded below the limit of the norm, by silent death or divergence."""
 
-TOLD = {
+OPTUNA_STATES = {
     State.COMPLETED: TrialState.COMPLETE,
     State.PRUNED: TrialState.PRUNED,
     State.INFEASIBLE: TrialState.PRUNED,
     State.FAILED: TrialState.FAIL,
 }
-"""State of a trial -> what Optuna is told."""
-
-EndListener = Callable[[int, Outcome], None]
-"""Called with a trial's number and outcome as soon as it is known."""
+"""State of a trial -> state that Optuna gets."""
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]
-    """A Ray Tune searcher around `study`.
+class StudySearcher:
+    """Hands out the trials of a study and keeps what becomes of them.
 
     Args:
-        study: with the baselines enqueued.
+        study: new, or as an earlier session left it.
         spec: the sweep.
-        stops: asked to stop the sweep when the study cannot be written any more.
-        store: where the study lies.
-        again: trials that an earlier session left unfinished; handed out first.
-        on_end: hears of the end of every trial.
-        explain: why the worker of a trial died, as far as it is known.
+        context: of its trials.
+        store: of the study.
+        stopping: asked to stop the sweep when the study cannot be written any more.
+        unfinished: numbers of trials to resume; handed out first.
+        presets: trials with given settings; handed out next, before any suggestion.
     """
 
     def __init__(
         self,
         study: optuna.Study,
         spec: SweepSpec,
-        stops: Stops,
+        context: TrialContext,
         store: StudyStore,
-        again: Sequence[int] = (),
-        on_end: EndListener | None = None,
-        explain: Callable[[int], str] = lambda _: "",
+        stopping: StoppingCriteria,
+        unfinished: Sequence[int] = (),
+        presets: Sequence[Preset] = (),
     ) -> None:
-        super().__init__(metric=OBJECTIVE, mode=spec.objective.mode)
         self._study = study
         self._spec = spec
-        self._stops = stops
+        self._context = context
         self._store = store
-        store.check()
-        self._again = list(again)
-        self._on_end = on_end
-        self._explain = explain
-        self._open: dict[str, optuna.Trial] = {}
+        self._stopping = stopping
+        self._unfinished = list(unfinished)
+        self._presets = list(presets)
+        self._open: dict[int, optuna.Trial] = {}
         self._curves: dict[int, dict[int, float]] = {}
+        store.check()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Only what a searcher is made of by Ray: it pickles one copy, which nobody reads."""
-        return {"_metric": self._metric, "_mode": self._mode}
+    def next_request(self) -> TrialRequest | None:
+        """The next trial to run; None if the study is lost and the sweep stops."""
+        return self._write(self._next_request)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next configuration: `number`, `baseline`, `parameters`, `alone`; None while stopping."""
-        return self._write(lambda: self._suggest(trial_id))
+    def _next_request(self) -> TrialRequest:
+        trial = self._next_trial()
+        with batched(self._study):
+            parameters = self._spec.suggest(trial)
+        self._open[trial.number] = trial
+        frozen = self._study.get_trials(deepcopy=False)[trial.number]
+        self._curves[trial.number] = curve_of(frozen)
+        return build_request(to_record(frozen), self._spec, self._context, parameters)
 
-    def _suggest(self, trial_id: str) -> dict[str, Any]:
-        trial, curve = self._reopen(self._again.pop(0)) if self._again else (self._study.ask(), {})
-        with together(self._study):
-            self._spec.suggest(trial)
-        self._open[trial_id] = trial
-        self._curves[trial.number] = curve
-        return {
-            "number": trial.number,
-            BASELINE: trial.user_attrs.get("baseline"),
-            "parameters": dict(trial.params),
-            ALONE: trial.user_attrs.get(RETRIED),
-        }
+    def _next_trial(self) -> optuna.Trial:
+        if self._unfinished:
+            trial = self._running_trial(self._unfinished.pop(0))
+            trial.set_user_attr("state", str(State.RUNNING))
+            trial.set_user_attr("reason", "")
+            return trial
+        if self._presets:
+            return self._running_trial(add_preset(self._study, self._spec, self._presets.pop(0)))
+        return self._study.ask()
 
-    def _reopen(self, number: int) -> tuple[optuna.Trial, dict[int, float]]:
-        """The trial `number` as an earlier session left it, and what it had reported."""
+    def _running_trial(self, number: int) -> optuna.Trial:
         frozen = self._study.get_trials(deepcopy=False)[number]
-        trial = optuna.Trial(self._study, frozen._trial_id)
-        trial.set_user_attr("state", str(State.RUNNING))
-        trial.set_user_attr("reason", "")
-        return trial, curve_of(frozen)
+        return optuna.Trial(self._study, frozen._trial_id)
 
-    def retried(self, trial_id: str, why: str) -> None:
+    def on_retry(self, request: TrialRequest) -> None:
         """A trial ran out of memory and starts again, alone; so it does in a later session."""
-        trial = self._open[trial_id]
-        self._write(lambda: trial.set_user_attr(RETRIED, why))
+        trial = self._open[request.number]
+        self._write(lambda: trial.set_user_attr(RETRIED, request.retried))
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Record the value of a report; Ray calls this unless the report stopped the trial."""
-        trial = self._open[trial_id]
-        self._write(lambda: self._record(trial, result))
+    def on_report(self, request: TrialRequest, report: TrialReport) -> None:
+        """Record the objective by epoch, and the best epoch so far.
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Tell the study how the trial ended. `result` is its last report."""
-        trial = self._open.get(trial_id)
-        if trial is None:  # told before: Ray may report the end of a failing trial twice
+        A report is recorded once, though a trial that resumes from a checkpoint repeats itself.
+        """
+        trial, curve = self._open[request.number], self._curves[request.number]
+        value = report.objective
+        if value is None or not math.isfinite(value) or report.epoch in curve:
             return
-        why = self._explain(trial.number) if error else ""
+        curve[report.epoch] = value
+        self._write(lambda: self._record(trial, value, report))
 
-        def write() -> None:
-            if result:
-                self._record(trial, result)
-            self._tell(trial, outcome_of(result, error, why), result or {})
-            del self._open[trial_id]
+    def _record(self, trial: optuna.Trial, value: float, report: TrialReport) -> None:
+        with batched(self._study):
+            self._record_best(trial, report.best)
+            if len(self._spec.objectives) == 1:
+                trial.report(value, report.epoch)
+            else:
+                curve = self._curves[trial.number]
+                trial.set_user_attr(CURVE, {str(epoch): at for epoch, at in curve.items()})
 
-        self._write(write)
+    def _record_best(self, trial: optuna.Trial, best: BestValue | None) -> None:
+        if best is None:
+            return
+        found = {
+            "best": best.value,
+            "best_epoch": best.epoch,
+            "standard_error": best.standard_error,
+        }
+        if any(trial.user_attrs.get(name) != value for name, value in found.items()):
+            for name, value in found.items():
+                trial.set_user_attr(name, value)
 
-    def close(self, reason: str = "the sweep ended before the trial") -> int:
-        """Mark all trials that are still open as interrupted; returns their number."""
-        opened = list(self._open.values())
-        self._open.clear()
-        outcome = Outcome(State.INTERRUPTED, reason)
-        for trial in opened:
-            seconds = self._stops.ended(trial.number, outcome, None)
-            self._write(partial(self._note, trial, outcome, seconds))
-            if self._on_end is not None:
-                self._on_end(trial.number, outcome)
-        return len(opened)
+    def on_end(self, end: TrialEnd) -> None:
+        """Record how a trial ended, and report it to Optuna."""
+        trial = self._open.pop(end.number)
+        if end.outcome.state is State.INTERRUPTED:
+            self._write(lambda: self._record_outcome(trial, end))
+        else:
+            self._write(lambda: self._tell(trial, end))
+
+    def _tell(self, trial: optuna.Trial, end: TrialEnd) -> None:
+        report = end.report or TrialReport("failed")
+        with batched(self._study):
+            # a driver that was killed just here has set it already
+            if end.outcome.state is not State.FAILED and CONSTRAINT not in trial.constraints:
+                trial.set_constraint(CONSTRAINT, constraint_of(end.outcome, report.violation))
+            trial.set_user_attr("metrics", report.best.metrics if report.best else {})
+            trial.set_user_attr("costs", report.costs)
+            self._study.set_user_attr("seconds", self._stopping.seconds)
+            self._record_outcome(trial, end)
+        tell(self._study, self._spec, trial.number, end.outcome.state)
+        log.debug("trial %d: %s %s", trial.number, end.outcome.state, end.outcome.reason)
+
+    def _record_outcome(self, trial: optuna.Trial, end: TrialEnd) -> None:
+        """Write the outcome; the state last, since it says that all the rest is there."""
+        trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + end.seconds)
+        trial.set_user_attr("reason", end.outcome.reason)
+        trial.set_user_attr("state", str(end.outcome.state))
 
     def _write(self, change: Callable[[], T]) -> T | None:
         """Make a change; where the study cannot be written, stop the sweep cleanly."""
@@ -168,77 +195,53 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             return change()
         except LOST as error:
             place, reason = self._store.place, reason_of(error)
-            stop = f"{place}: the study cannot be written ({reason}); mend that, then resume"
-            log.debug(stop, exc_info=True)
-            self._stops.request(Stop(stop, EXIT_STUDY_LOST))
+            text = f"{place}: the study cannot be written ({reason}); correct that, then resume"
+            log.debug(text, exc_info=True)
+            self._stopping.request(StopReason(text, ExitCode.STUDY_LOST))
         return None
 
-    def _record(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
-        """Intermediate value by epoch, and what the best one was.
 
-        A report is recorded once, though Ray hands the last one over twice and a trial that goes
-        on from a checkpoint repeats itself.
-        """
-        value, epoch = result.get(OBJECTIVE), int(result.get(EPOCH, 0))
-        curve = self._curves[trial.number]
-        if value is None or not math.isfinite(value) or epoch in curve:
-            return
-        curve[epoch] = float(value)
-        before, names = trial.user_attrs, ("best", "best_epoch", "standard_error")
-        with together(self._study):
-            if any(before.get(name) != result.get(name) for name in names):
-                for name in names:
-                    trial.set_user_attr(name, result.get(name))
-            if len(self._spec.objectives) == 1:
-                trial.report(float(value), epoch)
-            else:
-                trial.set_user_attr(CURVE, {str(at): value for at, value in curve.items()})
+def build_request(
+    record: TrialRecord,
+    spec: SweepSpec,
+    context: TrialContext,
+    parameters: dict[str, object] | None = None,
+) -> TrialRequest:
+    """A trial of the study as its worker is asked to run it.
 
-    def _tell(self, trial: optuna.Trial, outcome: Outcome, result: dict[str, Any]) -> None:
-        best = trial.user_attrs.get("best")
-        costs = _part(result, "costs/")
-        if outcome.state is State.COMPLETED and best is None:
-            outcome = Outcome(State.FAILED, "ended without a value of the objective")
-        seconds = self._stops.ended(trial.number, outcome, best)
-        with together(self._study):
-            # a driver that was killed just here has set it already
-            if outcome.state is not State.FAILED and CONSTRAINT not in trial.constraints:
-                trial.set_constraint(CONSTRAINT, constraint_of(outcome, result))
-            trial.set_user_attr("metrics", _part(result, "best_metrics/"))
-            trial.set_user_attr("costs", costs)
-            self._study.set_user_attr("seconds", self._stops.seconds)
-            self._note(trial, outcome, seconds)
-        tell(self._study, self._spec, trial.number, outcome.state)
-        log.debug("trial %d: %s %s", trial.number, outcome.state, outcome.reason)
-        if self._on_end is not None:
-            self._on_end(trial.number, outcome)
-
-    def _note(self, trial: optuna.Trial, outcome: Outcome, seconds: float) -> None:
-        """Write the outcome down; the state last, since it says that all the rest is there."""
-        trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + seconds)
-        trial.set_user_attr("reason", outcome.reason)
-        trial.set_user_attr("state", str(outcome.state))
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is on disk after every change."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study is on disk after every change."""
+    Args:
+        record: of the trial.
+        spec: of the sweep.
+        context: of its trials.
+        parameters: settings that were suggested for it, tied ones included; None takes the record's.
+    """
+    whole = spec.conditions.complete(record.parameters) if parameters is None else parameters
+    preset = record.preset or Preset({})
+    whole = {**whole, **preset.overrides}
+    return TrialRequest(
+        number=record.number,
+        folder=record.folder,
+        run_key=record.run_key,
+        parameters=whole,
+        config=spec.config(whole, context.run_dir(record.folder)),
+        baseline=record.baseline,
+        title=record.title,
+        tags=preset.tags,
+        retried=record.retried,
+    )
 
 
 def tell(study: optuna.Study, spec: SweepSpec, number: int, state: State) -> None:
-    """Close trial `number`, whose outcome stands in its attributes."""
+    """Close trial `number`, whose outcome is in its attributes."""
     trial = study.get_trials(deepcopy=False)[number]
-    told = TOLD[state]
+    optuna_state = OPTUNA_STATES[state]
     if state is State.INFEASIBLE and spec.sampler.tells_complete:
-        told = TrialState.COMPLETE
-    values = None if told is not TrialState.COMPLETE else _values(study, spec, trial, state)
-    study.tell(number, values, state=told)
+        optuna_state = TrialState.COMPLETE
+    values = _values(study, spec, trial, state) if optuna_state is TrialState.COMPLETE else None
+    study.tell(number, values, state=optuna_state)
 
 
-def _values(
-    study: optuna.Study, spec: SweepSpec, trial: optuna.trial.FrozenTrial, state: State
-) -> list[float]:
+def _values(study: optuna.Study, spec: SweepSpec, trial: FrozenTrial, state: State) -> list[float]:
     """One value for each objective: the best of a completed trial, the last of an exploded one."""
     curve = curve_of(trial)
     best = trial.user_attrs.get("best")
@@ -256,19 +259,13 @@ def _worst(study: optuna.Study, index: int) -> float:
     return (min if lowest else max)(values, default=0.0)
 
 
-def _part(result: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {k.removeprefix(prefix): v for k, v in result.items() if k.startswith(prefix)}
-
-
-def constraint_of(outcome: Outcome, result: dict[str, Any]) -> float:
+def constraint_of(outcome: Outcome, violation: float) -> float:
     """log10(peak norm / limit), kept above 0 for an exploded trial and at most 0 for any other.
 
-    The sign is the verdict, which is the trainer's: one spike above the limit is no explosion,
-    and a trial that died silently never came near it.
+    The sign is the trainer's verdict: one spike above the limit is no explosion, and a trial that died
+    silently never came near it.
     """
-    violation = float(result.get("violation", 0.0))
-    if not math.isfinite(violation):
-        violation = 0.0
+    violation = violation if math.isfinite(violation) else 0.0
     if outcome.state is State.INFEASIBLE:
         return max(violation, LEAST_VIOLATION)
     return min(violation, 0.0)

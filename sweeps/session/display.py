@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group
@@ -14,8 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.states import ENDED, Outcome, State
+from sweeps.states import ENDED, State
 from sweeps.study.study import TrialRecord
+from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 
 COLOURS = {
     State.RUNNING: "cyan",
@@ -32,7 +33,8 @@ class Row:
     """One trial as shown."""
 
     number: int
-    baseline: str | None
+    title: str
+    """What it is called beside its number."""
     parameters: dict[str, Any]
     epoch: int = 0
     value: float | None = None
@@ -42,7 +44,6 @@ class Row:
     state: State = State.RUNNING
     reason: str = ""
     retried: bool = False
-    started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
 
@@ -70,43 +71,39 @@ class Display:
     def __exit__(self, *error: object) -> None:
         """Nothing to close."""
 
-    def known(self, trials: Sequence[TrialRecord]) -> None:
-        """Trials of earlier sessions; those that go on will begin again."""
+    def add_ended(self, trials: Sequence[TrialRecord]) -> None:
+        """Show trials that earlier sessions have ended."""
         for trial in trials:
             if trial.state not in ENDED:
                 continue
             epoch = trial.best_epoch or 0
-            row = Row(trial.number, trial.baseline, trial.parameters, epoch, trial.value)
+            row = Row(trial.number, trial.title, trial.parameters, epoch, trial.value)
             row.best_epoch = trial.best_epoch
             row.state, row.reason, row.seconds = trial.state, trial.reason, trial.seconds
             row.retried = bool(trial.retried)
             self.rows[trial.number] = row
             self.earlier += 1
 
-    def tick(self) -> None:
-        """Called often."""
-
-    def started(self, number: int, baseline: str | None, parameters: dict[str, Any]) -> None:
+    def on_start(self, request: TrialRequest) -> None:
         """A trial began."""
-        self.rows[number] = Row(number, baseline, parameters)
+        self.rows[request.number] = Row(request.number, request.title, request.parameters)
 
-    def reported(self, number: int, report: dict[str, Any]) -> None:
+    def on_report(self, request: TrialRequest, report: TrialReport) -> None:
         """A trial reported."""
-        row = self.rows[number]
-        row.epoch = max(row.epoch, report.get("epoch", 0))  # a trial that goes on repeats itself
-        row.value = report.get("best", row.value)
-        row.best_epoch = report.get("best_epoch", row.best_epoch)
-        row.peak_norm = report.get("peak_norm", row.peak_norm)
+        row = self.rows[request.number]
+        row.epoch = max(row.epoch, report.epoch)  # a trial that resumes repeats a report
+        if report.best is not None:
+            row.value, row.best_epoch = report.best.value, report.best.epoch
+        row.peak_norm = row.peak_norm if report.peak_norm is None else report.peak_norm
 
-    def retried(self, number: int) -> None:
+    def on_retry(self, request: TrialRequest) -> None:
         """A trial ran out of memory and starts again."""
-        self.rows[number].retried = True
+        self.rows[request.number].retried = True
 
-    def ended(self, number: int, outcome: Outcome) -> None:
+    def on_end(self, end: TrialEnd) -> None:
         """A trial ended."""
-        row = self.rows[number]
-        row.state, row.reason = outcome.state, outcome.reason
-        row.seconds = time.monotonic() - row.started
+        row = self.rows[end.number]
+        row.state, row.reason, row.seconds = end.outcome.state, end.outcome.reason, end.seconds
 
     def best(self) -> Row | None:
         """The completed trial with the best value."""
@@ -132,28 +129,25 @@ class Display:
 class PlainDisplay(Display):
     """One line for each trial that ends or is tried again; for logs and pipes."""
 
-    def retried(self, number: int) -> None:
-        super().retried(number)
-        self.console.print(
-            f"[{self.finished()}/{self.trials}] trial {label(self.rows[number])} ran out of memory; "
-            "it goes on from its last checkpoint, with nothing beside it",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+    def on_retry(self, request: TrialRequest) -> None:
+        super().on_retry(request)
+        row = self.rows[request.number]
+        say(
+            self.console,
+            f"[{self.finished()}/{self.trials}] {self.noun} {label(row)} ran out of memory; "
+            "it resumes from its last checkpoint, with nothing beside it",
         )
 
-    def ended(self, number: int, outcome: Outcome) -> None:
-        super().ended(number, outcome)
-        row = self.rows[number]
+    def on_end(self, end: TrialEnd) -> None:
+        super().on_end(end)
+        row = self.rows[end.number]
         best = f" at epoch {row.best_epoch} of {row.epoch}" if row.best_epoch else ""
         value = "" if row.value is None else f", {self.metric} {row.value:.4f}{best}"
         reason = f" ({row.reason})" if row.reason else ""
-        self.console.print(
+        say(
+            self.console,
             f"[{self.finished()}/{self.trials}] {self.noun} {label(row)} {row.state}{reason}{value}, "
             f"{row.seconds:.0f} s: {in_words(row.parameters)}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -226,8 +220,8 @@ def build_display(
 
 
 def label(row: Row) -> str:
-    """Number and the baseline's name."""
-    return f"{row.number} ({row.baseline})" if row.baseline else str(row.number)
+    """Number and title."""
+    return f"{row.number} ({row.title})" if row.title else str(row.number)
 
 
 def short(key: str) -> str:

@@ -1,19 +1,22 @@
-"""Going on with a sweep, by reconciling what it left behind.
+"""Resuming a sweep: reconciles what an earlier session left behind.
 
-Three places know of a sweep: the study, the tracker and the folders of the trials. A driver that
-is killed leaves them at different points. The study is right; the others are brought up to it:
+Three places know of a sweep: the study, the tracker and the trial folders. A driver that is killed
+leaves them at different points. The study is the truth; the others are brought up to it:
 
-- a trial whose outcome was written down is closed, in the study and in the tracker;
+- a trial whose outcome was recorded is closed, in the study and in the tracker;
 - a trial that was running is handed out again first, under its own number, with its settings, and
-  goes on from its newest whole checkpoint;
+  resumes from its newest intact checkpoint;
 - baselines that wait still wait; all that is left of the budget goes to new suggestions.
 
-Ray Tune's own snapshot is not used: it knows less, and later.
+The study says which trials there are, `tracking.json` which runs are theirs. A lost record is restored
+from the tags of the runs; a study that has lost trials is refused, since new ones would take their
+folders and runs. Ray Tune's own snapshot is not used: it knows less, and later.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,24 +26,27 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fsdet.engine.report import BEST_EPOCH
+from sweeps.config import Objective, SweepSpec
+from sweeps.config.paths import FOUND, map_paths
 from sweeps.errors import SweepError
-from sweeps.search.searcher import tell
-from sweeps.session.recorder import Recorder
-from sweeps.spec import Objective, SweepSpec
-from sweeps.spec.paths import FOUND, map_paths
+from sweeps.search.searcher import build_request, tell
+from sweeps.session.callbacks import EVALUATIONS, TrackerCallback
 from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder
-from sweeps.storage.found import content
-from sweeps.study.study import WARM_START, TrialRecord, to_records
+from sweeps.storage.portable_files import content
+from sweeps.study.store import StudyStore
+from sweeps.study.study import TrialRecord, load_study, to_records
 from sweeps.tracking import StoredRun, Tracker
-from sweeps.trial.trial import name_of, named
+from sweeps.trial.identity import FILE, load_trial
+from sweeps.trial.messages import BestValue, TrialReport, TrialRequest, find_metric
+from sweeps.trial.trial import TrialContext
 
 MUST_MATCH = ("space", "settings", "baselines", "objectives")
 """Parts of a sweep that make its trials comparable."""
 
 
 def check_same(spec: SweepSpec, folder: SweepFolder) -> None:
-    """Refuse to go on with a sweep that was another one.
+    """Refuse to resume a sweep with another configuration.
 
     Raises:
         SweepError: names the keys that differ.
@@ -68,8 +74,8 @@ def _comparable(spec: SweepSpec) -> dict[str, Any]:
     }
 
 
-def finish_telling(study: optuna.Study, spec: SweepSpec) -> None:
-    """Close the trials whose outcome was written down by a driver that died before it told."""
+def close_recorded(study: optuna.Study, spec: SweepSpec) -> None:
+    """Close the trials whose outcome a killed driver had recorded, but not reported to Optuna."""
     for trial in study.get_trials(deepcopy=False):
         state = trial.user_attrs.get("state")
         if trial.state == TrialState.RUNNING and state in ENDED:
@@ -81,14 +87,8 @@ def unfinished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
 
 
-def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials of this sweep that have ended."""
-    trials = study.get_trials(deepcopy=False)
-    return [t for t in trials if t.state.is_finished() and WARM_START not in t.user_attrs]
-
-
 def left_to_run(study: optuna.Study, spec: SweepSpec) -> int:
-    """Trials to run in this session: those that go on, and those that have not begun."""
+    """Trials to run in this session: those that resume, and those that have not begun."""
     begun = len(to_records(study.get_trials(deepcopy=False)))
     return len(unfinished(study)) + max(0, spec.trials - begun)
 
@@ -96,73 +96,92 @@ def left_to_run(study: optuna.Study, spec: SweepSpec) -> int:
 def reconcile_runs(
     records: Sequence[TrialRecord],
     runs: Mapping[str, StoredRun],
-    folder: Path,
-    recorder: Recorder,
+    spec: SweepSpec,
+    context: TrialContext,
+    callback: TrackerCallback,
     tracker: Tracker,
-    objective: Objective,
 ) -> None:
     """Bring the tracker up to the study: no run is missing, none is left open.
 
     Args:
         records: all trials.
-        runs: trial's number as text -> run, as the tracker holds them.
-        folder: of the trials.
-        recorder: knows how a run begins and ends.
+        runs: tag `sweep.trial` -> run, as the tracker holds them.
+        spec: of the sweep.
+        context: of the trials.
+        callback: begins and ends runs.
         tracker: with the parent run open.
-        objective: of the sweep.
     """
-    for trial in records:
-        run, run_dir = runs.get(str(trial.number)), folder / f"{trial.number:04d}"
-        if trial.state not in ENDED:
+    latest = {record.run_key: record for record in records}  # a run that failed is tried again
+    for record in latest.values():
+        request = build_request(record, spec, context)
+        run, run_dir = runs.get(record.run_key), context.run_dir(record.folder)
+        if record.state not in ENDED:
             if run is not None and run.running:
-                own = recorder.fetch(trial.number, trial.parameters)
-                tracker.adopt(str(trial.number), run.run_id)
-                for report in recorded_reports(run_dir, objective) if own else ():
-                    if report["metrics"]:  # steps behind the last evaluation are done again
-                        tracker.log(str(trial.number), report)
-                tracker.end(str(trial.number), Outcome(State.INTERRUPTED, "the sweep was killed"))
-            continue
-        if run is None or run.running:
-            own = recorder.fetch(trial.number, trial.parameters)
-        if (run is None and run_dir.is_dir()) or (run is not None and run.running):
-            recorder.begin_run(trial.number, trial.baseline, trial.parameters)
-            if trial.retried:
-                recorder.tag_retried(trial.number)
-            for report in recorded_reports(run_dir, objective) if own else ():
-                tracker.log(str(trial.number), report)
-            recorder.end_run(trial.number, Outcome(trial.state, trial.reason), own)
+                own = callback.fetch(request)
+                tracker.adopt(record.run_key, run.run_id)
+                for report in recorded_reports(run_dir, spec.objective) if own else ():
+                    if report.metrics:  # steps behind the last evaluation are repeated
+                        tracker.log(record.run_key, report)
+                outcome = Outcome(State.INTERRUPTED, "the sweep was killed")
+                tracker.end(record.run_key, outcome)
+        elif run is None or run.running:
+            own = callback.fetch(request)
+            if run is not None or run_dir.is_dir():
+                restore_run(record, request, spec.objective, callback, tracker, run_dir, own)
 
 
-def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[dict[str, Any]]:
+def restore_run(
+    record: TrialRecord,
+    request: TrialRequest,
+    objective: Objective,
+    callback: TrackerCallback,
+    tracker: Tracker,
+    run_dir: Path,
+    own: bool,
+) -> None:
+    """Write the run of a trial that has ended, as its files say; `own`: whether these are the trial's."""
+    callback.begin_run(request)
+    if record.retried:
+        callback.on_retry(request)
+    for report in recorded_reports(run_dir, objective) if own else ():
+        tracker.log(record.run_key, report)
+    callback.end_run(request, Outcome(record.state, record.reason), own)
+
+
+def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[TrialReport]:
     """What a trial reported, read back from the files that the trainer wrote."""
     steps = list(_lines(run_dir / "steps.jsonl"))
-    for values in _with_best(run_dir / "evaluations.jsonl", objective):
+    epoch = 0
+    for values, best in _with_best(run_dir / EVALUATIONS, objective):
         step, epoch = int(values.pop("step")), int(values.pop("epoch"))
         rows, steps = (
             [r for r in steps if r["step"] <= step],
             [r for r in steps if r["step"] > step],
         )
-        best = {key: values.pop(key) for key in ("best", "best_epoch")}
-        yield {"step": step, "epoch": epoch, "metrics": values, "history": _columns(rows), **best}
+        yield TrialReport("running", step, epoch, best=best, metrics=values, history=_columns(rows))
     if steps:  # an explosion has no evaluation
-        last = int(steps[-1]["step"])
-        yield {"step": last, "metrics": {}, "history": _columns(steps)}
+        yield TrialReport("running", int(steps[-1]["step"]), epoch, history=_columns(steps))
 
 
-def _with_best(path: Path, objective: Objective) -> Iterator[dict[str, Any]]:
-    """Each evaluation with value and epoch of the best so far; the last one stands for its epoch's own."""
+def _with_best(
+    path: Path, objective: Objective
+) -> Iterator[tuple[dict[str, float], BestValue | None]]:
+    """Each evaluation with the best so far; the last one stands for its epoch's own."""
     rows = list(_lines(path))
-    name, sign = name_of(objective), 1 if objective.mode == "max" else -1
-    best: dict[str, Any] = {"best": None, "best_epoch": None}
+    best: BestValue | None = None
     for number, row in enumerate(rows):
         row.pop("memory", None)
-        value = named(row, name)
+        value = find_metric(row, objective.name)
         if BEST_EPOCH in row:
-            best = {"best": value, "best_epoch": int(row[BEST_EPOCH])}
-        elif value is not None and (best["best"] is None or sign * value > sign * best["best"]):
-            best = {"best": value, "best_epoch": int(row["epoch"])}
+            best = BestValue(value, int(row.pop(BEST_EPOCH)))
+        elif value is not None and (best is None or _is_better(value, best, objective)):
+            best = BestValue(value, int(row["epoch"]))
         if not any(BEST_EPOCH in following for following in rows[number + 1 : number + 2]):
-            yield {**row, **best}
+            yield row, best
+
+
+def _is_better(value: float, best: BestValue, objective: Objective) -> bool:
+    return best.value is None or objective.sign * value > objective.sign * best.value
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
@@ -180,3 +199,88 @@ def _lines(path: Path) -> Iterator[dict[str, float]]:
         except ValueError:
             return
         yield {key: float(value) for key, value in values.items()}
+
+
+def check_study(store: StudyStore, folder: SweepFolder, runs: Mapping[str, StoredRun]) -> None:
+    """Refuse a study that does not hold every trial of which a folder or a run is left.
+
+    A trial is in the study before its folder and its run are made, so that such a study has lost
+    trials. New ones would get their numbers, and with them folders and runs.
+
+    Args:
+        store: held and repaired.
+        folder: of the sweep.
+        runs: tag `sweep.trial` -> run, as the tracker holds them.
+
+    Raises:
+        SweepError: names the trials and the cure.
+    """
+    found = {*folder.trial_folders(), *(int(key) for key in runs if key.isdigit())}
+    if lost := sorted(found - begun(store)):
+        numbers = ", ".join(map(str, lost[:5])) + (", …" if len(lost) > 5 else "")
+        trials = folder.below("trials") or folder.trials
+        raise SweepError(
+            f"{store.place}: the study has lost trials: it does not hold {numbers}, whose results are in "
+            f"{trials} and MLflow, and new trials would take their places; put the study back from a "
+            "backup, or start a new sweep with --name NAME"
+        )
+
+
+def begun(store: StudyStore) -> set[int]:
+    """Numbers of all trials that have begun.
+
+    Raises:
+        SweepError: the study cannot be read.
+    """
+    if not store.is_there():
+        return set()
+    try:
+        trials = load_study(store).get_trials(deepcopy=False)
+    except KeyError:  # the store holds no study
+        return set()
+    except ValueError as error:
+        raise SweepError(
+            f"{store.place}: the study is damaged ({error}); put it back from a backup, or start a new "
+            "sweep with --name NAME"
+        ) from None
+    return {trial.number for trial in trials if trial.state != TrialState.WAITING}
+
+
+def earlier_runs(tracker: Tracker, folder: SweepFolder) -> dict[str, StoredRun]:
+    """Trial's number as text, or the empty string for the parent -> run of an earlier session.
+
+    A record that was lost is first written again.
+
+    Raises:
+        SweepError: the store does not answer, or does not hold the runs of a record that was lost.
+    """
+    if folder.lacks_record():
+        restore_record(tracker, folder)
+    return tracker.stored_runs(folder.sweep_id())
+
+
+def restore_record(tracker: Tracker, folder: SweepFolder) -> None:
+    """Write the record of a sweep again: its id from the trials' folders, the rest from the tags of its run.
+
+    Before the first trial there is nothing to be found again.
+
+    Raises:
+        SweepError: the store does not hold the sweep's run.
+    """
+    trials = folder.trial_folders().values()
+    if not trials:
+        return
+    ids = Counter(
+        load_trial(folder.fetch_trial_file(name, FILE).parent).get("sweep") for name in trials
+    )
+    # a folder that was put there from another sweep is outnumbered
+    sweep_id = max(filter(None, ids), key=lambda found: ids[found], default=None)
+    parent = tracker.stored_runs(sweep_id).get("") if sweep_id else None
+    if parent is None:
+        raise SweepError(
+            f"{folder.record}: it is lost or damaged, and {tracker.public_uri} holds no run of this sweep, "
+            "so that all of its runs would be doubled; put it back from a backup, name the store that has "
+            "the runs (tracking.uri or MLFLOW_TRACKING_URI), or start a new sweep with --name NAME"
+        )
+    record = {"sweep_id": sweep_id, "uri": tracker.public_uri, "run_id": parent.run_id}
+    folder.save_record({**record, **({"study": parent.study} if parent.study else {})})

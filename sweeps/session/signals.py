@@ -11,53 +11,54 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from sweeps.search.stops import EXIT_INTERRUPTED, EXIT_TERMINATED, Stop, Stops, SweepStopped
+from fsdet.command import ExitCode
+from sweeps.search.stopping import StoppingCriteria, StopReason, SweepStopped
 
-STOPS = {
-    signal.SIGINT: Stop("it was interrupted by Ctrl-C", EXIT_INTERRUPTED),
-    signal.SIGTERM: Stop("it was asked to end (SIGTERM)", EXIT_TERMINATED),
+REASONS = {
+    signal.SIGINT: StopReason("it was interrupted by Ctrl-C", ExitCode.INTERRUPTED),
+    signal.SIGTERM: StopReason("it was asked to end (SIGTERM)", ExitCode.TERMINATED),
 }
 
 
 class Signals:
-    """Passes both signals on to `stops`.
+    """Turns both signals into a request to stop.
 
-    While trials run, their loop sees the request; before and after, the signal breaks in.
+    While trials run, their loop sees the request; before and after, the signal raises `SweepStopped`.
     """
 
-    def __init__(self, stops: Stops) -> None:
-        self._stops = stops
-        self._heard = False
+    def __init__(self, stopping: StoppingCriteria) -> None:
+        self._stopping = stopping
+        self._received = False
         self.in_loop = False
 
     def install(self) -> None:
-        """Take both signals. Again after Ray's start, which takes SIGTERM for itself.
+        """Install both handlers; again after Ray's start, which installs its own for SIGTERM.
 
-        One that is ignored stays so: that is how a shell protects a job in the background.
+        A signal that is ignored stays so: that is how a shell protects a job in the background.
         """
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in STOPS:
+        for number in REASONS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._hear)
+                signal.signal(number, self._handle)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        stop = STOPS[signal.Signals(number)]
-        if self._heard:
-            say("leaving at once; --resume goes on, trials from their last checkpoints")
-            os._exit(stop.exit_code)
-        self._heard = True
-        self._stops.request(stop)
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        reason = REASONS[signal.Signals(number)]
+        if self._received:
+            say("leaving at once; --resume continues, trials from their last checkpoints")
+            os._exit(reason.exit_code)
+        self._received = True
+        self._stopping.request(reason)
         say("stopping; once more leaves at once")
         if not self.in_loop:
             raise SweepStopped
 
 
 @contextmanager
-def signals_to(stops: Stops) -> Iterator[Signals]:
-    """Take both signals, and give them back."""
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in STOPS}
-    signals = Signals(stops)
+def handle_signals(stopping: StoppingCriteria) -> Iterator[Signals]:
+    """Handle both signals; restores the handlers afterwards."""
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in REASONS}
+    signals = Signals(stopping)
     signals.install()
     try:
         yield signals

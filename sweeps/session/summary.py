@@ -1,4 +1,4 @@
-"""What a sweep found: in words and numbers, in `best.yaml`, and in the exit code."""
+"""What a sweep will do and what it found: printed, written to `best.yaml`, and as an exit code."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from fsdet.command import ExitCode
 from fsdet.engine.report import BEST_FILE
 from fsdet.files import write_text_atomic
+from sweeps.config import SweepSpec
+from sweeps.config.file import load_spec
+from sweeps.config.parameter import describe
+from sweeps.config.sections import AUTO
 from sweeps.errors import SweepError
-from sweeps.search.stops import EXIT_NONE_COMPLETED, Stop
+from sweeps.resources.machine import Machine
+from sweeps.search.stopping import StopReason
 from sweeps.session.display import in_words, number, say, short, shown
-from sweeps.spec import SweepSpec
-from sweeps.spec.file import load_spec
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
-from sweeps.storage.mirror import StorageError
+from sweeps.storage.remote import StorageError
 from sweeps.study.study import TrialRecord, best_of, noise_of_difference
 
 
@@ -30,9 +34,9 @@ def conclude(
     spec: SweepSpec,
     folder: SweepFolder,
     trials: list[TrialRecord],
-    stop: Stop | None,
+    stop: StopReason | None,
     console: Console,
-) -> int:
+) -> ExitCode:
     """Write and print what the sweep found.
 
     Args:
@@ -53,15 +57,15 @@ def conclude(
         say(console, str(error))
     print_summary(console, spec, folder, trials)
     if stop is not None:
-        say(console, f"\nthe sweep ended before all of its {spec.trials} trials: {stop.reason}")
-        say(console, f"to go on: {resume_command(spec, folder)}")
+        say(console, f"\nthe sweep ended before all of its {spec.trials} trials: {stop.text}")
+        say(console, f"to resume it: {resume_command(spec, folder)}")
         if stop.exit_code:
             return stop.exit_code
     if best_of(trials, spec.objective.mode) is None:
-        return EXIT_NONE_COMPLETED
+        return ExitCode.NOTHING_FOUND
     if spec.confirm is None:
         print_next(console, spec, folder)
-    return 0
+    return ExitCode.OK
 
 
 def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
@@ -235,19 +239,55 @@ def print_next(console: Console, spec: SweepSpec, folder: SweepFolder) -> None:
 
 
 def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) -> Path | None:
-    """Write the best configuration, all but `checkpoint_dir`; None if no trial completed."""
+    """Write the best configuration to `best.yaml`; None if no trial completed."""
     best = best_of(trials, spec.objective.mode)
     if best is None:
         return None
-    values: dict[str, Any] = spec.config(best.parameters).model_dump(mode="json")
-    del values["checkpoint_dir"]
-    header = (
-        f"# Best of sweep {folder.name}: trial {best.number}, "
-        f"{spec.objective.metric} {with_error(best)} at epoch {best.best_epoch}\n"
-        f"# Searched: {in_words(best.parameters)}\n"
-        f"# Command: python -m fsdet.train --config {os.path.relpath(folder.best)}\n"
+    found = f"trial {best.number}, {spec.objective.metric} {with_error(best)} at epoch {best.best_epoch}"
+    return write_configuration(
+        spec, folder, best.parameters, [f"Best of sweep {folder.name}: {found}"]
     )
+
+
+def write_configuration(
+    spec: SweepSpec, folder: SweepFolder, parameters: dict[str, Any], findings: list[str]
+) -> Path:
+    """Write `best.yaml`: all settings but `checkpoint_dir`, below the findings as comments."""
+    values: dict[str, Any] = spec.config(parameters).model_dump(mode="json")
+    del values["checkpoint_dir"]
+    lines = [
+        *findings,
+        f"Searched: {in_words(parameters)}",
+        f"Command: python -m fsdet.train --config {os.path.relpath(folder.best)}",
+    ]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    write_text_atomic(folder.best, header + text)
+    write_text_atomic(folder.best, "".join(f"# {line}\n" for line in lines) + text)
     folder.push(folder.best)
     return folder.best
+
+
+def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
+    """Print the sweep as understood: space, baselines, resources."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    for name in ("searched", "values", *spec.baselines):
+        table.add_column(name)
+    baselines = spec.baseline_parameters()
+    for key, parameter in spec.space.items():
+        table.add_row(key, describe(parameter), *(str(b.get(key, "-")) for b in baselines.values()))
+    console.print(f"sweep {spec.name} ({spec.source})", markup=False, highlight=False)
+    console.print(table)
+    for key, value in spec.settings.items():
+        console.print(f"  {key}: {value}", markup=False, highlight=False, soft_wrap=True)
+    used = spec.resources
+    auto = used.gpus == AUTO
+    gpus, bound = (AUTO, "at most ") if auto else (f"{used.gpu_share:g}", "")
+    console.print(
+        f"{spec.trials} trials ({len(spec.baselines)} baselines first), "
+        f"sampler {spec.sampler.name} (seed {spec.sampler.seed}), scheduler {spec.scheduler.name}, "
+        f"objective {spec.objective.metric} ({spec.objective.mode})\n"
+        f"{used.cpus:g} CPUs and {gpus} GPUs a trial, {bound}{machine.capacity(used)} at once "
+        f"({machine.description}: {machine.cpus} CPUs, {machine.gpus} GPUs)",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

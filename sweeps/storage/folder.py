@@ -20,12 +20,12 @@ from filelock import FileLock, Timeout
 
 from fsdet.errors import nearest
 from fsdet.files import write_text_atomic
+from sweeps.config import SweepSpec
+from sweeps.config.paths import FOUND, map_paths
+from sweeps.config.sections import is_url
 from sweeps.errors import SweepError
-from sweeps.spec import SweepSpec
-from sweeps.spec.paths import FOUND, map_paths
-from sweeps.spec.places import is_url
-from sweeps.storage.found import find
-from sweeps.storage.mirror import Mirror
+from sweeps.storage.portable_files import find
+from sweeps.storage.remote import RemoteFolder
 
 LOCK = ".lock"
 """In a sweep's folder, held by the process that runs the sweep; the system lets go when that dies."""
@@ -93,7 +93,7 @@ class SweepFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if self.spec.is_file():  # else its process died before it began
             return False
-        return self.url is None or not Mirror(self.url).has(SPEC)
+        return self.url is None or not RemoteFolder(self.url).has(SPEC)
 
     def push(self, path: Path, name: str | None = None) -> None:
         """Copy a file of it to the storage, where that is at a URL, as `name` or under its own.
@@ -102,7 +102,7 @@ class SweepFolder:
             StorageError: it cannot be written.
         """
         if self.url is not None:
-            Mirror(self.url).push(path, name)
+            RemoteFolder(self.url).push(path, name)
 
     def fetch(self) -> None:
         """Bring the driver's files from the storage: another machine may have gone further.
@@ -111,7 +111,7 @@ class SweepFolder:
             StorageError: it cannot be read.
         """
         if self.url is not None:
-            mirror = Mirror(self.url)
+            mirror = RemoteFolder(self.url)
             for name in filter(mirror.has, DRIVERS_FILES):
                 mirror.fetch(name, self.path / name)
 
@@ -186,7 +186,7 @@ class SweepFolder:
     def trial_folders(self) -> dict[int, str]:
         """Number -> name of each trial's folder that holds a file."""
         if self.url is not None:
-            found = {name.partition("/")[0] for name in Mirror(f"{self.url}/trials").names()}
+            found = {name.partition("/")[0] for name in RemoteFolder(f"{self.url}/trials").names()}
         else:
             files = self.trials.glob("*/*")
             found = {path.parent.name for path in files if not path.name.startswith(".")}
@@ -196,7 +196,7 @@ class SweepFolder:
         """Path of a file in the folder of a trial, brought from the storage; it may not be there."""
         path = self.trials / trial / name
         if self.url is not None:
-            Mirror(f"{self.url}/trials/{trial}").fetch(name, path)
+            RemoteFolder(f"{self.url}/trials/{trial}").fetch(name, path)
         return path
 
 
@@ -275,4 +275,4 @@ def sweeps_in(storage: str | None) -> set[str]:
     names = {path.parent.name for path in sweeps_root(storage).glob(f"*/{SPEC}")}
     if storage is None or not is_url(storage):
         return names
-    return names | set(Mirror(storage).folders_with(SPEC))
+    return names | set(RemoteFolder(storage).folders_with(SPEC))

@@ -1,8 +1,8 @@
 """A study in a database, which it shares with those of other sweeps and other people.
 
-A database that is away for a short time is waited for where a connection is made: a change is one
-transaction, which begins with a connection that answers, so that nothing is written twice. One that
-goes in the middle of a change is rolled back and ends the session; `--resume` goes on.
+A database that is unreachable for a short time is waited for where a connection is made: a change is one
+transaction, which begins with a connection that answers, so that nothing is written twice. A change
+whose connection breaks is rolled back and ends the session; `--resume` continues it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.study.store import DATABASE_LOST, LOST, is_locked, reason_of
 
-PATIENCE = 30.0
+WAIT_SECONDS = 30.0
 """Seconds that a database may be away."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 4.0
 """Seconds between two attempts; each pause is twice the one before."""
@@ -62,7 +62,7 @@ class DatabaseStore:
             try:
                 self._storage = self._open()
             except (*LOST, ImportError, RuntimeError) as error:
-                raise self._complaint(error) from None
+                raise self._error(error) from None
         return self._storage
 
     def _open(self) -> RDBStorage:
@@ -76,7 +76,7 @@ class DatabaseStore:
         sqlalchemy.event.listen(storage.engine, "do_connect", self._connect)
         return storage
 
-    def _complaint(self, error: BaseException) -> SweepError:
+    def _error(self, error: BaseException) -> SweepError:
         reason = reason_of(error)
         if isinstance(error, ImportError):
             reason = "its driver is not installed: pip install 'fsdet-sweeps[postgresql]'"
@@ -91,7 +91,7 @@ class DatabaseStore:
 
     def _connect(self, dialect: Any, _: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
         """A connection; waited for with growing pauses, but not again once the wait was in vain."""
-        pause, end = FIRST_PAUSE, time.monotonic() + PATIENCE
+        pause, end = FIRST_PAUSE, time.monotonic() + WAIT_SECONDS
         while True:
             try:
                 return dialect.connect(*arguments, **options)
@@ -120,7 +120,7 @@ class DatabaseStore:
             return False
         return True
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Nothing: what was cut off was rolled back."""
 
     def check(self) -> None:
@@ -148,7 +148,11 @@ class DatabaseStore:
                     )
                 yield
         except DATABASE_LOST as error:
-            raise self._complaint(error) from None
+            raise self._error(error) from None
+
+    def beside(self, name: str) -> DatabaseStore:
+        """Another study in the same database."""
+        return DatabaseStore(self._url, f"{self.name}.{name}", self._folder)
 
     def is_held(self) -> bool:
         """Whether a living driver works on it; one on another machine is known of PostgreSQL only."""

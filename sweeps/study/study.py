@@ -1,15 +1,15 @@
 """The Optuna study of a sweep: opened in its store, and read back as plain records.
 
 The study is the truth about a sweep: what was suggested and how it ended is written to its store
-before anything else is told. A trial that was interrupted stays RUNNING in it, so that it can go
-on under its own number; its user attribute `state` says what it is.
+before anything else is told. A trial that was interrupted stays RUNNING in it, so that it can resume
+under its own number; its user attribute `state` says how it stands.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.config import SweepSpec
 from sweeps.errors import SweepError
-from sweeps.spec import SweepSpec
 from sweeps.states import State
 from sweeps.study.store import JournalStore, StudyStore
 
@@ -30,8 +30,28 @@ WARM_START = "warm_start"
 """Attribute of a trial that was taken over from the sweep of that name."""
 RETRIED = "retried"
 """Attribute of a trial that ran out of memory and was tried again, alone: the reason; tag of its run."""
+PRESET = "preset"
+"""Attribute of a trial with given settings: what `Preset` says beside them."""
 CURVE = "curve"
 """Attribute with the values by epoch where Optuna has no place for them: with two objectives."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A trial whose settings are given, not suggested: a baseline, or a configuration at a seed to confirm."""
+
+    parameters: dict[str, Any]
+    """Searched settings."""
+    baseline: str | None = None
+    """Its name, if it is one."""
+    key: str = ""
+    """Name of its folder and of its run; the trial's number where it is empty."""
+    title: str = ""
+    """What it is called beside its number."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Settings that are not searched and differ from those of other trials, as the seed."""
+    tags: dict[str, Any] = field(default_factory=dict)
+    """Further tags of its run."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +77,68 @@ class TrialRecord:
     """Wall time, all sessions together."""
     retried: str = ""
     """Why it was tried again, alone; empty for most."""
+    preset: Preset | None = None
+    """What was given, unless it was suggested."""
+
+    @property
+    def title(self) -> str:
+        """What it is called beside its number: a baseline's name, or a candidate and its seed."""
+        return (self.preset.title if self.preset else "") or self.baseline or ""
 
     @property
     def label(self) -> str:
-        """Number, and the baseline's name if it is one."""
-        return f"{self.number} ({self.baseline})" if self.baseline else str(self.number)
+        """Number and title."""
+        return f"{self.number} ({self.title})" if self.title else str(self.number)
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return (self.preset.key if self.preset else "") or f"{self.number:04d}"
+
+    @property
+    def run_key(self) -> str:
+        """Tag `sweep.trial` of its run in the tracker."""
+        return (self.preset.key if self.preset else "") or str(self.number)
 
 
 def create_study(store: StudyStore, spec: SweepSpec, sampler: BaseSampler) -> optuna.Study:
-    """The study in `store`, made where it is not there, with the baselines waiting to be tried first."""
-    study = optuna.create_study(
+    """The study in `store`, created where it is missing."""
+    return optuna.create_study(
         storage=store.storage(),
         sampler=sampler,
         study_name=store.name,
         directions=["maximize" if o.mode == "max" else "minimize" for o in spec.objectives],
         load_if_exists=True,
     )
-    # a driver that is killed just here leaves some out
-    there = {t.user_attrs.get("baseline") for t in study.get_trials(deepcopy=False)}
-    for name, parameters in spec.baseline_parameters().items():
-        if name not in there:
-            study.enqueue_trial(parameters, user_attrs={"baseline": name})
-    return study
+
+
+def add_preset(study: optuna.Study, spec: SweepSpec, preset: Preset) -> int:
+    """Add a running trial with given settings; returns its number.
+
+    In one write, so that a driver that is killed leaves the trial whole or not at all.
+    """
+    distributions = spec.distributions()
+    given = asdict(preset)
+    parameters, baseline = given.pop("parameters"), given.pop("baseline")
+    attributes: dict[str, Any] = {"state": str(State.RUNNING), "baseline": baseline}
+    if preset.key:
+        attributes[PRESET] = given
+    trial = optuna.trial.create_trial(
+        state=TrialState.RUNNING,
+        params=parameters,
+        distributions={key: distributions[key] for key in parameters},
+        user_attrs={key: value for key, value in attributes.items() if value is not None},
+    )
+    study.add_trial(trial)
+    # only this process adds trials: the newest is that one
+    return study.get_trials(deepcopy=False)[-1].number
+
+
+def baselines_left(study: optuna.Study, spec: SweepSpec) -> list[Preset]:
+    """The baselines that have not begun."""
+    begun = {t.user_attrs.get("baseline") for t in study.get_trials(deepcopy=False)}
+    given = spec.baseline_parameters()
+    return [Preset(values, name) for name, values in given.items() if name not in begun]
 
 
 def load_study(store: StudyStore) -> optuna.Study:
@@ -94,7 +154,7 @@ def read_trials(place: StudyStore | Path) -> list[TrialRecord]:
     """All trials in the store, by number. What runs in no living process is interrupted.
 
     Args:
-        place: a store, or the file that is one.
+        place: a store, or the path of a journal file.
 
     Raises:
         SweepError: there is no study.
@@ -119,10 +179,11 @@ def to_records(trials: Iterable[FrozenTrial], alive: bool = True) -> list[TrialR
         alive: whether the sweep runs; if not, none of its trials does.
     """
     own = (t for t in trials if t.state != TrialState.WAITING and WARM_START not in t.user_attrs)
-    return [_to_record(trial, alive) for trial in own]
+    return [to_record(trial, alive) for trial in own]
 
 
-def _to_record(trial: FrozenTrial, alive: bool) -> TrialRecord:
+def to_record(trial: FrozenTrial, alive: bool = True) -> TrialRecord:
+    """One trial of Optuna's as a record; see `to_records`."""
     attrs = trial.user_attrs
     state = State(attrs.get("state", State.RUNNING))
     if state is State.RUNNING and not alive:
@@ -140,7 +201,15 @@ def _to_record(trial: FrozenTrial, alive: bool) -> TrialRecord:
         costs=attrs.get("costs", {}),
         seconds=attrs.get("seconds", 0.0),
         retried=attrs.get(RETRIED, ""),
+        preset=_preset(trial),
     )
+
+
+def _preset(trial: FrozenTrial) -> Preset | None:
+    attrs = trial.user_attrs
+    if PRESET not in attrs and attrs.get("baseline") is None:
+        return None
+    return Preset(dict(trial.params), attrs.get("baseline"), **attrs.get(PRESET, {}))
 
 
 def curve_of(trial: FrozenTrial) -> dict[int, float]:
@@ -150,8 +219,8 @@ def curve_of(trial: FrozenTrial) -> dict[int, float]:
     return {int(epoch): value for epoch, value in trial.user_attrs.get(CURVE, {}).items()}
 
 
-def warm_up(study: optuna.Study, spec: SweepSpec, name: str, earlier: StudyStore) -> int:
-    """Add what the sweep `name` learnt within the space of `spec`; returns the number of its trials.
+def warm_start(study: optuna.Study, spec: SweepSpec, name: str, earlier: StudyStore) -> int:
+    """Add the trials of the sweep `name` that lie within the space of `spec`; returns their number.
 
     Completed and exploded trials are taken, once. They count neither as trials nor in the budget.
 

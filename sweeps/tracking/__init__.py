@@ -1,10 +1,10 @@
 """The only part that knows MLflow: a parent run per sweep, a nested run per trial.
 
-One writer, in the driver: trials write nothing. Its calls are queued and made by one thread in
-batches, so that a slow server never holds up a trial. What goes wrong while writing is told once,
-as a warning, and never ends the sweep; a store that cannot be opened at the start does.
+The driver is the only writer; trials write nothing. Writes are queued and sent by one thread in batches, so
+that a slow server never delays a trial. The first failed write is logged as a warning and never ends
+the sweep; a store that cannot be opened at the start does.
 
-A run of an earlier session is found by its tags and goes on; what it holds is not written twice.
+A run of an earlier session is found by its tags and continued; what it holds is not written twice.
 """
 
 from sweeps.tracking.store import (

@@ -1,4 +1,4 @@
-"""The store of the runs: found, opened, made where it is missing, searched."""
+"""The MLflow store: found, opened, created where it is missing, searched."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
+import sqlalchemy
 from filelock import FileLock
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
 
+from sweeps.config.sections import TrackingSpec
 from sweeps.errors import SweepError
 from sweeps.secrets import whole_url, without_password
-from sweeps.spec.places import TrackingSpec
 from sweeps.tracking.client import MlflowClient, MlflowException
-from sweeps.tracking.knock import knock
 
 STUDY_TAG = "sweep.study"
 """Of a parent run: place of the study, with no secret."""
@@ -55,7 +58,7 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
         folder.mkdir(parents=True, exist_ok=True)
         location = (folder / "artifacts" / name).as_uri()
     try:
-        knock(uri)
+        check_reachable(uri)
         with alone(database):
             if database is not None and not Path(database).exists():
                 make_database(Path(database))
@@ -148,3 +151,21 @@ def find_trial_run(uri: str, parent_run_id: str, key: str) -> str | None:
     except MlflowException:
         return None
     return runs[0].info.run_id if runs else None
+
+
+SECONDS = 10
+"""Given to a server to answer."""
+
+
+def check_reachable(uri: str) -> None:
+    """Return if a server at `uri` answers, whatever it says; of a file there is nothing to ask.
+
+    Raises:
+        Exception: that of the library that could not reach it.
+    """
+    if uri.startswith(("http://", "https://")):
+        requests.head(uri, timeout=SECONDS)
+    elif uri.startswith("postgresql"):
+        options = {"connect_timeout": SECONDS}
+        engine = sqlalchemy.create_engine(make_url(uri), poolclass=NullPool, connect_args=options)
+        engine.connect().close()

@@ -1,75 +1,31 @@
-"""`Tracker`: writes runs from a thread of its own."""
+"""`Tracker`: writes the runs of one experiment."""
 
 from __future__ import annotations
 
-import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
-from sweeps.states import Outcome, State
-from sweeps.tracking.client import Metric, Param, RunTag
+from sweeps.states import Outcome
+from sweeps.tracking.runs import OpenRun
 from sweeps.tracking.store import StoredRun, open_experiment, runs_of
-from sweeps.tracking.values import (
-    VALUE_LENGTH,
-    batches,
-    evaluation_metrics,
-    step_metrics,
-    to_params,
-)
+from sweeps.tracking.values import to_tags
+from sweeps.tracking.write_queue import WriteQueue
+from sweeps.trial.messages import TrialReport
 
-log = logging.getLogger(__name__)
-
-METRICS_PER_CALL, PARAMS_PER_CALL = 800, 100
-"""Limits of MLflow's `log_batch`, which takes 1000 things of all kinds, and 100 tags."""
-LATEST = 1.0
+DELAY = 1.0
 """Seconds after which a value is in the store: what comes meanwhile is written with it."""
-ATTEMPTS = 5
-"""Times that a write is tried while the store is locked."""
-STATUS = {
-    State.COMPLETED: "FINISHED",
-    State.PRUNED: "FINISHED",
-    State.INFEASIBLE: "FINISHED",
-    State.FAILED: "FAILED",
-    State.INTERRUPTED: "KILLED",
-}
-"""State of a trial -> status of its run; the tag `state` tells the first three apart."""
-
-
-@dataclass(eq=False)
-class OpenRun:
-    """What the writer knows of a run."""
-
-    run_id: str
-    goes_on: bool = False
-    """Whether an earlier session has written to it."""
-    last_step: int = 0
-    """Step of the newest value of the history."""
-    last_evaluation: int = -1
-    """Step of the newest evaluation."""
-    broken: int = 0
-    """Gradient norms that were not finite."""
-    stored: dict[str, int] = field(default_factory=dict)
-    """Metric -> its last step in the store; of a run that goes on."""
-    params: list[Param] = field(default_factory=list)
-    """To be written."""
-    metrics: list[Metric] = field(default_factory=list)
-    """To be written."""
 
 
 class Tracker:
-    """Writes runs of one experiment, in the order of the calls, from a thread of its own.
+    """Writes runs in the order of the calls, from a thread of its own.
 
     Every method but `close`, `flush` and `stored_runs` returns at once. A call of the store costs much
-    the same whether it takes one value or hundreds, so that values are gathered for `LATEST` seconds.
+    the same whether it takes one value or hundreds, so that values are gathered for `DELAY` seconds.
 
     Raises:
         SweepError: at construction, if the store cannot be opened.
@@ -79,13 +35,8 @@ class Tracker:
         self.uri = uri
         self._client, self._experiment_id = open_experiment(uri, experiment)
         self._runs: dict[str, OpenRun] = {}
-        self._late: list[OpenRun] = []
-        """Runs with something to be written."""
-        self._due = 0.0
-        self._failures = 0
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="tracking", daemon=True)
-        self._thread.start()
+        self._unsent: list[OpenRun] = []
+        self._queue = WriteQueue(uri, self._deliver)
 
     @property
     def public_uri(self) -> str:
@@ -93,7 +44,7 @@ class Tracker:
         return without_password(self.uri)
 
     def stored_runs(self, sweep_id: str) -> dict[str, StoredRun]:
-        """Trial's number, or the empty string for the parent -> run, of an earlier session.
+        """Tag `sweep.trial`, or the empty string for the parent -> run, of an earlier session.
 
         Raises:
             SweepError: the store does not answer.
@@ -104,7 +55,7 @@ class Tracker:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise SweepError(
                 f"tracking.uri: {self.public_uri}: cannot be searched for the runs of this sweep "
-                f"({without_password(reason)}); mend the store, then run this again"
+                f"({without_password(reason)}); repair the store, then run this again"
             ) from None
 
     def start(
@@ -116,7 +67,7 @@ class Tracker:
         parent: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        """Begin a run, or go on with one.
+        """Begin a run, or continue one.
 
         Args:
             key: by which later calls name it.
@@ -124,115 +75,61 @@ class Tracker:
             parameters: of the run.
             tags: of the run.
             parent: key of the run that this one belongs to.
-            run_id: of the run to go on with.
+            run_id: of the run to continue.
         """
-        started = now()
-        texts = {k: str(v)[:VALUE_LENGTH] for k, v in tags.items() if v is not None}
+        texts = {name: str(value) for name, value in tags.items() if value is not None}
+        if run_id is None:
+            begin = partial(self._create, key, name, texts, parent, now())
+        else:
+            begin = partial(self._resume, key, run_id, texts, parent)
 
         def write() -> None:
-            above = {} if parent is None else {"mlflow.parentRunId": self._runs[parent].run_id}
-            if run_id is None:
-                run = self._client.create_run(
-                    self._experiment_id, start_time=started, tags=texts | above, run_name=name
-                )
-                self._runs[key] = OpenRun(run.info.run_id)
-                known: set[str] = set()
-            else:
-                known = self._reopen(key, run_id, texts | above)
-            params = [param for param in to_params(parameters) if param.key not in known]
-            self._gather(self._runs[key], params=params)
+            run = begin()
+            run.add_params(parameters)
+            self._send_later(run)
 
         self._queue.put(write)
 
-    def _reopen(self, key: str, run_id: str, tags: Mapping[str, str]) -> set[str]:
-        """Go on with a run; returns the names of the parameters that it has."""
-        stored = self._client.get_run(run_id).data
-        self._client.update_run(run_id, status="RUNNING")
-        self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
-        if "reason" in stored.tags:
-            self._client.delete_tag(run_id, "reason")
-        broken = int(stored.metrics.get("grad/nonfinite", 0))
-        self._runs[key] = OpenRun(run_id, goes_on=True, broken=broken)
-        return set(stored.params)
+    def _create(
+        self, key: str, name: str, tags: dict[str, str], parent: str | None, started: int
+    ) -> OpenRun:
+        above = self._parent_tag(parent)
+        texts = {tag.key: tag.value for tag in to_tags(tags)} | above
+        run = self._client.create_run(
+            self._experiment_id, start_time=started, tags=texts, run_name=name
+        )
+        self._runs[key] = OpenRun(self._client, run.info.run_id)
+        return self._runs[key]
+
+    def _resume(self, key: str, run_id: str, tags: dict[str, str], parent: str | None) -> OpenRun:
+        above = self._parent_tag(parent)
+        self._runs[key] = OpenRun.resume(self._client, run_id, tags | above)
+        return self._runs[key]
+
+    def _parent_tag(self, parent: str | None) -> dict[str, str]:
+        return {} if parent is None else {"mlflow.parentRunId": self._runs[parent].run_id}
 
     def adopt(self, key: str, run_id: str) -> None:
         """Let `key` name a run of an earlier session, as it is."""
 
         def write() -> None:
-            self._runs[key] = OpenRun(run_id, goes_on=True)
+            self._runs[key] = OpenRun(self._client, run_id, resumed=True)
 
         self._queue.put(write)
 
     def tag(self, key: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
+        self._queue.put(lambda: self._client.log_batch(self._runs[key].run_id, tags=to_tags(tags)))
 
-        def write() -> None:
-            written = [RunTag(k, v[:VALUE_LENGTH]) for k, v in tags.items()]
-            self._client.log_batch(self._runs[key].run_id, tags=written)
-
-        self._queue.put(write)
-
-    def log(self, key: str, report: Mapping[str, Any]) -> None:
-        """Write the metrics of a report and every step since the last one.
-
-        What was written before, by a worker that was lost or in an earlier session, is left out.
-        A value that is not finite is left out too, since no store and no chart can hold it;
-        `grad/nonfinite` counts such norms.
-        """
+    def log(self, key: str, report: TrialReport) -> None:
+        """Write the metrics of a report and every step since the last one; see `OpenRun.add_report`."""
         when = now()
 
         def write() -> None:
-            run, step = self._runs[key], int(report["step"])
-            metrics = evaluation_metrics(report, when) if step > run.last_evaluation else []
-            history, broken = step_metrics(report.get("history") or {}, run.last_step, when)
-            metrics = self._without_stored(run, history + metrics)
-            if broken and (metrics or not run.goes_on):
-                run.broken += broken
-                metrics.append(Metric("grad/nonfinite", run.broken, when, step))
-            self._gather(run, metrics)
-            run.last_step = max(run.last_step, step)
-            run.last_evaluation = max(run.last_evaluation, step if report.get("metrics") else -1)
+            self._runs[key].add_report(report, when)
+            self._send_later(self._runs[key])
 
         self._queue.put(write)
-
-    def _gather(
-        self, run: OpenRun, metrics: Iterable[Metric] = (), params: Iterable[Param] = ()
-    ) -> None:
-        """Keep what is to be written with the next call."""
-        run.metrics += metrics
-        run.params += params
-        if not self._late:
-            self._due = time.monotonic() + LATEST
-        if run not in self._late:
-            self._late.append(run)
-
-    def _send(self, run: OpenRun, tags: Iterable[RunTag] = ()) -> None:
-        """Write what was gathered for a run, and `tags`."""
-        metrics = batches(run.metrics, METRICS_PER_CALL)
-        params = batches(run.params, PARAMS_PER_CALL)
-        for some, few, tag in zip_longest(metrics, params, [list(tags)], fillvalue=()):
-            self._client.log_batch(run.run_id, metrics=some, params=few, tags=tag)
-        self._forget(run)
-
-    def _forget(self, run: OpenRun) -> None:
-        run.metrics, run.params = [], []
-        self._late = [late for late in self._late if late is not run]
-
-    def _send_late(self) -> None:
-        """Write all that was gathered; what cannot be written is given up."""
-        for run in self._late:
-            try:
-                self._attempt(partial(self._send, run))
-            finally:
-                self._forget(run)
-
-    def _without_stored(self, run: OpenRun, metrics: list[Metric]) -> list[Metric]:
-        if not run.goes_on:
-            return metrics
-        for key in {metric.key for metric in metrics} - set(run.stored):
-            history = self._client.get_metric_history(run.run_id, key)
-            run.stored[key] = max((metric.step for metric in history), default=-1)
-        return [metric for metric in metrics if metric.step > run.stored[metric.key]]
 
     def end(
         self,
@@ -243,21 +140,16 @@ class Tracker:
     ) -> None:
         """Close a run with its state, the reason and those of its files that exist."""
         when = now()
-        last = [Metric(k, v, when, 0) for k, v in (metrics or {}).items()]
         texts = {"state": str(outcome.state), "reason": without_password(outcome.reason)}
-        tags = [RunTag(k, v[:VALUE_LENGTH]) for k, v in texts.items() if v]
+        tags = to_tags({name: text for name, text in texts.items() if text})
+        last = dict(metrics or {})
 
         def write() -> None:
-            run_id = self._runs[key].run_id
-            self._gather(self._runs[key], last)
+            run = self._runs[key]
+            run.add_metrics(last, when)
             last.clear()  # this may be called again
-            self._send(self._runs[key], tags)
-            try:
-                for file in files:
-                    if file.is_file():
-                        self._client.log_artifact(run_id, str(file))
-            finally:  # a run must not stay open because a file could not be copied
-                self._client.set_terminated(run_id, STATUS[outcome.state], when)
+            run.send(tags)
+            run.close(outcome, files, when)
 
         self._queue.put(write)
 
@@ -267,70 +159,31 @@ class Tracker:
         return None if run is None else run.run_id
 
     def flush(self, seconds: float = 30) -> None:
-        """Wait until what is queued is written, but not for longer than `seconds`."""
-        done = threading.Event()
-
-        def write() -> None:
-            try:
-                self._send_late()
-            finally:
-                done.set()
-
-        self._queue.put(write)
-        done.wait(seconds)
+        """Wait until all is written, but not for longer than `seconds`."""
+        self._queue.flush(seconds)
 
     def close(self, seconds: float | None = None) -> None:
-        """Write what is queued, then stop; give up after `seconds`, if that is not None."""
-        self._queue.put(None)
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            log.warning(
-                "tracking: %s: does not answer; MLflow lacks the last writes, `--resume` adds them",
-                without_password(self.uri),
-            )
-        elif self._failures > 1:
-            log.warning("tracking: %d writes failed in all", self._failures)
+        """Write all, then stop; give up after `seconds`, if that is not None."""
+        self._queue.close(seconds)
 
-    def _write(self) -> None:
-        while (write := self._next()) is not None:
+    def _send_later(self, run: OpenRun) -> None:
+        """Send what was gathered for a run with the next call."""
+        if self._queue.deliver_at is None:
+            self._queue.deliver_at = time.monotonic() + DELAY
+        if run not in self._unsent:
+            self._unsent.append(run)
+
+    def _deliver(self) -> None:
+        """Write all that was gathered; what cannot be written is given up."""
+        while self._unsent:
+            run = self._unsent[0]
             try:
-                self._attempt(write)
-            except Exception as error:  # whatever it is, the sweep goes on
-                self._failures += 1
-                if self._failures == 1:
-                    log.warning(
-                        "tracking: %s: could not write (%s); the sweep goes on, but MLflow "
-                        "will lack some of it",
-                        without_password(self.uri),
-                        without_password(f"{type(error).__name__}: {error}"),
-                    )
-
-    def _next(self) -> Callable[[], None] | None:
-        """What is to be done next; None once all is."""
-        left = self._due - time.monotonic() if self._late else None
-        if left is not None and left <= 0:
-            return self._send_late
-        try:
-            write = self._queue.get(timeout=left)
-        except queue.Empty:
-            return self._send_late
-        if write is None and self._late:
-            self._queue.put(None)
-            return self._send_late
-        return write
-
-    def _attempt(self, write: Callable[[], None]) -> None:
-        """Call `write` until another process has let go of an SQLite store. Repeating is harmless."""
-        for _ in range(ATTEMPTS - 1):
-            try:
-                write()
-            except Exception as error:
-                if self._failures or "locked" not in str(error):
-                    raise
-                time.sleep(1)
-            else:
-                return
-        write()
+                self._queue.attempt(run.send)
+            finally:
+                run.drop()
+                self._unsent.remove(run)
+                self._queue.deliver_at = self._queue.deliver_at if self._unsent else None
+        self._queue.deliver_at = None
 
 
 def now() -> int:

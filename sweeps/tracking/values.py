@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.tracking.client import Metric, Param
+from sweeps.tracking.client import Metric, Param, RunTag
+from sweeps.trial.messages import TrialReport
 
 VALUE_LENGTH = 5000
 """Longest text kept of a tag or a parameter, characters; MLflow's own limit is 6000 or more."""
@@ -27,17 +28,19 @@ def to_params(parameters: Mapping[str, Any]) -> list[Param]:
     ]
 
 
-def evaluation_metrics(report: Mapping[str, Any], when: int) -> list[Metric]:
+def to_tags(tags: Mapping[str, str]) -> list[RunTag]:
+    """MLflow tags, cut to the length that every store takes."""
+    return [RunTag(key, text[:VALUE_LENGTH]) for key, text in tags.items()]
+
+
+def evaluation_metrics(report: TrialReport, when: int) -> list[Metric]:
     """The metrics of one report, at its step."""
-    values = {**report.get("metrics", {}), **report.get("costs", {})}
-    if "epoch" in report:
-        values["epoch"] = report["epoch"]
-    if report.get("best") is not None:
-        values |= {"objective": report["best"], "objective/epoch": report["best_epoch"]}
-    if "peak_norm" in report:
-        values["grad/peak_norm"] = report["peak_norm"]
-    step = int(report["step"])
-    return [Metric(k, float(v), when, step) for k, v in values.items() if math.isfinite(v)]
+    values: dict[str, float] = {**report.metrics, **report.costs, "epoch": report.epoch}
+    if report.best is not None and report.best.value is not None:
+        values |= {"objective": report.best.value, "objective/epoch": report.best.epoch}
+    if report.peak_norm is not None:
+        values["grad/peak_norm"] = report.peak_norm
+    return [Metric(k, float(v), when, report.step) for k, v in values.items() if math.isfinite(v)]
 
 
 def step_metrics(

@@ -1,21 +1,23 @@
-"""What a trial is: the settings that decide its result, compared by whoever goes on from its files.
+"""What a trial is: the settings that decide its result, compared before anything is resumed from its files.
 
-A trial's number says which folder is its own only as long as the study remembers the number: a study
-that was lost gives it again, to other settings. So everything that a trial may go on from carries the
-settings that made it: the folder in `trial.json`, checkpoints and `best.pt` in their `config`.
+A trial's number names its folder only as long as the study remembers the number: a study that was lost
+gives it again, to other settings. So everything that a trial may resume from carries the settings that
+made it: the folder in `trial.json`, checkpoints and `best.pt` in their `config`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fsdet.config import HealthConfig, TrainConfig
+from fsdet.errors import CheckpointError
 from fsdet.files import write_text_atomic
-from sweeps.spec.paths import FOUND
-from sweeps.storage.found import content
+from sweeps.config.paths import FOUND
+from sweeps.storage.portable_files import content
 from sweeps.trial.watchdog import STALL
 
 FILE = "trial.json"
@@ -28,6 +30,8 @@ IRRELEVANT = (
 """Settings that change neither the weights nor what an evaluation of them measures."""
 ASIDE = "earlier-{}"
 """Folder, in that of a trial, for what other settings left there; the trainer uses the same name."""
+CHECKPOINT = "stage*_epoch*.pt"
+"""Names of checkpoints, of which a trial needs the newest."""
 CURE = "if it was put there by mistake, stop the sweep, put it back and resume"
 
 Settings = Mapping[str, Any]
@@ -130,3 +134,58 @@ def _files(run_dir: Path) -> list[Path]:
     """What a trial has written there."""
     there = run_dir.iterdir() if run_dir.is_dir() else ()
     return [p for p in there if p.is_file() and not p.name.startswith(".") and p.name != STALL]
+
+
+def newest_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint of a trial; None if there is none, as at its first start.
+
+    Others are renamed: what is damaged to `.damaged`, what other settings made to `.foreign`.
+
+    Args:
+        config: of the trial; `checkpoint_dir` is looked through.
+        warn: called with a line for each checkpoint that is not used.
+    """
+    for path in intact_checkpoints(config.checkpoint_dir, warn):
+        why = foreign_checkpoint(path, config)
+        if why is None:
+            return path
+        path.rename(path.with_suffix(".foreign"))
+        warn(f"{path.name} {why}: it is set aside, the one before serves, if there is one; {CURE}")
+    return None
+
+
+def intact_checkpoints(run_dir: Path, warn: Callable[[str], None]) -> Iterator[Path]:
+    """Every checkpoint that is whole, newest first."""
+    found = sorted(run_dir.glob(CHECKPOINT), key=lambda path: path.name, reverse=True)
+    for path in found:
+        if is_intact(path):
+            yield path
+        else:
+            path.rename(path.with_suffix(".damaged"))
+            warn(f"{path.name} is damaged: the one before serves, if there is one")
+
+
+def foreign_checkpoint(path: Path, config: TrainConfig) -> str | None:
+    """Why a checkpoint is not of a trial with `config`; None if it is."""
+    from fsdet.engine.checkpoint import load_checkpoint  # loads torch
+
+    try:
+        stored = load_checkpoint(path)["config"]
+    except CheckpointError:
+        return "does not say which settings made it"
+    return difference_of_checkpoint(stored, config)
+
+
+def is_intact(path: Path) -> bool:
+    """Whether every part of a checkpoint has its checksum: they are zip files."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
+
+
+def remove_partial_files(run_dir: Path) -> None:
+    """Delete what a killed worker had not finished writing."""
+    for part in run_dir.glob(".*.part"):
+        part.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""Ends a worker whose trial says nothing for too long.
+"""Ends a worker whose trial reports nothing for too long.
 
 `faulthandler` does it from a thread that needs no Python: it works while a call into a library
-hangs, and leaves the stack of every thread in `stall.txt`. The trial that starts again in the
-folder finds the file and knows.
+hangs, and leaves the stack of every thread in `stall.txt`, where the restarted trial finds it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ STALL = "stall.txt"
 
 
 class Watchdog:
-    """Must hear of every report.
+    """Ends the process unless it is reset at every report.
 
     Args:
         file: takes the stacks.
@@ -27,10 +26,10 @@ class Watchdog:
     def __init__(self, file: TextIO, seconds: float | None) -> None:
         self._file = file
         self._seconds = seconds
-        self.heard()
+        self.reset()
 
-    def heard(self) -> None:
-        """Begin to wait anew."""
+    def reset(self) -> None:
+        """Start the countdown again."""
         if self._seconds is not None:
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._file)
 

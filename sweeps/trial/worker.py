@@ -1,16 +1,16 @@
-"""The process that runs trials one after another: what it costs, and whether it is still fit for one more."""
+"""The process that runs trials one after another: what each costs, and whether the process has leaked memory."""
 
 from __future__ import annotations
 
 import gc
-import os
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from sweeps.trial.memory import peak_memory
 
 LEAK = 2**30
 """Bytes by which an idle worker may have grown since its second trial before it is replaced."""
@@ -20,10 +20,10 @@ _idle: list[int] = []
 """Resident bytes at the start of each trial of this process."""
 
 
-def leaks() -> bool:
-    """Whether this process has grown between trials. To be asked once at the start of each.
+def has_leaked() -> bool:
+    """Whether this process has grown between trials. Call it once at the start of each.
 
-    The first start does not count: the libraries are loaded in the first trial.
+    The first start does not count: the first trial loads the libraries.
     """
     gc.collect()
     if len(_idle) == 1:
@@ -40,7 +40,7 @@ class Costs:
         self._first: tuple[float, int] | None = None if resumed else (time.monotonic(), 0)
         _reset_peak()
 
-    def at(self, step: int) -> dict[str, float]:
+    def after(self, step: int) -> dict[str, float]:
         """The costs after `step` steps."""
         costs = {MEMORY_BYTES: float(_peak())}
         if self._first is None:
@@ -65,17 +65,6 @@ def _peak() -> int:
     """Bytes: the most that torch has held on the GPU, else the most that was resident."""
     cuda = _cuda()
     return int(cuda.max_memory_allocated()) if cuda else peak_memory()
-
-
-def peak_memory() -> int:
-    """Bytes: the most of main memory that was resident."""
-    try:
-        for line in Path(f"/proc/{os.getpid()}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _cuda() -> Any:

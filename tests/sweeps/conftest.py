@@ -14,13 +14,13 @@ from ray import cloudpickle
 from rich.console import Console
 from servers import s3_server
 
-from sweeps.machine.machine import Machine
+from sweeps.config import SweepSpec
+from sweeps.config.check import check_spec
+from sweeps.config.sections import TrackingSpec
+from sweeps.resources.machine import Machine
+from sweeps.session.callbacks import SWEEP_RUN
 from sweeps.session.display import build_display
-from sweeps.session.orchestrator import SweepResult, longest_trial, run_sweep
-from sweeps.session.recorder import SWEEP_RUN
-from sweeps.spec import SweepSpec
-from sweeps.spec.check import check_spec
-from sweeps.spec.places import TrackingSpec
+from sweeps.session.sweep import SweepResult, longest_trial, run_sweep
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.tracking import Tracker, tracking_uri
 from sweeps.trial.trial import Train

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from sweeps.config.check import check_spec
+from sweeps.config.file import load_spec
 from sweeps.schema import build_schema, to_text
-from sweeps.spec.check import check_spec
-from sweeps.spec.file import load_spec
 
 SHIPPED = Path(__file__).parents[2] / "search_spaces"
 

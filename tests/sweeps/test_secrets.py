@@ -175,9 +175,9 @@ def dumped(url: str) -> str:
 
 def fetched(bucket: str, to: Path) -> Path:
     """All that a sweep has left in the storage."""
-    from sweeps.storage.mirror import Mirror
+    from sweeps.storage.remote import RemoteFolder
 
-    mirror = Mirror(f"{bucket}/sweeps/drill")
+    mirror = RemoteFolder(f"{bucket}/sweeps/drill")
     for name in mirror.names():
         mirror.fetch(name, to / name)
     return to

@@ -13,9 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from waiting import wait_until
 
+from sweeps.config.sections import TrackingSpec
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
-from sweeps.spec.places import TrackingSpec
 from sweeps.states import Outcome, State
 from sweeps.tracking import Tracker, tracking_uri
 

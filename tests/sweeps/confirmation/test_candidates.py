@@ -9,8 +9,8 @@ from conftest import small_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.config import ConfirmSpec, SweepSpec
 from sweeps.confirmation.candidates import ablations_of, candidates_of, jobs_of, seeds_of
-from sweeps.spec import ConfirmSpec, SweepSpec
 from sweeps.states import State
 from sweeps.study.study import TrialRecord
 

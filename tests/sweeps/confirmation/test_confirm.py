@@ -20,17 +20,17 @@ from rich.console import Console
 from waiting import PATIENCE, wait_until
 
 from fsdet.config_file import save_config
+from sweeps.config import SweepSpec
+from sweeps.config.check import check_spec
+from sweeps.config.sections import TrackingSpec
 from sweeps.confirmation.confirm import Confirmed, confirm
-from sweeps.confirmation.measured import load_confirmation
-from sweeps.confirmation.words import print_confirmation
+from sweeps.confirmation.report import print_confirmation
+from sweeps.confirmation.results import load_confirmation
 from sweeps.errors import SweepError
-from sweeps.machine.machine import Machine
 from sweeps.rerun import find_source, new_run_dir
-from sweeps.session.losses import earlier_runs
-from sweeps.session.orchestrator import end_parent_run, start_parent_run
-from sweeps.spec import SweepSpec
-from sweeps.spec.check import check_spec
-from sweeps.spec.places import TrackingSpec
+from sweeps.resources.machine import Machine
+from sweeps.session.resume import earlier_runs
+from sweeps.session.sweep import end_parent_run, start_parent_run
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study.study import TrialRecord

@@ -12,7 +12,7 @@ import yaml
 from test_main_job import SWEEP
 from waiting import PATIENCE
 
-from sweeps.confirmation.measured import Confirmation, load_confirmation
+from sweeps.confirmation.results import Confirmation, load_confirmation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.confirmation.candidates import Candidate
-from sweeps.confirmation.measured import (
+from sweeps.confirmation.report import (
+    ablation_words,
+    compared,
+    conclusions,
+    plan_of_confirmation,
+    value_of,
+)
+from sweeps.confirmation.results import (
     Confirmation,
     Measured,
     SeedResult,
@@ -22,13 +29,6 @@ from sweeps.confirmation.measured import (
     save_confirmation,
 )
 from sweeps.confirmation.statistics import LEAST_SEEDS, power
-from sweeps.confirmation.words import (
-    ablation_words,
-    compared,
-    conclusions,
-    plan_of_confirmation,
-    value_of,
-)
 from sweeps.states import State
 
 METRIC = "test/nAP50"

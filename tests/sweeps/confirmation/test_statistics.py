@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from sweeps.config import ConfirmSpec
 from sweeps.confirmation.statistics import (
     ALPHA,
     LEAST_SEEDS,
@@ -24,7 +25,6 @@ from sweeps.confirmation.statistics import (
     power,
     verdict,
 )
-from sweeps.spec import ConfirmSpec
 
 SEARCH_SPACES = Path(__file__).parents[3] / "search_spaces"
 

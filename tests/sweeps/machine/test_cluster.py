@@ -17,9 +17,9 @@ from two_nodes import HEAD, QUIET, SECOND, TwoNodes, can_hide, two_nodes
 
 import fsdet
 import sweeps
-from sweeps.machine.machine import Machine
-from sweeps.machine.nodes import Cluster, Node
-from sweeps.spec import Resources
+from sweeps.config import Resources
+from sweeps.resources.machine import Machine
+from sweeps.resources.nodes import Cluster, Node
 from sweeps.states import State
 from sweeps.storage.folder import find_folder
 from sweeps.study.study import read_trials

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdet.config import TrainConfig
-from sweeps.machine.auto import as_found, find_gpus, spread, with_gpus
-from sweeps.machine.cost import (
+from sweeps.config import Resources
+from sweeps.config.check import check_spec
+from sweeps.resources.cost import (
     MOST,
     WORKER_BYTES,
     Measured,
@@ -22,10 +23,9 @@ from sweeps.machine.cost import (
     trial_seconds,
     trials_on_a_card,
 )
-from sweeps.machine.cost_words import cost_words, span
-from sweeps.machine.machine import Machine, check_machine
-from sweeps.spec import Resources
-from sweeps.spec.check import check_spec
+from sweeps.resources.cost_report import cost_words, span
+from sweeps.resources.machine import Machine, check_machine
+from sweeps.resources.probe import as_found, find_gpus, spread, with_gpus
 from sweeps.storage.folder import new_folder
 
 GB = 10**9

@@ -16,7 +16,7 @@ from waiting import PATIENCE, wait_until
 
 from fsdet.config import TrainConfig
 from sweeps.errors import SweepError
-from sweeps.machine.probe import STEPS, measure, shortened
+from sweeps.resources.probe import STEPS, measure, shortened
 from sweeps.run import main
 
 ROOT = Path(__file__).resolve().parents[3]

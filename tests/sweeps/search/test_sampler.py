@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from sweeps.config import SweepSpec
+from sweeps.config.check import check_spec
 from sweeps.search.sampler import ConstrainedCmaEs, build_sampler
-from sweeps.spec import SweepSpec
-from sweeps.spec.check import check_spec
 
 SPACE = {
     "lr": {"low": 1e-4, "high": 10, "log": True},

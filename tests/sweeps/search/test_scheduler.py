@@ -12,7 +12,7 @@ from conftest import Swept, small_spec
 from made_up_trainers import made_up
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from sweeps.search.scheduler import BASELINE, EPOCH, OBJECTIVE, build_scheduler
+from sweeps.ray_tune.schedulers import BASELINE, EPOCH, OBJECTIVE, build_scheduler
 from sweeps.states import State
 
 STOPPING = ("asha", "hyperband", "median")

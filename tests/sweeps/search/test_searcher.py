@@ -12,11 +12,11 @@ import pytest
 from conftest import small_spec
 from optuna.trial import TrialState
 
+from sweeps.config import SweepSpec
 from sweeps.search.sampler import build_sampler
 from sweeps.search.searcher import StudySearcher
-from sweeps.search.stops import EXIT_STUDY_LOST, Stops
+from sweeps.search.stopping import EXIT_STUDY_LOST, Stops
 from sweeps.session.resume import ended, finish_telling, left_to_run, unfinished
-from sweeps.spec import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.study.store import JournalStore, mend
 from sweeps.study.study import create_study, read_trials, to_records, warm_up

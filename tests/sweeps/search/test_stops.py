@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import small_spec
 
-from sweeps.search.stops import EXIT_FAILURES, Stop, Stops, SweepStopped
+from sweeps.search.stopping import EXIT_FAILURES, Stop, Stops, SweepStopped
 from sweeps.states import Outcome, State
 from sweeps.study.study import TrialRecord
 

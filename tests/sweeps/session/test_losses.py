@@ -21,7 +21,7 @@ from ray import cloudpickle
 from sweeps.run import main
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
-from sweeps.study.place import study_name
+from sweeps.study.location import study_name
 from sweeps.study.study import TrialRecord, best_of, read_trials
 
 pytestmark = pytest.mark.slow

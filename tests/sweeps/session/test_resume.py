@@ -19,15 +19,14 @@ from optuna.trial import create_trial
 
 from fsdet.config import TrainConfig
 from fsdet.engine.checkpoint import save_checkpoint
+from sweeps.config import Objective
 from sweeps.errors import SweepError
-from sweeps.search.rungs import recall
-from sweeps.search.scheduler import build_scheduler
+from sweeps.ray_tune.schedulers import build_scheduler, recall
 from sweeps.session.resume import check_same, recorded_reports
-from sweeps.spec import Objective
 from sweeps.states import State
 from sweeps.storage.folder import new_folder
 from sweeps.study.study import read_trials
-from sweeps.trial.checkpoints import newest_checkpoint
+from sweeps.trial.identity import newest_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -191,9 +190,9 @@ def test_rungs_decide_after_a_resume_as_before(
 def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
-    from sweeps.machine.machine import Machine
+    from sweeps.resources.machine import Machine
     from sweeps.session.display import build_display
-    from sweeps.session.orchestrator import run_sweep
+    from sweeps.session.sweep import run_sweep
     from sweeps.tracking import Tracker
 
     first = sweep(small_spec(trials=2), made_up)

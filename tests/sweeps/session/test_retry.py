@@ -10,12 +10,12 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from fsdet.engine.checkpoint import save_checkpoint
-from sweeps.machine.machine import Machine
+from sweeps.config import Resources
+from sweeps.ray_tune.retry import needs
+from sweeps.resources.machine import Machine
 from sweeps.search.sampler import build_sampler
 from sweeps.search.searcher import StudySearcher
-from sweeps.search.stops import Stops
-from sweeps.session.retry import needs
-from sweeps.spec import Resources
+from sweeps.search.stopping import Stops
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, sweeps_root
 from sweeps.study.store import STUDY_NAME, JournalStore, build_storage

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 from conftest import small_spec
 
+from sweeps.config.file import load_spec
 from sweeps.session.summary import commands, resume_command
-from sweeps.spec.file import load_spec
 from sweeps.storage.folder import new_folder
 
 

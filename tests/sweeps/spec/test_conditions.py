@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeps.config import SweepSpec
+from sweeps.config.check import check_spec, configs
+from sweeps.config.parameter import Parameter
+from sweeps.config.space import CycleError, Space
 from sweeps.search.sampler import build_sampler
-from sweeps.spec import SweepSpec
-from sweeps.spec.check import check_spec, configs
-from sweeps.spec.conditions import CycleError, Space
-from sweeps.spec.parameter import Parameter
 
 CHOICES: dict[str, list[Any]] = {
     "gradient_clip_mode": ["norm", "agc", "none"],

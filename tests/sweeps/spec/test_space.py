@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sweeps.spec.parameter import Parameter
-from sweeps.spec.space import contains, describe, grid_of, probes_of, to_distribution
+from sweeps.config.parameter import (
+    Parameter,
+    contains,
+    describe,
+    grid_of,
+    probes_of,
+    to_distribution,
+)
 
 
 @pytest.mark.parametrize(

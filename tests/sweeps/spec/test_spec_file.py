@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.config import SweepSpec
+from sweeps.config.check import check_spec, to_fill_in
+from sweeps.config.file import FOLDER, load_spec
 from sweeps.errors import SweepError
-from sweeps.spec import SweepSpec
-from sweeps.spec.check import check_spec, to_fill_in
-from sweeps.spec.file import FOLDER, load_spec
 
 REPOSITORY = Path(__file__).parents[3]
 

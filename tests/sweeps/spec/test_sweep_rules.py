@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.config import SweepSpec
+from sweeps.config.check import check_files, check_spec
+from sweeps.config.file import load_spec
 from sweeps.errors import SweepError
-from sweeps.spec import SweepSpec
-from sweeps.spec.check import check_files, check_spec
-from sweeps.spec.file import load_spec
 
 GOOD = """\
 name: good

@@ -13,15 +13,14 @@ import fsdet
 from fsdet.config_file import build_config
 from sweeps.errors import SweepError
 from sweeps.storage.folder import find_folder, new_folder, sweeps_root
-from sweeps.storage.found import scratch
-from sweeps.storage.mirror import Mirror, StorageError
-from sweeps.storage.shipping import read_in_place, settle, ship
-from sweeps.study.place import begin_store, store_of
+from sweeps.storage.portable_files import read_in_place, scratch, settle, ship
+from sweeps.storage.remote import RemoteFolder, StorageError
+from sweeps.study.location import begin_store, store_of
 from sweeps.study.study import create_study
 
 
 def test_file_goes_there_and_back_and_is_replaced(url: str, tmp_path: Path) -> None:
-    mirror, here = Mirror(url), tmp_path / "a.txt"
+    mirror, here = RemoteFolder(url), tmp_path / "a.txt"
     for text in ("first", "second, and longer"):
         here.write_text(text)
         mirror.push(here, "deep/down/b.txt")
@@ -37,17 +36,17 @@ def test_file_goes_there_and_back_and_is_replaced(url: str, tmp_path: Path) -> N
 def test_file_that_is_cut_off_on_its_way_has_no_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror, here = Mirror(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
+    mirror, here = RemoteFolder(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
     here.write_text("whole")
     monkeypatch.setattr(type(mirror._files), "mv", lambda *_: 1 / 0)
-    monkeypatch.setattr("sweeps.storage.mirror.PAUSES", ())
+    monkeypatch.setattr("sweeps.storage.remote.PAUSES", ())
     with pytest.raises(StorageError):
         mirror.push(here)
     assert mirror.names() == set()
 
 
 def test_short_outage_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mirror, here = Mirror(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
+    mirror, here = RemoteFolder(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
     here.write_text("whole")
     move, failures = type(mirror._files).mv, [ConnectionError("away")] * 2
 
@@ -57,7 +56,7 @@ def test_short_outage_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         move(*arguments)
 
     monkeypatch.setattr(type(mirror._files), "mv", shaky)
-    monkeypatch.setattr("sweeps.storage.mirror.PAUSES", (0, 0))
+    monkeypatch.setattr("sweeps.storage.remote.PAUSES", (0, 0))
     mirror.push(here)
     assert mirror.names() == {"x.pt"}
 
@@ -103,11 +102,11 @@ def test_another_machine_finds_the_sweep_at_its_url(
 def test_storage_that_cannot_be_used_is_told_in_one_line(
     path: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: str
 ) -> None:
-    monkeypatch.setattr("sweeps.storage.mirror.PAUSES", ())
+    monkeypatch.setattr("sweeps.storage.remote.PAUSES", ())
     here = tmp_path / "x"
     here.write_text("x")
     with pytest.raises(StorageError, match=told) as caught:
-        Mirror(path).push(here)
+        RemoteFolder(path).push(here)
     assert "\n" not in str(caught.value)
 
 

@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 
-from sweeps.study.journal import Journal, together
+from sweeps.study.store import Journal, together
 
 
 def study_in(path: Path) -> optuna.Study:

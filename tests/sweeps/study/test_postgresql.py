@@ -11,17 +11,17 @@ import pytest
 from conftest import small_spec
 from servers import PASSWORD, Postgres, postgres
 
+from sweeps.config import SweepSpec
 from sweeps.errors import SweepError
 from sweeps.search.searcher import StudySearcher
-from sweeps.search.stops import EXIT_STUDY_LOST, Stops
-from sweeps.session.orchestrator import open_study
+from sweeps.search.stopping import EXIT_STUDY_LOST, Stops
 from sweeps.session.resume import unfinished
-from sweeps.spec import SweepSpec
+from sweeps.session.sweep import open_study
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study import database
 from sweeps.study.database import DatabaseStore
-from sweeps.study.place import begin_store, check_apart, store_of
+from sweeps.study.location import begin_store, check_apart, store_of
 from sweeps.study.store import JournalStore
 from sweeps.study.study import create_study, load_study, read_trials, warm_up
 from sweeps.tracking import tracking_uri

@@ -8,7 +8,7 @@ import time
 import psutil
 from waiting import PATIENCE
 
-from sweeps.trial.room import await_room, free_memory
+from sweeps.trial.memory import await_room, free_memory
 
 
 def resident() -> int:

@@ -12,14 +12,14 @@ import pytest
 from waiting import PATIENCE
 
 from sweeps.trial import causes, worker
-from sweeps.trial.causes import Deaths, cause_of, cause_of_death
+from sweeps.trial.failures import Deaths, cause_of, cause_of_death
 from sweeps.trial.watchdog import stalled
 from sweeps.trial.worker import MEMORY_BYTES, STEP_SECONDS, Costs
 
 TRIALS = """
 import json, sys
 from pathlib import Path
-from sweeps.spec import SweepSpec
+from sweeps.config import SweepSpec
 from sweeps.trial.trial import TrialPlan, run_trial
 
 fixed = {"stage": 2, "resume": sys.argv[1], "train_scenes": 48, "n_way": 4, "n_query": 1}
@@ -189,7 +189,7 @@ import resource, sys, torch
 from pathlib import Path
 from fsdet.config import TrainConfig
 from fsdet.engine.checkpoint import save_checkpoint
-from sweeps.trial.causes import cause_of
+from sweeps.trial.failures import cause_of
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     save_checkpoint(Path("a.pt"), {"x": torch.ones(100_000)}, TrainConfig())

@@ -9,9 +9,9 @@ import pytest
 from conftest import small_spec
 from made_up_trainers import made_up
 
-from sweeps.storage.mirror import Mirror
+from sweeps.storage.remote import RemoteFolder
 from sweeps.trial.trial import TrialPlan, run_trial
-from sweeps.trial.workplace import MirroredWorkplace, Workplace
+from sweeps.trial.trial_dir import MirroredWorkplace, Workplace
 
 
 def place_at(url: str, **files: str) -> MirroredWorkplace:
@@ -35,8 +35,8 @@ def test_trial_finds_the_newest_checkpoint_and_leaves_no_older_one(url: str) -> 
         there = {path.name for path in second.run_dir.iterdir()}
         assert there == {"stage1_epoch0002.pt", "steps.jsonl"}
         second.keep()
-        assert Mirror(url).names() == there
-    assert Mirror(url).names() == there
+        assert RemoteFolder(url).names() == there
+    assert RemoteFolder(url).names() == there
 
 
 def test_what_other_settings_left_is_set_aside_at_the_url_and_stays_there(
@@ -47,7 +47,7 @@ def test_what_other_settings_left_is_set_aside_at_the_url_and_stays_there(
     for lr in (0.5, 0.2, 0.2):
         suggestion = {"number": 0, "parameters": {"lr": lr}}
         run_trial(plan, suggestion, reports.append, made_up)
-        names = Mirror(f"{url}/trials/0000").names()
+        names = RemoteFolder(f"{url}/trials/0000").names()
         assert {"trial.json", "pid", "config.yaml"} <= names
         assert ("earlier-1/pid" in names) == (lr == 0.2)
         assert not any(name.startswith("earlier-2") for name in names)
@@ -61,13 +61,13 @@ def test_only_what_changed_is_pushed_and_checkpoints_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed: list[str] = []
-    push = Mirror.push
+    push = RemoteFolder.push
 
-    def noted(self: Mirror, path: Path, name: str | None = None) -> None:
+    def noted(self: RemoteFolder, path: Path, name: str | None = None) -> None:
         pushed.append(str(name))
         push(self, path, name)
 
-    monkeypatch.setattr(Mirror, "push", noted)
+    monkeypatch.setattr(RemoteFolder, "push", noted)
     place = place_at(f"file://{tmp_path}/storage")
     with place.opened():
         for name in ("steps.jsonl", "stage1_epoch0001.pt"):
@@ -87,7 +87,7 @@ def test_trial_at_a_url_trains_elsewhere_and_the_driver_gets_its_files(
     assert not plan.run_dir(3).exists()
     plan.fetch(3, ["config.yaml", "never.txt"])
     assert [path.name for path in plan.run_dir(3).iterdir()] == ["config.yaml"]
-    assert "training_debug.log" in Mirror(f"{url}/trials/0003").names()
+    assert "training_debug.log" in RemoteFolder(f"{url}/trials/0003").names()
 
 
 def test_without_a_url_a_trial_trains_in_its_folder(in_own_folder: Path) -> None:

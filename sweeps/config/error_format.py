@@ -1,0 +1,74 @@
+"""Complaints about a sweep's YAML, each with its file and line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+
+from fsdet.errors import nearest
+from sweeps.config import SweepSpec
+from sweeps.config.parameter import Parameter
+
+Lines = dict[str, int | None]
+"""Dotted key -> its line; None for a key that `--set` gave."""
+VALUE_KINDS = ("bool", "int", "float", "str", "tuple")
+"""What a value may be, as pydantic names it in the place of a complaint."""
+
+
+def place(path: Path | str, key: str, lines: Lines) -> str:
+    """`file:line: key` with the line of the nearest parent that the file has, or `file, --set key`."""
+    parts = key.split(".")
+    for end in range(len(parts), 0, -1):
+        near = ".".join(parts[:end])
+        if near in lines:
+            line = lines[near]
+            if line is not None:
+                return f"{path}:{line}: {key}"
+            return f"{path}, --set {near}" + ("" if near == key else f": {key}")
+    return f"{path}: {key}"
+
+
+def complaints(error: ValidationError, path: Path, lines: Lines) -> str:
+    """All of pydantic's complaints, one a line: file, line, key, rule, value, cure."""
+    out = []
+    for problem in error.errors():
+        loc = [str(part) for part in problem["loc"]]
+        kinds = [i for i, part in enumerate(loc) if i > 1 and part.partition("[")[0] in VALUE_KINDS]
+        if kinds:  # pydantic complains once for each kind of value that this is not
+            where = place(path, ".".join(loc[: kinds[0]]), lines)
+            out.append(f"{where}: must be a number, a text, true, false or null; correct it")
+            continue
+        where = place(path, ".".join(loc), lines)
+        match problem["type"]:
+            case "extra_forbidden":
+                names = _known_keys(loc[:-1])
+                cure = nearest(loc[-1], names) or f"; known are {', '.join(names)}"
+                out.append(f"{where}: unknown key '{loc[-1]}'{cure}")
+            case "missing":
+                out.append(f"{where}: is required; add it")
+            case "value_error":
+                out.append(f"{where}: {problem['ctx']['error']}")
+            case "literal_error":
+                expected = problem["ctx"]["expected"]
+                close = nearest(str(problem["input"]), re.findall(r"'([^']*)'", expected))
+                out.append(f"{where}: must be {expected}, but got {problem['input']!r}{close}")
+            case _:
+                rule = problem["msg"][0].lower() + problem["msg"][1:]
+                out.append(f"{where}: {rule}, but got {problem['input']!r}")
+    return "\n".join(dict.fromkeys(out))
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    """Keys that may stand below `parents`."""
+    if not parents:
+        return list(SweepSpec.model_fields)
+    if parents[0] == "space":
+        return list(Parameter.model_fields)
+    annotation = SweepSpec.model_fields[parents[0]].annotation
+    for kind in get_args(annotation) or (annotation,):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return list(kind.model_fields)
+    return []

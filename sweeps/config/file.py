@@ -1,0 +1,158 @@
+"""A sweep's YAML file: found, read and overridden.
+
+Every complaint names the file and the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from fsdet.config import TrainConfig
+from fsdet.errors import nearest
+from sweeps.config import SweepSpec
+from sweeps.config.error_format import Lines, complaints
+from sweeps.config.paths import ROOT, resolve_paths
+from sweeps.config.rules import mistakes
+from sweeps.config.search_rules import size_of_grid
+from sweeps.errors import SweepError
+
+FOLDER = "search_spaces"
+"""Where a bare file name is looked for when the working directory does not have it."""
+
+
+def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, Lines]:
+    """Read a sweep.
+
+    Args:
+        name: path, or bare file name.
+        overrides: `key=value`, where key is a dotted path in the file or a trainer's setting.
+
+    Returns:
+        the sweep, and the line of each dotted key in the file.
+
+    Raises:
+        SweepError: the file or what stands in it cannot be used.
+    """
+    path = find_file(name)
+    values, found = read(path)
+    lines: Lines = dict(found)
+    for override in overrides:
+        lines[apply_override(values, override)] = None
+    odd = next((key for key in values if not isinstance(key, str)), None)
+    if odd is not None:
+        raise SweepError(
+            f"{path}: keys must be text, but got {odd!r}; put it in quotes or remove it"
+        )
+    try:
+        spec = SweepSpec(**values)
+    except ValidationError as error:
+        raise SweepError(complaints(error, path, lines)) from None
+    spec = resolve_paths(spec, path, lines)
+    return count_grid(spec).with_source(str(path)), lines
+
+
+def count_grid(spec: SweepSpec) -> SweepSpec:
+    """A grid whose `trials` are left out has as many as it has configurations."""
+    if spec.sampler.name != "grid" or "trials" in spec.model_fields_set or any(mistakes(spec)):
+        return spec
+    return spec.model_copy(update={"trials": size_of_grid(spec)})
+
+
+def find_file(name: str) -> Path:
+    """The file called `name`, else that in `search_spaces/`.
+
+    Raises:
+        SweepError: there is none.
+    """
+    places = [Path(name)]
+    if Path(name).name == name:
+        places += [Path(FOLDER) / name, ROOT / FOLDER / name]
+    for place in places:
+        if place.is_file():
+            return place
+    shipped = sorted(p.name for p in (ROOT / FOLDER).glob("*.yaml"))
+    close = nearest(Path(name).name, shipped)
+    looked = ", ".join(str(place) for place in places)
+    raise SweepError(f"{name}: no such file (looked for {looked}){close or '; check the path'}")
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The mapping in the file, and the line of each dotted key.
+
+    Raises:
+        SweepError: not text, not YAML, not a mapping, or a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SweepError(f"{path}: cannot be read as a UTF-8 text file ({error})") from None
+    except yaml.YAMLError as error:
+        raise SweepError(f"{path}{_mark(error)}; mend the YAML there") from None
+    if not isinstance(values, dict):
+        raise SweepError(
+            f"{path}: must hold `key: value` lines, but holds "
+            f"{'nothing' if values is None else type(values).__name__}; see {FOLDER}/ for examples"
+        )
+    lines: dict[str, int] = {}
+    for key, line in _keys(node):
+        if key in lines:
+            raise SweepError(
+                f"{path}:{line}: key '{key}' stands here and in line {lines[key]}; remove one"
+            )
+        lines[key] = line
+    return values, lines
+
+
+def _mark(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f":{mark.line + 1}" if mark is not None else ""
+    return f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}"
+
+
+def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Every dotted key below `node` with its line, in the order of the file."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        yield name, key.start_mark.line + 1
+        yield from _keys(value, f"{name}.")
+
+
+def apply_override(values: dict[str, Any], override: str) -> str:
+    """Set `key=value` in `values`; a bare setting of the trainer goes under `fixed`.
+
+    Returns:
+        the dotted key that was set.
+
+    Raises:
+        SweepError: not of that form, or the key leads through something that is not a mapping.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise SweepError(f"--set {override}: must be key=value, as in --set fixed.epochs=2")
+    if key in (values.get("space") or {}):
+        raise SweepError(
+            f"--set {key}: is searched; set an end of it, as in --set space.{key}.low=1"
+        )
+    if key in TrainConfig.model_fields:
+        key = f"fixed.{key}"
+    *parents, last = key.split(".")
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise SweepError(f"--set {key}: '{parent}' is not a group of keys; check the dots")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SweepError(f"--set {key}: '{text}' is not a YAML value ({error})") from None
+    return key

@@ -1,0 +1,263 @@
+"""A searched parameter: what the YAML may say of it, and the Optuna distribution that it becomes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeAlias, get_args
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from fsdet.config import TrainConfig
+
+Value: TypeAlias = bool | int | float | str | None
+
+
+class Part(BaseModel):
+    """Base of all parts of a sweep's description: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Parameter(Part):
+    """A range (`low`, `high`, `log`, `step`), a list of `choices`, or a `tie` to another one."""
+
+    low: float | None = None
+    """Lower end, included."""
+    high: float | None = None
+    """Upper end, included."""
+    log: bool = False
+    """Search the logarithm; for values that span orders of magnitude."""
+    step: float | None = Field(default=None, gt=0)
+    """Distance between neighbouring values; None for any real number, 1 for whole ones."""
+    choices: tuple[Value, ...] | None = None
+    """Values without an order; [true, false] for a switch."""
+    tie: str | None = None
+    """Another searched setting that this one follows; it is not searched itself."""
+    times: float | None = None
+    """What the value of `tie` is multiplied by; None for 1."""
+    when: dict[str, Value | tuple[Value, ...]] = Field(default_factory=dict)
+    """Setting -> value or list of values that it must have for this parameter to apply.
+
+    Where it does not apply, the setting has the trainer's default."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Parameter:
+        if self.times is not None and self.tie is None:
+            raise ValueError("times needs tie, the setting to multiply; add tie or drop times")
+        if self.tie is not None:
+            _check_tie(self)
+        elif self.choices is not None:
+            _check_choices(self)
+        else:
+            _check_range(self)
+        empty = next((key for key, values in self.conditions.items() if not values), None)
+        if empty is not None:
+            raise ValueError(f"when: list at least one value of {empty}")
+        return self
+
+    @property
+    def conditions(self) -> dict[str, tuple[Value, ...]]:
+        """`when` with a tuple for each setting."""
+        return {k: v if isinstance(v, tuple) else (v,) for k, v in self.when.items()}
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """Both ends of a range, or every choice; nothing for a tied one."""
+        if self.tie is not None:
+            return ()
+        return self.choices if self.choices is not None else (self.low, self.high)
+
+
+def _given(parameter: Parameter) -> list[str]:
+    names = ("low", "high", "step", "choices")
+    return [name for name in names if getattr(parameter, name) is not None] + (
+        ["log"] if parameter.log else []
+    )
+
+
+def _check_tie(parameter: Parameter) -> None:
+    if given := _given(parameter):
+        raise ValueError(
+            f"a tied setting has no range of its own, but got {', '.join(given)}; drop tie or them"
+        )
+
+
+def _check_choices(parameter: Parameter) -> None:
+    if len(_given(parameter)) > 1:
+        raise ValueError("give either choices or a range (low, high), not both")
+    choices = parameter.choices or ()
+    if not choices:
+        raise ValueError("choices must not be empty; list at least one value")
+    if len({(type(c), c) for c in choices}) < len(choices):
+        raise ValueError(f"choices must differ, but got {list(choices)}; remove the doubles")
+
+
+def _check_range(parameter: Parameter) -> None:
+    low, high = parameter.low, parameter.high
+    if low is None or high is None:
+        raise ValueError(
+            "needs low and high, as in {low: 0.1, high: 10}, or choices: [...], or tie: setting"
+        )
+    if not low < high:
+        raise ValueError(f"low < high must hold, but got low {low:g}, high {high:g}; swap them")
+    if parameter.log and low <= 0:
+        raise ValueError(f"log: true needs low > 0, but got low {low:g}; raise low or drop log")
+    if parameter.step is not None:
+        _check_step(low, high, parameter.step, parameter.log)
+
+
+def _check_step(low: float, high: float, step: float, log: bool) -> None:
+    if log:
+        raise ValueError("log and step exclude each other; drop one of them")
+    if step > high - low:
+        raise ValueError(
+            f"step must not exceed high - low = {high - low:g}, but got {step:g}; lower it"
+        )
+    first, last, by = (Decimal(str(number)) for number in (low, high, step))
+    if (last - first) % by:
+        reached = first + (last - first) // by * by
+        raise ValueError(
+            f"steps of {step:g} from {low:g} do not meet high {high:g}; set high: {float(reached):g}"
+        )
+
+
+Kind: TypeAlias = Literal["float", "int", "choice"]
+
+
+def kind_of(key: str) -> Kind:
+    """Whether the trainer's setting `key` is a real number, a whole one, or neither."""
+    annotation = TrainConfig.model_fields[key].annotation
+    types = {t for t in (get_args(annotation) or (annotation,)) if t is not NoneType}
+    if types == {float}:
+        return "float"
+    return "int" if types == {int} else "choice"
+
+
+def read_value(key: str, value: Any) -> Any:
+    """`value` as the trainer reads it (`1e-3` is text to YAML); unchanged if it cannot."""
+    try:
+        read = _adapter(key).validate_python(value)
+    except ValidationError:
+        return value
+    return str(read) if isinstance(read, Path) else read
+
+
+@cache
+def _adapter(key: str) -> TypeAdapter[Any]:
+    annotation: Any = TrainConfig.model_fields[key].annotation
+    return TypeAdapter(annotation)
+
+
+def to_distribution(key: str, parameter: Parameter) -> BaseDistribution:
+    """The Optuna distribution of one parameter that is not tied.
+
+    Raises:
+        ValueError: a range for a setting that is not a number, or fractions for a whole one.
+    """
+    if parameter.choices is not None:
+        return CategoricalDistribution([read_value(key, c) for c in parameter.choices])
+    assert parameter.low is not None
+    assert parameter.high is not None
+    kind = kind_of(key)
+    if kind == "choice":
+        raise ValueError("is not a number; use choices: [...] instead of a range")
+    if kind == "float":
+        return FloatDistribution(
+            parameter.low, parameter.high, log=parameter.log, step=parameter.step
+        )
+    numbers = {"low": parameter.low, "high": parameter.high, "step": parameter.step or 1.0}
+    for name, number in numbers.items():
+        if number != int(number):
+            raise ValueError(f"is a whole number, so {name} must be one too, but got {number:g}")
+    low, high, step = (int(number) for number in numbers.values())
+    return IntDistribution(low, high, log=parameter.log, step=step)
+
+
+def suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Any:
+    """Let `trial` suggest a value of one parameter."""
+    match distribution:
+        case CategoricalDistribution():
+            return trial.suggest_categorical(key, distribution.choices)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(key, low, high, log=log, step=step)
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_float(key, low, high, log=log, step=step)
+        case _:
+            raise TypeError(f"{key}: {distribution} cannot be suggested")
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether `value` can be suggested."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if not distribution.low <= value <= distribution.high:
+        return False
+    if distribution.step is None:
+        return True
+    steps = (value - distribution.low) / distribution.step
+    return abs(steps - round(steps)) < 1e-8
+
+
+def grid_of(distribution: BaseDistribution) -> list[Any] | None:
+    """All values that can be suggested, in order; None if they cannot be counted."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.step is None:
+        return None
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    low, high, step = (
+        Decimal(str(number)) for number in (distribution.low, distribution.high, distribution.step)
+    )
+    return [float(low + step * i) for i in range(int((high - low) / step) + 1)]
+
+
+def probes_of(distribution: BaseDistribution) -> list[Any]:
+    """The values that must be legal for all to be.
+
+    Every choice, or the ends of a range; of a range of whole numbers the second one too, since the
+    trainer may want multiples.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    second = (
+        [distribution.low + distribution.step] if isinstance(distribution, IntDistribution) else []
+    )
+    return list(dict.fromkeys([distribution.low, *second, distribution.high]))
+
+
+def describe(parameter: Parameter) -> str:
+    """One parameter in words, for tables."""
+    when = " and ".join(
+        f"{key} is {' or '.join(str(value) for value in values)}"
+        for key, values in parameter.conditions.items()
+    )
+    return _describe_values(parameter) + (f", when {when}" if when else "")
+
+
+def _describe_values(parameter: Parameter) -> str:
+    if parameter.tie is not None:
+        factor = "" if parameter.times is None else f"{parameter.times:g} times "
+        return f"{factor}{parameter.tie}"
+    if parameter.choices is not None:
+        return "one of " + ", ".join(str(choice) for choice in parameter.choices)
+    scale = ", log" if parameter.log else ""
+    step = f", step {parameter.step:g}" if parameter.step is not None else ""
+    return f"{parameter.low:g} to {parameter.high:g}{scale}{step}"

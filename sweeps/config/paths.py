@@ -1,0 +1,80 @@
+"""The files that a sweep names, made absolute: trials run in other folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from fsdet.config import TrainConfig
+from sweeps.config import SweepSpec
+from sweeps.config.error_format import Lines, place
+from sweeps.config.parameter import Parameter
+from sweeps.errors import SweepError
+
+PATHS = tuple(k for k, f in TrainConfig.model_fields.items() if Path in get_args(f.annotation))
+"""Settings that name a file or folder."""
+ROOT = Path(__file__).resolve().parents[2]
+"""Folder of the packages, and of what a checkout has beside them."""
+FOUND = tuple(key for key in PATHS if key not in ("checkpoint_dir", "cache_dir"))
+"""Those that must be there already."""
+
+
+def resolve_paths(spec: SweepSpec, path: Path, lines: Lines) -> SweepSpec:
+    """Make the files named anywhere in `spec` absolute.
+
+    Looked for in the working directory, then in the parent of the YAML's folder, then beside
+    `sweeps`.
+
+    Raises:
+        SweepError: a file is in none of them.
+    """
+
+    def absolute(where: str, key: str, value: Any) -> Any:
+        if key not in FOUND or not isinstance(value, str):
+            return value
+        return str(_find(value, path, place(path, where, lines)))
+
+    return map_paths(spec, absolute)
+
+
+def map_paths(spec: SweepSpec, change: Callable[[str, str, Any], Any]) -> SweepSpec:
+    """`spec` with every value of a setting, wherever it stands, replaced.
+
+    Args:
+        spec: any.
+        change: of dotted key in the file, setting, and value.
+    """
+
+    def in_parameter(key: str, parameter: Parameter) -> Parameter:
+        where, choices = f"space.{key}", parameter.choices
+        when = {
+            name: tuple(change(f"{where}.when.{name}", name, value) for value in values)
+            for name, values in parameter.conditions.items()
+        }
+        if choices is not None:
+            choices = tuple(change(f"{where}.choices", key, choice) for choice in choices)
+        return parameter.model_copy(update={"choices": choices, "when": when})
+
+    changed = {
+        "fixed": {key: change(f"fixed.{key}", key, value) for key, value in spec.fixed.items()},
+        "space": {key: in_parameter(key, parameter) for key, parameter in spec.space.items()},
+        "baselines": {
+            name: {key: change(f"baselines.{name}.{key}", key, v) for key, v in values.items()}
+            for name, values in spec.baselines.items()
+        },
+    }
+    return spec.model_copy(update={k: v for k, v in changed.items() if k in spec.model_fields_set})
+
+
+def _find(name: str, path: Path, where: str) -> Path:
+    """The file or folder `name`, absolute."""
+    roots = [Path.cwd(), path.resolve().parent.parent, ROOT]
+    places = list(dict.fromkeys(root / Path(name).expanduser() for root in roots))
+    found = next((p.resolve() for p in places if p.exists()), None)
+    if found is None:
+        looked = " and ".join(str(p) for p in places)
+        raise SweepError(
+            f"{where}: no such file or folder: {name} (looked for {looked}); correct the path"
+        )
+    return found

@@ -1,0 +1,224 @@
+"""The sections of a sweep's YAML beside the search space: objective, sampler, budget, resources, storage."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from sweeps.config.parameter import Part
+from sweeps.secrets import holds_secret
+
+AUTO = "auto"
+"""As `resources.gpus`: find the share of a card by measuring a trial."""
+COSTS = ("trial/step_seconds", "trial/memory_bytes")
+"""Metrics of a whole trial, known at its end, of which less is better."""
+PBT = (
+    "pbt changes the settings of a running trial, so that its best is a schedule that no single job "
+    "with one configuration could run again; use asha or hyperband"
+)
+
+
+class Objective(Part):
+    """What is optimised."""
+
+    metric: Literal["val/nAP50", "val/nAP", "trial/step_seconds", "trial/memory_bytes"] = (
+        "val/nAP50"
+    )
+    """A metric of every evaluation. Losses cannot be compared: the searched weights change them.
+    As second objective also a cost: wall time of an optimiser step, or peak memory."""
+    mode: Literal["max", "min"] = "max"
+    """Direction; always min for a cost."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _less_is_better(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("metric") in COSTS:
+            return {"mode": "min", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Objective:
+        if self.metric in COSTS and self.mode != "min":
+            raise ValueError(f"{self.metric} is a cost, so mode must be min; drop mode")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The metric without its split: the last evaluation may be of another one."""
+        return self.metric.rpartition("/")[2]
+
+    @property
+    def sign(self) -> int:
+        """1 if more is better, else -1."""
+        return 1 if self.mode == "max" else -1
+
+
+class SamplerSpec(Part):
+    """Who suggests the next configuration."""
+
+    name: Literal["tpe", "gp", "random", "qmc", "cmaes", "grid", "nsgaii"] = "tpe"
+    """`tpe` fits any space; `gp` is thrifty in spaces of up to some ten settings; `cmaes` is for
+    numbers and many trials; `random` and `qmc` (spread evenly) do not learn; `grid` tries every
+    configuration; `nsgaii` weighs two objectives."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the suggestions."""
+    startup_trials: int = Field(default=6, ge=1)
+    """Trials, baselines included, before the sampler trusts what it has seen; size of a generation
+    of `nsgaii`."""
+
+    @property
+    def tells_complete(self) -> bool:
+        """Whether exploded trials must be told COMPLETE: this sampler does not see PRUNED ones."""
+        return self.name in ("gp", "cmaes", "nsgaii")
+
+
+class SchedulerSpec(Part):
+    """Who stops trials that are merely worse. Times are in epochs."""
+
+    name: Literal["asha", "hyperband", "median", "none"] = "asha"
+    """`asha`; `hyperband`, asha that lets some trials begin at a later rung; `median`, which stops
+    what is worse than half of its peers; `none` to run every trial to its end."""
+    grace: int = Field(default=1, ge=1)
+    """Epochs that every trial gets."""
+    reduction: float = Field(default=3.0, gt=1)
+    """At each rung the best 1/reduction go on; rungs lie this factor apart. Not used by `median`."""
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _no_pbt(cls, name: Any) -> Any:
+        if name == "pbt":
+            raise ValueError(PBT)
+        return name
+
+
+class Budget(Part):
+    """When to stop before all trials are done; whatever comes first. None sets no limit."""
+
+    hours: float | None = Field(default=None, gt=0)
+    """Wall time of the sweep."""
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """Wall time of all trials together, times the GPUs of one."""
+    target: float | None = None
+    """Value of the objective that is good enough."""
+
+
+class FailureLimit(Part):
+    """When so many trials fail that the sweep stops. Exploded trials have not failed."""
+
+    max_fraction: float = Field(default=0.5, gt=0, le=1)
+    """Stop when more than this part of the ended trials has failed."""
+    after: int = Field(default=5, ge=1)
+    """Ended trials before this is looked at."""
+
+
+class ConfirmSpec(Part):
+    """What is run again when the search has ended: on the test split, at fresh seeds."""
+
+    top_k: int = Field(default=3, ge=1)
+    """Best completed trials that are confirmed beside every baseline; they are none themselves."""
+    seeds: int = Field(default=5, json_schema_extra={"minimum": 3})
+    """Runs of each configuration, at least 3. With 3 candidates and one baseline, a gain of 2
+    standard deviations over seeds is found in 21 to 35 % of cases by 3 seeds, in 56 to 84 % by 5, in
+    88 to 99 % by 8."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _comparable(cls, seeds: int) -> int:
+        if seeds < 3:
+            raise ValueError(
+                f"two configurations are compared over at least 3 seeds, but got {seeds}; "
+                "ask for 5 or more"
+            )
+        return seeds
+
+
+class Resources(Part):
+    """What one trial takes, and how many run at once."""
+
+    cpus: float = Field(default=1, gt=0)
+    """CPU cores a trial."""
+    gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """GPUs a trial; fractions share a card. `auto` measures one trial before the sweep and lets as
+    many share a card as fit; 0 on a machine without one."""
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Trials at once; None for as many as the machine carries."""
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _number_or_auto(cls, gpus: Any) -> Any:
+        number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
+        if gpus != "auto" and not (number and gpus >= 0):
+            raise ValueError(f"must be auto or a number of at least 0, but got {gpus!r}")
+        return gpus
+
+    @property
+    def gpu_share(self) -> float:
+        """`gpus` as a number; 0 while `auto` is not found out."""
+        return 0.0 if self.gpus == "auto" else self.gpus
+
+
+STUDY_VARIABLE = "OPTUNA_STORAGE"
+"""Optuna's own variable for the URL of its storage."""
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+class TrackingSpec(Part):
+    """Where MLflow keeps the runs."""
+
+    uri: str | None = None
+    """Tracking store; None takes MLFLOW_TRACKING_URI, else mlruns/mlflow.db."""
+    experiment: str = Field(default="sweeps", min_length=1)
+    """Experiment that the runs go to."""
+
+
+class StorageSpec(Part):
+    """Where the sweep's files and its study are."""
+
+    path: str | None = None
+    """Folder that all machines share, or a URL of fsspec (s3://…, gs://…, file://…); None for
+    mlruns/sweeps of the working directory. Credentials for a URL come from the environment."""
+    study: str | None = None
+    """URL of Optuna's storage (postgresql://…); None takes OPTUNA_STORAGE, else a file in the
+    sweep's folder. Give a password by the variable: others can read a YAML."""
+
+    @field_validator("path")
+    @classmethod
+    def _open(cls, path: str | None) -> str | None:
+        if path is None:
+            return None
+        if not path.strip():
+            raise ValueError("must name a folder or a URL; remove it for mlruns/sweeps")
+        if not is_url(path):
+            return str(Path(path).expanduser().absolute())
+        if holds_secret(path):
+            raise ValueError(
+                "must hold no password or token, since every trial is told it; give credentials to "
+                "every node by the environment, as docs/cluster.md tells"
+            )
+        return path.rstrip("/")
+
+    @field_validator("study")
+    @classmethod
+    def _database(cls, study: str | None) -> str | None:
+        if study is None:
+            return None
+        try:
+            database = make_url(study)
+        except ArgumentError:
+            raise ValueError(
+                "must be a URL of a database, as in postgresql://user@host/name; correct it"
+            ) from None
+        if database.drivername.startswith("sqlite") and database.database:
+            absolute = str(Path(database.database).absolute())
+            return database.set(database=absolute).render_as_string(hide_password=False)
+        return study
+
+
+def is_url(path: str) -> bool:
+    """Whether a storage path is one that fsspec opens."""
+    return URL.match(path) is not None

@@ -1,0 +1,206 @@
+"""Which parameters of a space apply to a configuration (`when`), and what the tied ones are.
+
+A condition looks at another searched setting, or at a fixed one. A condition on a parameter that
+does not apply itself does not hold.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from fsdet.config import TrainConfig
+from sweeps.config.parameter import (
+    Parameter,
+    contains,
+    grid_of,
+    kind_of,
+    probes_of,
+    read_value,
+    suggest,
+    to_distribution,
+)
+
+CORNERS = 2000
+"""Configurations at the ends of the ranges that are looked at where there are more."""
+
+
+class CycleError(ValueError):
+    """Parameters that wait for one another."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = list(keys)
+        super().__init__(f"{' needs '.join([*keys, keys[0]])}; remove one of these conditions")
+
+
+@dataclass(frozen=True)
+class Space:
+    """The searched parameters beside the settings that are the same for all trials."""
+
+    parameters: Mapping[str, Parameter]
+    fixed: Mapping[str, Any]
+
+    @property
+    def searched(self) -> dict[str, Parameter]:
+        """The parameters that have values of their own."""
+        return {key: p for key, p in self.parameters.items() if p.tie is None}
+
+    def order(self) -> list[str]:
+        """All keys, each behind those that it depends on, else as they stand in the file.
+
+        Raises:
+            CycleError: there is no such order.
+        """
+        done: dict[str, None] = {}
+
+        def visit(key: str, path: tuple[str, ...]) -> None:
+            if key in path:
+                raise CycleError(path[path.index(key) :])
+            if key in done:
+                return
+            for parent in self.parents(key):
+                visit(parent, (*path, key))
+            done[key] = None
+
+        for key in self.parameters:
+            visit(key, ())
+        return list(done)
+
+    def parents(self, key: str) -> list[str]:
+        """The other parameters that `key` depends on."""
+        parameter = self.parameters[key]
+        names = [*parameter.when, *([parameter.tie] if parameter.tie is not None else [])]
+        return [name for name in names if name in self.parameters]
+
+    def constant(self, key: str) -> Any:
+        """What a setting that is not searched has in every trial."""
+        default = TrainConfig.model_fields[key].get_default(call_default_factory=True)
+        return read_value(key, self.fixed.get(key, default))
+
+    def applies(self, key: str, chosen: Mapping[str, Any]) -> bool:
+        """Whether the conditions of `key` hold where the searched settings are `chosen`."""
+        for name, values in self.parameters[key].conditions.items():
+            if name in self.parameters and name not in chosen:
+                return False
+            value = chosen[name] if name in self.parameters else self.constant(name)
+            if value not in [read_value(name, v) for v in values]:
+                return False
+        tie = self.parameters[key].tie
+        return tie is None or tie in chosen
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Define by run: every searched setting that applies, and the tied ones."""
+
+        def values_of(key: str) -> list[Any]:
+            return [suggest(trial, key, to_distribution(key, self.parameters[key]))]
+
+        return next(self.walk(values_of))
+
+    def walk(self, values_of: Callable[[str], Sequence[Any]]) -> Iterator[dict[str, Any]]:
+        """Every configuration, tied settings included, with searched ones from `values_of`."""
+
+        def go(keys: list[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            if not keys:
+                yield self.complete(chosen)
+                return
+            key, rest = keys[0], keys[1:]
+            values = values_of(key) if self.applies(key, chosen) else [...]
+            for value in values:
+                yield from go(rest, chosen if value is ... else {**chosen, key: value})
+
+        searched = self.searched
+        yield from go([key for key in self.order() if key in searched], {})
+
+    def complete(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """`chosen` and the tied settings that follow from it, in the order of the file."""
+        whole = dict(chosen)
+        for key, parameter in self.parameters.items():
+            if parameter.tie is not None and self.applies(key, chosen):
+                whole[key] = derive(key, parameter, chosen[parameter.tie])
+        first = [key for key in self.parameters if key in whole]
+        return {key: whole[key] for key in [*first, *whole]}
+
+    def accepts(self, chosen: Mapping[str, Any]) -> bool:
+        """Whether `chosen` could be suggested: just what applies, each within its range."""
+        applying = [key for key in self.searched if self.applies(key, chosen)]
+        return set(applying) == set(chosen) and all(
+            contains(to_distribution(key, self.parameters[key]), chosen[key]) for key in applying
+        )
+
+    def requirements(self, key: str) -> dict[str, list[Any]]:
+        """Searched setting -> values that it may have where `key` applies, ancestors included."""
+        found: dict[str, list[Any]] = {}
+        for name, values in self.parameters[key].conditions.items():
+            if name in self.parameters:
+                _narrow(found, name, [read_value(name, value) for value in values])
+        for parent in self.parents(key):
+            for name, allowed in self.requirements(parent).items():
+                _narrow(found, name, allowed)
+        return found
+
+    def example(self, forced: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """One configuration in which the parameters in `forced` apply and have these values."""
+        wanted = {name: v[0] for key in forced or {} for name, v in self.requirements(key).items()}
+        wanted.update(forced or {})
+
+        def values_of(key: str) -> list[Any]:
+            return [wanted[key] if key in wanted else self.probes(key)[-1]]
+
+        return next(self.walk(values_of))
+
+    def probes(self, key: str) -> list[Any]:
+        """The values of one searched parameter that must be legal for all to be."""
+        return probes_of(to_distribution(key, self.parameters[key]))
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """Configurations of probes: all, or where they are many the outermost and a sample."""
+        some = list(itertools.islice(self.walk(self.probes), CORNERS + 1))
+        if len(some) <= CORNERS:
+            yield from some
+            return
+        yield from self.walk(lambda key: self.probes(key)[:1])
+        yield from self.walk(lambda key: self.probes(key)[-1:])
+        chance = random.Random(0)
+        for _ in range(CORNERS):
+            yield from self.walk(lambda key: [chance.choice(self.probes(key))])
+
+    def grid(self, limit: int) -> list[dict[str, Any]]:
+        """Every configuration of a space that can be counted, at most `limit` of them."""
+
+        def values_of(key: str) -> list[Any]:
+            values = grid_of(to_distribution(key, self.parameters[key]))
+            assert values is not None
+            return values
+
+        return list(itertools.islice(self.walk(values_of), limit))
+
+    def possible(self, key: str) -> list[Any]:
+        """The values that must be looked at to know all that setting `key` can have."""
+        if key not in self.parameters:
+            return [self.constant(key)]
+        parameter = self.parameters[key]
+        tie = parameter.tie
+        values = (
+            self.probes(key)
+            if tie is None
+            else [derive(key, parameter, value) for value in self.probes(tie)]
+        )
+        sometimes = parameter.when or (tie is not None and self.parameters[tie].when)
+        return [*values, *([self.constant(key)] if sometimes else [])]
+
+
+def _narrow(found: dict[str, list[Any]], name: str, values: list[Any]) -> None:
+    found[name] = [v for v in found[name] if v in values] if name in found else values
+
+
+def derive(key: str, parameter: Parameter, value: Any) -> Any:
+    """Value of the tied setting `key` where the one that it follows has `value`."""
+    if parameter.times is None:
+        return read_value(key, value)
+    product = parameter.times * value
+    return round(product) if kind_of(key) == "int" else product

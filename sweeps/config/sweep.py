@@ -1,0 +1,200 @@
+"""`SweepSpec`: what a sweep's YAML may say.
+
+The names under `space`, `fixed` and `baselines` are those of `fsdet.config.TrainConfig` and no
+others. This module holds the shape and the rules that need one value; `sweeps.config.check` holds the
+whole against the trainer, `sweeps.config.file` reads it from a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from pydantic import Field, PrivateAttr
+
+from fsdet.config import TrainConfig
+from fsdet.config_file import build_config
+from sweeps.config.parameter import Parameter, Part, Value, read_value, to_distribution
+from sweeps.config.sections import (
+    COSTS,
+    Budget,
+    ConfirmSpec,
+    FailureLimit,
+    Objective,
+    Resources,
+    SamplerSpec,
+    SchedulerSpec,
+    StorageSpec,
+    TrackingSpec,
+)
+from sweeps.config.space import Space
+from sweeps.secrets import without_password
+
+OWNED = {
+    "checkpoint_dir": "every trial gets a folder of its own; remove the line",
+    "device": "set resources: {gpus: 1} to train on a GPU, {gpus: 0} to train on the CPU",
+    "novel_split": "a sweep selects on val; test is for what it has selected; remove the line",
+    "final_split": "a sweep selects on val; test is for what it has selected; remove the line",
+    "best_metric": "it is the metric of the objective; remove the line",
+    "best_mode": "it is the mode of the objective; remove the line",
+    "stop_on_explosion": "an exploded trial must end; remove the line",
+}
+"""Settings that a sweep gives to its trials itself, with what to do instead."""
+
+
+class SweepSpec(Part):
+    """One sweep."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    """Name of the sweep, of its folder and of its parent run."""
+    space: dict[str, Parameter] = Field(min_length=1)
+    """Searched settings."""
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    """Settings that are the same for every trial."""
+    baselines: dict[str, dict[str, Value]] = Field(default_factory=dict)
+    """Configurations to try first and to compare with: a value for every searched setting."""
+    objective: Objective = Objective()
+    """What is optimised."""
+    second_objective: Objective | None = None
+    """What is weighed against it, for the sampler nsgaii."""
+    trials: int = Field(default=16, ge=1)
+    """Number of trials, baselines included; may be left out for the sampler grid."""
+    budget: Budget = Budget()
+    """When to stop before all trials are done."""
+    failures: FailureLimit = FailureLimit()
+    """When so many trials fail that the sweep stops."""
+    stall_minutes: float | None = Field(default=None, gt=0)
+    """A trial that reports nothing for so long has failed; None sets no limit."""
+    warm_start: str | None = None
+    """Name of an earlier sweep, whose trials within this space the sampler is told first."""
+    sampler: SamplerSpec = SamplerSpec()
+    """Who suggests the next configuration."""
+    scheduler: SchedulerSpec = SchedulerSpec()
+    """Who stops trials that are merely worse."""
+    confirm: ConfirmSpec | None = None
+    """How the winner is chosen among the best and the baselines; null takes the best of the search."""
+    ablate: bool = False
+    """Whether each setting of the winner is then set back to the best baseline's, one at a time."""
+    resources: Resources = Resources()
+    """What one trial takes."""
+    tracking: TrackingSpec = TrackingSpec()
+    """Where the runs are logged."""
+    storage: StorageSpec = StorageSpec()
+    """Where files and study are."""
+
+    _source: str = PrivateAttr(default="the sweep")
+
+    @property
+    def source(self) -> str:
+        """File that this was read from, for messages."""
+        return self._source
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What every trial shares: `fixed`, and what follows from `resources` and `objective`."""
+        # saved every epoch, so that a trial that was stopped goes on where it was
+        threads = {"threads": max(1, int(self.resources.cpus)), "save_interval": 1}
+        device = "cuda" if self.resources.gpu_share else "cpu"
+        device = "auto" if self.resources.gpus == "auto" else device
+        return {
+            **threads,
+            **self.fixed,
+            **self._best(),
+            "device": device,
+        }
+
+    def _best(self) -> dict[str, Any]:
+        """How a trial chooses its best epoch."""
+        if self.objective.metric in COSTS:  # known at the end of a trial only
+            return {}
+        return {"best_metric": self.objective.name, "best_mode": self.objective.mode}
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """One, or two."""
+        second = self.second_objective
+        return (self.objective,) if second is None else (self.objective, second)
+
+    @property
+    def conditions(self) -> Space:
+        """The space with its conditions and ties."""
+        return Space(self.space, self.settings)
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The settings of a new trial: searched where they apply, and tied.
+
+        Args:
+            trial: from `study.ask()`; its `params` hold what was searched.
+        """
+        return self.conditions.suggest(trial)
+
+    def accepts(self, parameters: dict[str, Any]) -> bool:
+        """Whether a trial with these `params` could be suggested in this space."""
+        return self.conditions.accepts(parameters)
+
+    def largest(self, key: str) -> Any:
+        """The largest value that setting `key` can have in a trial."""
+        return max(self.conditions.possible(key))
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Searched setting, tied ones left out -> Optuna distribution."""
+        return {key: to_distribution(key, p) for key, p in self.conditions.searched.items()}
+
+    def baseline_parameters(self) -> dict[str, dict[str, Any]]:
+        """Name -> searched settings of each baseline that apply to it, as the trainer reads them."""
+        return {
+            name: {key: read_value(key, values[key]) for key in self.space if key in values}
+            for name, values in self.baselines.items()
+        }
+
+    def config(self, parameters: dict[str, Any], checkpoint_dir: Path | None = None) -> TrainConfig:
+        """The trainer's config with the searched settings at `parameters`; tied ones follow.
+
+        Raises:
+            fsdet.errors.ConfigError: a value that the trainer does not accept.
+        """
+        where = {} if checkpoint_dir is None else {"checkpoint_dir": checkpoint_dir}
+        return build_config(
+            {**self.settings, **self.conditions.complete(parameters), **where}, self.source
+        )
+
+    @property
+    def public(self) -> SweepSpec:
+        """The same sweep without the secrets of its URLs, fit to be written and sent."""
+
+        def shown(url: str | None) -> str | None:
+            return None if url is None else without_password(url)
+
+        tracking = self.tracking.model_copy(update={"uri": shown(self.tracking.uri)})
+        storage = self.storage.model_copy(update={"study": shown(self.storage.study)})
+        copy = self.model_copy(update={"tracking": tracking, "storage": storage})
+        return copy.with_source(self.source)
+
+    @property
+    def for_confirmation(self) -> SweepSpec:
+        """The sweep as its confirmation runs it.
+
+        Validation classes choose the best epoch, whose last evaluation is on the test classes. Nothing is
+        searched, pruned or limited by a budget.
+        """
+        metric = self.objective.metric.replace("val/", "test/")
+        changed = self.model_copy(
+            update={
+                "fixed": {**self.fixed, "final_split": "test"},
+                "objective": self.objective.model_copy(update={"metric": metric}),
+                "second_objective": None,
+                "sampler": SamplerSpec(name="random"),
+                "scheduler": SchedulerSpec(name="none"),
+                "warm_start": None,
+                "budget": Budget(),
+            }
+        )
+        return changed.with_source(self.source)
+
+    def with_source(self, source: str) -> SweepSpec:
+        """The same sweep, known to come from `source`."""
+        copy = self.model_copy()
+        copy._source = source
+        return copy

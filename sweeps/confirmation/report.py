@@ -1,0 +1,253 @@
+"""What a confirmation will do and what it found, in tables and sentences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sweeps.config import SweepSpec
+from sweeps.confirmation.results import CandidateResult, Comparison, Confirmation
+from sweeps.confirmation.statistics import ALPHA, LEAST_SEEDS, Estimate, power
+from sweeps.session.display import number, say, shown
+from sweeps.states import State
+from sweeps.trial.failures import first_line
+
+
+def plan_of_confirmation(spec: SweepSpec) -> str:
+    """What is run after the search and, with a baseline to compare with, what that can show."""
+    assert spec.confirm is not None
+    top, seeds, bases = spec.confirm.top_k, spec.confirm.seeds, len(spec.baselines)
+    ablation = "; then the winner with each setting set back" if spec.ablate else ""
+    runs = (
+        f"confirmation: the {top} best and {bases} baselines over {seeds} fresh seeds on the test split, "
+        f"at most {(top + bases) * seeds} runs{ablation}"
+    )
+    return f"{runs}\n  {power_words(seeds, top * bases)}" if bases else runs
+
+
+def print_confirmation(console: Console, confirmation: Confirmation) -> None:
+    """Tables and sentences."""
+    seeds = confirmation.seeds
+    say(
+        console,
+        f"\nconfirmed on the test split, {len(seeds)} fresh seeds ({seeds[0]} to {seeds[-1]}), the same "
+        "for all; means and differences with 95 % intervals",
+    )
+    print_whole(console, result_table(confirmation))
+    for text in conclusions(confirmation):
+        say(console, f"  {text}")
+    if confirmation.ablation:
+        say(console, "\nthe winner with one setting at a time set back to the baseline's:")
+        print_whole(console, ablation_table(confirmation))
+        for text in ablation_words(confirmation):
+            say(console, f"  {text}")
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """A table wider than a log's idea of a terminal is better than one with its numbers cut."""
+    wide = console.options.update(max_width=1000)
+    width = max(console.width, console.measure(table, options=wide).maximum)
+    Console(file=console.file, width=width).print(table)
+
+
+def result_table(confirmation: Confirmation) -> Table:
+    """Every configuration, best first, against every baseline."""
+    bases = [m.candidate.label for m in confirmation.baselines]
+    table = build_table("", confirmation.metric, "in the search", *(f"against {b}" for b in bases))
+    table.add_column("swap gap")
+    cells = {(c.first.label, c.second.label): c for c in confirmation.comparisons}
+    winner = confirmation.winner
+    rest = [m for m in confirmation.configurations if m not in confirmation.feasible]
+    for measured in [*confirmation.feasible, *rest]:
+        label = measured.candidate.label
+        against = [compared(cells.get((label, base))) for base in bases]
+        searched = number(measured.candidate.searched, 4)
+        gap = None if measured.infeasible else confirmation.estimate(measured, "test/swap_gap")
+        table.add_row(
+            label,
+            value_of(confirmation, measured),
+            searched,
+            *against,
+            number(None if gap is None else gap.mean, 4),
+            style="bold" if measured is winner else None,
+        )
+    return table
+
+
+def ablation_table(confirmation: Confirmation) -> Table:
+    """One row for each setting that was set back."""
+    winner, base = confirmation.winner, confirmation.best_baseline
+    assert winner is not None
+    assert base is not None
+    table = build_table(
+        "", "winner's", "set back to", f"{confirmation.metric} then", "the winner's gain by it"
+    )
+    cells = {c.second.factor: c for c in confirmation.contributions}
+    for measured in confirmation.ablation:
+        factor = measured.candidate.factor
+        assert factor is not None
+        own, other = (m.candidate.parameters[factor] for m in (winner, base))
+        table.add_row(
+            factor,
+            shown(own),
+            shown(other),
+            value_of(confirmation, measured),
+            compared(cells.get(factor)),
+        )
+    return table
+
+
+def build_table(*columns: str) -> Table:
+    """An empty table in the style of the summary."""
+    table: Any = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name)
+    return table  # type: ignore[no-any-return]
+
+
+def value_of(confirmation: Confirmation, measured: CandidateResult) -> str:
+    """Mean and interval, or why there is none."""
+    exploded = measured.with_state(State.INFEASIBLE)
+    if exploded:
+        return f"infeasible: exploded at {some_seeds(exploded)}"
+    found = confirmation.estimate(measured)
+    if found is None:
+        return "not measured"
+    if measured in confirmation.configurations and measured not in confirmation.feasible:
+        return f"not ranked: measured at {found.count} of {len(confirmation.seeds)} seeds"
+    return with_interval(found)
+
+
+def with_interval(found: Estimate, sign: str = "") -> str:
+    """`mean [low, high]`, or the mean alone where there is no interval."""
+    mean = f"{found.mean:{sign}.4f}"
+    return (
+        mean
+        if math.isnan(found.half)
+        else f"{mean} [{found.low:{sign}.4f}, {found.high:{sign}.4f}]"
+    )
+
+
+def compared(comparison: Comparison | None) -> str:
+    """Difference, interval and verdict."""
+    if comparison is None:
+        return "-"
+    return f"{with_interval(comparison.difference.estimate, '+')} {comparison.verdict}"
+
+
+def some_seeds(found: dict[int, str]) -> str:
+    """`seed 1000` or `seeds 1000, 1001`."""
+    return f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+
+
+def conclusions(confirmation: Confirmation) -> list[str]:
+    """The winner first, then what is wrong with the others, then what the figures cannot say."""
+    return [verdict_on(confirmation), *troubles(confirmation.configurations), *limits(confirmation)]
+
+
+def verdict_on(confirmation: Confirmation) -> str:
+    """One sentence: which configuration to use, and how sure that is."""
+    winner, base = confirmation.winner, confirmation.best_baseline
+    if winner is None:
+        return (
+            "no configuration is feasible: each exploded at some seed, or was measured at fewer than "
+            f"{LEAST_SEEDS}"
+        )
+    found = confirmation.estimate(winner)
+    assert found is not None
+    label, value = winner.candidate.label, with_interval(found)
+    if base is None:
+        return f"winner: {label}, {value}; no baseline is feasible to compare it with"
+    if winner is base:
+        return (
+            f"no configuration is better than baseline {base.candidate.label} ({value}) beyond noise; "
+            "that baseline is recommended"
+        )
+    against = next(
+        c
+        for c in confirmation.comparisons
+        if c.first == winner.candidate and c.second == base.candidate
+    )
+    gain = with_interval(against.difference.estimate, "+")
+    return (
+        f"winner: {label}, {value}; better than the best baseline, {base.candidate.label}, by {gain}, "
+        f"p {against.adjusted:.2g}"
+    )
+
+
+def troubles(measured: tuple[CandidateResult, ...]) -> list[str]:
+    """Explosions and gaps, one line each."""
+    lines = []
+    for one in measured:
+        for state, verb in ((State.INFEASIBLE, "exploded"), (State.FAILED, "failed")):
+            found = one.with_state(state)
+            if found:
+                reason = first_line(next(iter(found.values())))
+                lines.append(f"{one.candidate.label} {verb} at {some_seeds(found)}: {reason}")
+    return lines
+
+
+def limits(confirmation: Confirmation) -> list[str]:
+    """What a reader must know to read the figures right."""
+    rivals = len(confirmation.configurations)
+    common, comparisons = confirmation.common_seeds, confirmation.comparisons
+    lines = []
+    if common and len(common) < len(confirmation.seeds):
+        lines.append(
+            f"means are over the seeds at which all that are ranked were measured: {', '.join(map(str, common))}; "
+            "differences are over all seeds of a pair"
+        )
+    if any(math.isnan(c.difference.estimate.half) for c in comparisons):
+        lines.append(
+            "a difference that is the same at every seed has no interval; its p is that of the sign test, "
+            "2 / 2^seeds before correction"
+        )
+    if len(comparisons) > 1:
+        lines.append(
+            f"where no candidate is better than any baseline, one is called so with a chance of at most {ALPHA:g}: "
+            f"Holm's correction for {len(comparisons)} comparisons; the intervals are not corrected"
+        )
+    if comparisons:
+        fewest = min(c.difference.estimate.count for c in comparisons)
+        lines.append(power_words(fewest, len(comparisons)))
+    if rivals > 1:
+        lines.append(
+            f"the winner's mean is slightly optimistic: it was picked among {rivals} on these figures; the "
+            "intervals are over seeds, not over other classes or images"
+        )
+    return lines
+
+
+def power_words(seeds: int, comparisons: int) -> str:
+    """How often a true gain is found, as a sentence."""
+
+    def cases(gain: float) -> str:
+        low, high = (100 * power(gain, seeds, comparisons, shared) for shared in (0, 0.5))
+        return f"{low:.0f} to {high:.0f} %"
+
+    several = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
+    return (
+        f"power: {seeds} seeds find a gain of 2 standard deviations over seeds in {cases(2)} of cases, of 1 in "
+        f"{cases(1)} ({several}; where runs at a seed share none to half of their variance)"
+    )
+
+
+def ablation_words(confirmation: Confirmation) -> list[str]:
+    """Which settings did the work."""
+    found = confirmation.contributions
+    words = {"better": "did the work", "within noise": "within noise", "worse": "did harm"}
+    lines = []
+    for verdict, meaning in words.items():
+        factors = [str(c.second.factor) for c in found if c.verdict == verdict]
+        if factors:
+            lines.append(f"{meaning}: {', '.join(factors)}")
+    lines += troubles(confirmation.ablation)
+    if len(found) > 1:
+        lines.append(
+            f"Holm's correction for {len(found)} comparisons; settings act together, so that the gains need "
+            "not add up to the whole"
+        )
+    return lines

@@ -1,0 +1,249 @@
+"""What a confirmation measured, and what follows from it: feasible, winner, ablation.
+
+Configurations are ranked by their means over the seeds at which all of them were measured, so that
+none gains by a run that failed at a hard seed. One that exploded at any seed takes no part.
+
+The winner is the highest-ranked configuration among those that are better than the best baseline
+beyond noise; where there is none, that baseline is recommended. Holm's correction covers the
+comparisons of all candidates with all baselines: where no candidate is better than any baseline,
+one is called so in 5 % of sweeps at most, however many of either there are. The winner's mean
+alone stays a little optimistic.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fsdet.files import write_text_atomic
+from sweeps.confirmation.candidates import Candidate
+from sweeps.confirmation.statistics import (
+    LEAST_SEEDS,
+    Difference,
+    Estimate,
+    Verdict,
+    adjust,
+    estimate,
+    paired,
+    verdict,
+)
+from sweeps.states import State
+from sweeps.study.study import TrialRecord
+
+FILE = "confirm.json"
+"""In the sweep's folder, once all is measured."""
+FOLDER = "confirm"
+"""Folder of the runs, in that of the sweep; name of their study; suffix of their tag `sweep.id`."""
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """One configuration with its runs by seed."""
+
+    candidate: Candidate
+    results: dict[int, TrialRecord]
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Seed -> value, of the completed runs."""
+        done = {s: r for s, r in self.results.items() if r.state is State.COMPLETED}
+        return {s: r.metrics[metric] for s, r in done.items() if metric in r.metrics}
+
+    def with_state(self, state: State) -> dict[int, str]:
+        """Seed -> reason, of the runs in this state."""
+        return {s: r.reason for s, r in self.results.items() if r.state is state}
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether it exploded at any seed."""
+        return bool(self.with_state(State.INFEASIBLE))
+
+    def estimate(self, metric: str, seeds: Collection[int]) -> Estimate | None:
+        """Mean over those of `seeds` that have a value; None if none has."""
+        values = [value for seed, value in self.values(metric).items() if seed in seeds]
+        return estimate(values) if values else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A configuration against another one, seed by seed."""
+
+    first: Candidate
+    second: Candidate
+    difference: Difference
+    adjusted: float
+    """p-value after Holm's correction."""
+    verdict: Verdict
+    """First against second."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """All that was measured."""
+
+    metric: str
+    mode: Literal["max", "min"]
+    seeds: tuple[int, ...]
+    configurations: tuple[CandidateResult, ...]
+    """Candidates and baselines."""
+    ablation: tuple[CandidateResult, ...] = ()
+    """The winner with one setting at a time as in the best baseline."""
+
+    @property
+    def baselines(self) -> list[CandidateResult]:
+        """The baselines among the configurations."""
+        return [m for m in self.configurations if m.candidate.baseline]
+
+    @property
+    def feasible(self) -> list[CandidateResult]:
+        """Configurations that can be compared and recommended; best mean over common seeds first.
+
+        None exploded at any seed. While fewer than `LEAST_SEEDS` seeds have a value of each, the one
+        with the fewest values is left out; of equals the last candidate, and baselines last.
+        """
+        left = [m for m in self.configurations if self.is_feasible(m)]
+        while left and len(self._common(left)) < LEAST_SEEDS:
+            left.remove(min(reversed(left), key=self._completeness))
+        seeds, sign = self._common(left), -1 if self.mode == "max" else 1
+        return sorted(left, key=lambda m: sign * sum(m.values(self.metric)[s] for s in seeds))
+
+    @property
+    def common_seeds(self) -> tuple[int, ...]:
+        """Seeds at which every feasible configuration was measured."""
+        return self._common(self.feasible)
+
+    def is_feasible(self, measured: CandidateResult) -> bool:
+        """Whether it exploded at no seed and was measured at enough of them."""
+        return not measured.infeasible and len(measured.values(self.metric)) >= LEAST_SEEDS
+
+    def estimate(self, measured: CandidateResult, metric: str | None = None) -> Estimate | None:
+        """Mean of `metric`, else of the objective: of what is ranked over the common seeds."""
+        seeds = self.common_seeds if measured in self.feasible else self.seeds
+        return measured.estimate(metric or self.metric, seeds)
+
+    def _common(self, some: Sequence[CandidateResult]) -> tuple[int, ...]:
+        values = [m.values(self.metric) for m in some]
+        return tuple(s for s in self.seeds if some and all(s in one for one in values))
+
+    def _completeness(self, measured: CandidateResult) -> tuple[int, bool]:
+        return len(measured.values(self.metric)), measured.candidate.baseline is not None
+
+    @property
+    def best_baseline(self) -> CandidateResult | None:
+        """The feasible baseline with the best mean."""
+        return next((m for m in self.feasible if m.candidate.baseline), None)
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Every feasible candidate against every feasible baseline: one family."""
+        bases = [m for m in self.feasible if m.candidate.baseline]
+        others = [m for m in self.feasible if not m.candidate.baseline]
+        return self.compare([(m, base) for base in bases for m in others])
+
+    def compare(self, pairs: Sequence[tuple[CandidateResult, CandidateResult]]) -> list[Comparison]:
+        """One family of comparisons, each over all seeds that the pair has in common.
+
+        A pair that has too few of them is left out.
+        """
+        found = [
+            (first.candidate, second.candidate, difference)
+            for first, second in pairs
+            if (difference := paired(first.values(self.metric), second.values(self.metric)))
+        ]
+        adjusted = adjust([difference.p for _, _, difference in found])
+        return [
+            Comparison(first, second, difference, p, verdict(difference, p, self.mode))
+            for (first, second, difference), p in zip(found, adjusted, strict=True)
+        ]
+
+    @property
+    def winner(self) -> CandidateResult | None:
+        """What is recommended; None if nothing is feasible."""
+        base = self.best_baseline
+        if base is None:
+            return next(iter(self.feasible), None)
+        better = [
+            c.first
+            for c in self.comparisons
+            if c.second == base.candidate and c.verdict == "better"
+        ]
+        return next((m for m in self.feasible if m.candidate in better), base)
+
+    @property
+    def contributions(self) -> list[Comparison]:
+        """The winner against itself with one setting set back, for each that was feasible so."""
+        winner = self.winner
+        if winner is None:
+            return []
+        return self.compare([(winner, m) for m in self.ablation if self.is_feasible(m)])
+
+
+def save_confirmation(path: Path, confirmation: Confirmation, summary: list[str]) -> None:
+    """Write what was measured, and beside it, for readers, what follows.
+
+    Args:
+        path: of the JSON file.
+        confirmation: all that was measured.
+        summary: the findings in words.
+    """
+    winner = confirmation.winner
+    values = {
+        "metric": confirmation.metric,
+        "mode": confirmation.mode,
+        "seeds": confirmation.seeds,
+        "configurations": [_to_plain(one) for one in confirmation.configurations],
+        "ablation": [_to_plain(one) for one in confirmation.ablation],
+        "summary": summary,
+        "winner": None if winner is None else winner.candidate.label,
+        "common_seeds": confirmation.common_seeds,
+        "comparisons": [_plain(c) for c in confirmation.comparisons],
+        "contributions": [
+            {"factor": c.second.factor, **_plain(c)} for c in confirmation.contributions
+        ],
+    }
+    write_text_atomic(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def _to_plain(result: CandidateResult) -> dict[str, Any]:
+    keys = ("number", "state", "reason", "metrics", "best_epoch")
+    runs = {
+        seed: {key: getattr(record, key) for key in keys} for seed, record in result.results.items()
+    }
+    return {"candidate": asdict(result.candidate), "results": runs}
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    found = comparison.difference.estimate
+    return {
+        "first": comparison.first.label,
+        "second": comparison.second.label,
+        "difference": found.mean,
+        "interval": None if math.isnan(found.half) else [found.low, found.high],
+        "seeds": found.count,
+        "p": comparison.difference.p,
+        "p_holm": comparison.adjusted,
+        "verdict": comparison.verdict,
+    }
+
+
+def load_confirmation(path: Path) -> Confirmation | None:
+    """What `save_confirmation` wrote; None if there is no such file."""
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    parts = {
+        name: tuple(_from_plain(one) for one in values[name])
+        for name in ("configurations", "ablation")
+    }
+    return Confirmation(values["metric"], values["mode"], tuple(values["seeds"]), **parts)
+
+
+def _from_plain(values: dict[str, Any]) -> CandidateResult:
+    runs = {
+        int(seed): TrialRecord(**{**run, "state": State(run["state"]), "parameters": {}})
+        for seed, run in values["results"].items()
+    }
+    return CandidateResult(Candidate(**values["candidate"]), runs)

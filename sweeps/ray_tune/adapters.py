@@ -1,0 +1,271 @@
+"""Ray Tune's searcher, scheduler and callback, which pass everything on to the trials of a session.
+
+A trial that ran out of memory is tried once more, with nothing beside it. It keeps its number, its run
+and its place in the rungs, and resumes from its newest checkpoint in a new process: all that the first
+one held is free. Ray Tune restarts a trial whose worker died; `Retries` gives it more resources
+meanwhile. While it waits for them, no other trial starts: small ones would take every core that comes
+free, and it would wait till the end of the sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from sweeps.ray_tune import internals
+from sweeps.ray_tune.schedulers import EPOCH, OBJECTIVE, REQUEST, request_of
+from sweeps.trial.failures import OUT_OF_MEMORY, cause_of_death, kernel_kills
+from sweeps.trial.messages import TrialReport, TrialRequest
+
+REPORT, RETIRE_WORKER = "report", "retire_worker"
+"""Keys in a result of Ray Tune."""
+
+
+class Trials(Protocol):
+    """The trials of a session, which know nothing of Ray."""
+
+    def next_request(self) -> TrialRequest | None:
+        """The next trial to run; None while there is none."""
+
+    def on_start(self, request: TrialRequest) -> None:
+        """A worker begins with a trial; again when it was restarted."""
+
+    def on_report(self, number: int, report: TrialReport) -> None:
+        """A trial reported."""
+
+    def on_retry(self, request: TrialRequest) -> None:
+        """A trial ran out of memory and starts again, alone."""
+
+    def on_end(self, number: int, crash: str | None) -> None:
+        """A trial ended. `crash`: why its worker died; None if it did not."""
+
+    def poll(self) -> None:
+        """Called after every step of Ray Tune's loop; stops it by raising."""
+
+
+def to_result(report: TrialReport) -> dict[str, Any]:
+    """A report as a result of Ray Tune."""
+    return {
+        REPORT: report,
+        EPOCH: report.epoch,
+        **({} if report.objective is None else {OBJECTIVE: report.objective}),
+        **({RETIRE_WORKER: True} if report.retire_worker else {}),
+    }
+
+
+class WorkerFailures:
+    """Finds out why workers died, once for each: a kill by the kernel explains one death only."""
+
+    def __init__(self) -> None:
+        self._explained = kernel_kills()
+        self._causes: dict[tuple[str, int], str] = {}
+
+    def cause(self, trial: Trial) -> str:
+        """The reason of the latest failure of a trial."""
+        key = (trial.trial_id, internals.failure_count(trial))
+        if key not in self._causes:
+            killed = kernel_kills() > self._explained
+            cause = cause_of_death(internals.latest_failure(trial), int(killed))
+            self._explained += killed and "the kernel killed" in cause
+            self._causes[key] = cause
+        return self._causes[key]
+
+
+class Retries:
+    """Restarts of trials that ran out of memory.
+
+    Args:
+        trials: of the session.
+        needs: request -> what Ray must keep free for it.
+        failures: why workers died.
+    """
+
+    def __init__(
+        self,
+        trials: Trials,
+        needs: Callable[[TrialRequest], tune.PlacementGroupFactory],
+        failures: WorkerFailures,
+    ) -> None:
+        self._trials, self._needs, self._failures = trials, needs, failures
+        self._waiting: set[str] = set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a trial waits to run alone."""
+        return bool(self._waiting)
+
+    def on_suggest(self, trial_id: str, request: TrialRequest) -> None:
+        """A trial that ran out of memory in an earlier session must run alone, too."""
+        if request.retried:
+            self._waiting.add(trial_id)
+
+    def on_start(self, trial: Trial) -> None:
+        """The trial waits no longer."""
+        self._waiting.discard(trial.trial_id)
+
+    def on_error(self, trial: Trial) -> None:
+        """Give a trial that is restarted the resources that it lacked.
+
+        Called when the trial has released its worker and does not wait for another one yet.
+        """
+        self._waiting.discard(trial.trial_id)
+        if trial.status != Trial.ERROR:  # it counts as running: that was its end
+            return
+        cause = self._failures.cause(trial)
+        request = replace(request_of(trial), last_try=True)
+        if not cause.startswith(OUT_OF_MEMORY):
+            internals.change_trial(trial, {**trial.config, REQUEST: request})
+            return
+        request = replace(request, retried=cause)
+        internals.change_trial(trial, {**trial.config, REQUEST: request}, self._needs(request))
+        self._waiting.add(trial.trial_id)
+
+
+class RaySearcher(Searcher):  # type: ignore[misc]
+    """Takes configurations from the trials of a session.
+
+    Args:
+        trials: of the session.
+        mode: of the objective.
+        retries: while one waits, nothing is suggested.
+        failures: why workers died.
+    """
+
+    def __init__(
+        self, trials: Trials, mode: str, retries: Retries, failures: WorkerFailures
+    ) -> None:
+        super().__init__(metric=OBJECTIVE, mode=mode)
+        self._trials, self._retries, self._failures = trials, retries, failures
+        self._numbers: dict[str, int] = {}
+        self.ray_trials: dict[str, Trial] = {}
+        """Started ones, by id."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Only what Ray's base class holds: Ray pickles one copy, which nobody reads."""
+        return {"_metric": self._metric, "_mode": self._mode}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self._retries.waiting:
+            return None
+        request = self._trials.next_request()
+        if request is None:
+            return None
+        self._numbers[trial_id] = request.number
+        self._retries.on_suggest(trial_id, request)
+        return {REQUEST: request}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: `RayCallback` passes reports on, those that stop a trial included."""
+
+    def on_trial_complete(
+        self,
+        trial_id: str,
+        result: dict[str, Any] | None = None,  # noqa: ARG002
+        error: bool = False,
+    ) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is None:  # Ray may report the end of a failing trial twice
+            return
+        trial = self.ray_trials.pop(trial_id, None)
+        cause = self._failures.cause(trial) if error and trial is not None else ""
+        self._trials.on_end(number, cause if error else None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk after every change."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is on disk after every change."""
+
+
+class RayCallback(tune.Callback):  # type: ignore[misc]
+    """Passes starts and reports on.
+
+    Args:
+        trials: of the session.
+        searcher: needs Ray's trial to explain a crash.
+        retries: of this session.
+    """
+
+    def __init__(self, trials: Trials, searcher: RaySearcher, retries: Retries) -> None:
+        self._trials, self._searcher, self._retries = trials, searcher, retries
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles its callbacks once, for a way of resuming that is not used."""
+        return {}
+
+    def on_step_end(self, **_: Any) -> None:
+        self._trials.poll()
+
+    def on_trial_start(self, *, trial: Trial, **_: Any) -> None:
+        self._searcher.ray_trials[trial.trial_id] = trial
+        self._retries.on_start(trial)
+        self._trials.on_start(request_of(trial))
+
+    def on_trial_recover(self, *, trial: Trial, **_: Any) -> None:
+        if request_of(trial).retried:
+            self._trials.on_retry(request_of(trial))
+
+    def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:
+        # Ray keeps a trial's last result and writes it into every snapshot
+        self._trials.on_report(request_of(trial).number, result.pop(REPORT))
+
+
+class RayScheduler(TrialScheduler):  # type: ignore[misc]
+    """A scheduler around another one: retires workers and prepares restarts before it passes calls on.
+
+    Args:
+        scheduler: decides which trials to stop.
+        retries: of this session.
+    """
+
+    def __init__(self, scheduler: TrialScheduler, retries: Retries) -> None:
+        super().__init__()
+        self._inner, self._retries = scheduler, retries
+
+    @property
+    def metric(self) -> str | None:
+        metric: str | None = self._inner.metric
+        return metric
+
+    @property
+    def supports_buffered_results(self) -> bool:
+        return bool(self._inner.supports_buffered_results)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return bool(self._inner.set_search_properties(metric, mode, **spec))
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._inner.on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._retries.on_error(trial)
+        self._inner.on_trial_error(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        return str(self._inner.on_trial_result(tune_controller, trial, result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self._inner.on_trial_complete(tune_controller, trial, result)
+        if result.get(RETIRE_WORKER):  # Tune decides next whether it keeps the worker
+            internals.retire_worker(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        self._inner.on_trial_remove(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        return self._inner.choose_trial_to_run(tune_controller)
+
+    def debug_string(self) -> str:
+        return str(self._inner.debug_string())
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a resumed sweep restores the rungs from the study."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a resumed sweep restores the rungs from the study."""

@@ -1,0 +1,132 @@
+"""The only module that uses private members of Ray, each listed in `RELIED_ON` with its purpose.
+
+`pyproject.toml` bounds Ray's version from above; `missing_members` says what a newer one has moved.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
+
+RELIED_ON = {
+    ("ray.tune.execution.tune_controller", "TuneController"): {
+        "_started_actors": "retire_worker: workers that Tune may reuse",
+        "_trial_to_actor": "retire_worker: worker of a trial",
+    },
+    ("ray.tune.experiment", "Trial"): {
+        "set_config": "change_trial: the request that a restarted trial gets",
+        "update_resources": "change_trial: more memory for a restarted trial",
+        "error_file": "latest_failure: what Ray wrote about failures",
+        "run_metadata": "failure_count",
+    },
+    ("ray.tune.schedulers.async_hyperband", "AsyncHyperBandScheduler"): {
+        "_brackets": "brackets_of, rungs_of",
+        "_trial_info": "assign_bracket",
+        "_metric_op": "record_in_bracket: sign of the metric",
+    },
+    ("ray.tune.schedulers.async_hyperband", "_Bracket"): {
+        "_rungs": "rungs_of: milestone and recorded values",
+        "on_result": "record_in_bracket",
+    },
+    ("ray.tune.schedulers.median_stopping_rule", "MedianStoppingRule"): {
+        "_results": "results_of",
+        "_stopped_trials": "unstop",
+    },
+    ("ray.tune.execution.class_cache", ""): {
+        "ENV_VARS_TO_PROPAGATE": "hide_from_workers",
+    },
+}
+"""(Module, class) -> member -> what needs it."""
+
+Rung = dict[Any, float]
+"""Trial id -> signed value recorded at a rung."""
+
+
+def missing_members() -> list[str]:
+    """One line for each member of `RELIED_ON` that this version of Ray does not have."""
+    missing = []
+    for (module, name), members in RELIED_ON.items():
+        owner: Any = importlib.import_module(module)
+        source = inspect.getsource(getattr(owner, name) if name else owner)
+        where = f"{module}.{name}".rstrip(".")
+        missing += [
+            f"{where} has no member {member} any more, which serves {purpose}"
+            for member, purpose in members.items()
+            if not re.search(rf"\b{member}\b", source)
+        ]
+    return missing
+
+
+def hide_from_workers(variables: Iterable[str]) -> None:
+    """Keep Tune from sending environment variables to its workers: Ray writes them into its logs."""
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(variables)
+
+
+def retire_worker(controller: Any, trial: Trial) -> None:
+    """Let Tune not reuse the worker of `trial`, which has just ended. It reuses started ones only."""
+    controller._started_actors.discard(controller._trial_to_actor.get(trial))
+
+
+def change_trial(trial: Trial, config: dict[str, Any], resources: Any = None) -> None:
+    """Change what a trial that is about to be restarted gets."""
+    trial.set_config(config)
+    if resources is not None:
+        trial.update_resources(resources)
+
+
+def failure_count(trial: Trial) -> int:
+    """Times that a trial has failed."""
+    return int(trial.run_metadata.num_failures)
+
+
+def latest_failure(trial: Trial) -> str:
+    """What Ray says about the latest failure of a trial: its file holds them all.
+
+    Not `trial.get_error()`: that looks where the file is copied to at the sweep's end.
+    """
+    try:
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    except (OSError, TypeError):
+        return ""
+    return text.rpartition("Failure # ")[2]
+
+
+def brackets_of(scheduler: AsyncHyperBandScheduler) -> list[Any]:
+    """The brackets of ASHA, the one with most rungs first."""
+    return list(scheduler._brackets)
+
+
+def rungs_of(bracket: Any) -> list[Rung]:
+    """What is recorded at each rung of a bracket."""
+    return [recorded for _, recorded in bracket._rungs]
+
+
+def assign_bracket(scheduler: AsyncHyperBandScheduler, trial: Trial, bracket: Any) -> None:
+    """Put a trial into a bracket."""
+    scheduler._trial_info[trial.trial_id] = bracket
+
+
+def record_in_bracket(
+    scheduler: AsyncHyperBandScheduler, bracket: Any, trial: Any, epoch: int, value: float
+) -> None:
+    """Record a value at the rung that `epoch` reaches."""
+    bracket.on_result(trial, epoch, scheduler._metric_op * value)
+
+
+def results_of(scheduler: MedianStoppingRule) -> dict[Any, list[dict[str, Any]]]:
+    """Trial -> its results, as the median rule compares them."""
+    results: dict[Any, list[dict[str, Any]]] = scheduler._results
+    return results
+
+
+def unstop(scheduler: MedianStoppingRule, trial: Trial) -> None:
+    """Let the median rule forget that it has stopped a trial."""
+    scheduler._stopped_trials.discard(trial)

@@ -1,0 +1,129 @@
+"""Runs trials with Ray Tune: Ray is started, trials run until they are done or something stops them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.tune.progress_reporter import ProgressReporter
+from ray.tune.schedulers import TrialScheduler
+
+from sweeps.config import Resources
+from sweeps.ray_tune import internals
+from sweeps.ray_tune.adapters import (
+    RayCallback,
+    RayScheduler,
+    RaySearcher,
+    Retries,
+    Trials,
+    WorkerFailures,
+    to_result,
+)
+from sweeps.ray_tune.schedulers import REQUEST
+from sweeps.resources.machine import Machine
+from sweeps.secrets import SECRETS
+from sweeps.storage.folder import SweepFolder
+from sweeps.trial.messages import TrialReport, TrialRequest
+from sweeps.trial.trial import Train, TrialContext, run_trial
+
+RESTARTS = 1
+"""Times that a trial is restarted after its worker died or it ran out of memory. Other errors of the
+trainer are not retried."""
+GPU_WORDS = ("CUDA", "CUBLAS", "CUDNN", "HIP")
+"""In the reason of a trial that lacked memory on its card; else it was the machine's."""
+
+
+@dataclass(frozen=True)
+class TuneJob:
+    """What Ray Tune is to run, and where."""
+
+    context: TrialContext
+    """Of the trials."""
+    count: int
+    """Trials to run."""
+    mode: str
+    """`max` or `min`."""
+    resources: Resources
+    """Of a trial."""
+    machine: Machine
+    """How many CPUs and GPUs Ray may use."""
+    folder: SweepFolder
+    """Of the sweep."""
+    train: Train | None = None
+    """The trainer, if not `fsdet.train.train`."""
+
+
+def build_tuner(job: TuneJob, trials: Trials, scheduler: TrialScheduler) -> tune.Tuner:
+    """The Ray Tuner. Its folders hold its own state only; trials have theirs."""
+    internals.hide_from_workers(SECRETS)  # every node has credentials of its own
+    shutil.rmtree(job.folder.ray, ignore_errors=True)
+    failures = WorkerFailures()
+    retries = Retries(trials, needs_of(job), failures)
+    searcher = RaySearcher(trials, job.mode, retries, failures)
+    return tune.Tuner(
+        tune.with_resources(trainable(job), lambda config: needs_of(job)(config.get(REQUEST))),
+        tune_config=tune.TuneConfig(
+            num_samples=job.count,
+            search_alg=searcher,
+            scheduler=RayScheduler(scheduler, retries),
+            max_concurrent_trials=job.machine.capacity(job.resources),
+            reuse_actors=True,
+            trial_name_creator=ray_name,
+            trial_dirname_creator=ray_name,
+        ),
+        run_config=tune.RunConfig(
+            name=job.folder.ray.name,
+            storage_path=str(job.folder.path),
+            verbose=0,
+            progress_reporter=Silent(),
+            callbacks=[RayCallback(trials, searcher, retries)],
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
+        ),
+    )
+
+
+def trainable(job: TuneJob) -> Callable[[dict[str, Any]], None]:
+    """The function that Ray Tune runs in a worker."""
+    context, train = job.context, job.train
+
+    def trial(config: dict[str, Any]) -> None:
+        def send(report: TrialReport) -> None:
+            tune.report(to_result(report))
+
+        run_trial(context, config[REQUEST], send, train)
+
+    return trial
+
+
+def needs_of(job: TuneJob) -> Callable[[TrialRequest | None], tune.PlacementGroupFactory]:
+    """Request -> what Ray must keep free for it; of None, where Ray asks without one, for any trial."""
+    resources, machine = job.resources, job.machine
+
+    def needs(request: TrialRequest | None) -> tune.PlacementGroupFactory:
+        cpus, gpus = resources.cpus, resources.gpu_share
+        if request is not None and request.retried:
+            on_card = gpus and any(word in request.retried for word in GPU_WORDS)
+            cpus, gpus = cpus if on_card else machine.cpus, math.ceil(gpus)
+        bundle = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+        return tune.PlacementGroupFactory([bundle])
+
+    return needs
+
+
+def ray_name(trial: Any) -> str:
+    """What Ray Tune calls a trial."""
+    return f"trial_{trial.config[REQUEST].number:04d}"
+
+
+class Silent(ProgressReporter):  # type: ignore[misc]
+    """Replaces Ray's own progress report."""
+
+    def should_report(self, *args: Any, **kwargs: Any) -> bool:  # noqa: ARG002
+        return False
+
+    def report(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""

@@ -1,0 +1,113 @@
+"""Prints what a sweep costs: what the probe measured, and what follows from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from sweeps.config import SweepSpec
+from sweeps.config.sections import AUTO
+from sweeps.resources.cost import FEWER, MORE, SweepCost, costliest, estimate, most_runs
+from sweeps.resources.machine import Machine
+from sweeps.resources.probe import measure, with_gpus, with_shared_card
+from sweeps.trial.memory import free_memory
+
+
+def print_cost(spec: SweepSpec, machine: Machine, say: Callable[[str], None]) -> None:
+    """Measure one trial and say what the sweep costs, a line at a time.
+
+    Raises:
+        SweepError: the probe failed.
+    """
+    free, auto = free_memory(), spec.resources.gpus == AUTO
+    say("measuring a trial: some steps and two evaluations")
+    if (load := os.getloadavg()[0]) > machine.cpus / 2:
+        say(f"warning: other work runs here (load {load:.1f} on {machine.cpus} CPUs) and slows it")
+    measured = measure(costliest(with_gpus(spec, 1) if auto else spec))
+    if auto:
+        spec = with_shared_card(spec, machine, measured)
+        say(f"resources.gpus auto: {spec.resources.gpu_share:g} of a card a trial")
+    cost = estimate(spec, measured, machine.capacity(spec.resources), free)
+    for line in cost_lines(spec, cost):
+        say(line)
+
+
+def cost_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
+    """One line a finding."""
+    return [*measured_lines(spec, cost), *estimated_lines(spec, cost), *memory_lines(cost)]
+
+
+def measured_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
+    """What the probe saw."""
+    m = cost.measured
+    sizes = [f"{key} {getattr(cost.config, key)}" for key in (*MORE, *FEWER) if key in spec.space]
+    of = f" ({', '.join(sizes)})" if sizes else ""
+    line = (
+        f"measured on one trial, alone{of}: {m.step_seconds:.3g} s a step, "
+        f"{m.evaluation_seconds:.3g} s an evaluation, {m.final_seconds:.3g} s the last one, "
+        f"{m.save_seconds:.2g} s a checkpoint, {m.startup_seconds:.2g} s to start and end; "
+        f"{m.import_seconds:.2g} s a new process"
+    )
+    return [line]
+
+
+def estimated_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
+    """What follows for the sweep."""
+    config = cost.config
+    trial = f"a whole trial: about {duration(cost.trial)}, {config.total_steps} steps in {config.epochs} epochs"
+    sweep = (
+        f"the sweep: about {duration(cost.sweep)} if all {spec.trials} trials ran to their end, {cost.at_once} "
+        f"at once{less(spec)}; how trials side by side slow one another was not measured"
+    )
+    lines = [trial, sweep]
+    if any(key in spec.space for key in ("batch_size", "gradient_accumulation")):
+        lines.append("smaller batches take more steps, and were not measured")
+    if cost.confirmation is not None:
+        lines.append(
+            f"the confirmation: about {duration(cost.confirmation)} more for at most {most_runs(spec)} runs"
+        )
+    return lines
+
+
+def less(spec: SweepSpec) -> str:
+    """What makes a sweep shorter than all its trials."""
+    reasons = [] if spec.scheduler.name == "none" else [f"{spec.scheduler.name} stops some earlier"]
+    if spec.budget.hours is not None:
+        reasons.append(f"budget.hours ends it after {duration(3600 * spec.budget.hours)}")
+    return f" ({', '.join(reasons)})" if reasons else ""
+
+
+def memory_lines(cost: SweepCost) -> list[str]:
+    """Whether so many trials fit."""
+    m = cost.measured
+    host = (
+        f"memory: about {size(cost.trial_bytes)} a trial with its worker, {size(cost.host_bytes)} for "
+        f"{cost.at_once} at once; {size(cost.host_free)} are free"
+    )
+    lines = [host]
+    if m.card_bytes:
+        lines.append(f"GPU memory: {size(m.card_bytes)} a trial, of {size(m.card_total)} a card")
+    if not cost.fits:
+        lines.append(
+            "warning: so many trials may not fit into memory; lower resources.max_concurrent, or raise "
+            "resources.cpus"
+        )
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """A time in two units."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 600:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def size(count: int) -> str:
+    """Bytes in GB."""
+    return f"{count / 1e9:.1f} GB"

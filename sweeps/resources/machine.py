@@ -1,0 +1,106 @@
+"""What trials run on: this machine or the nodes of a cluster, and how many trials fit at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.config import Resources, SweepSpec
+from sweeps.errors import SweepError
+
+
+@dataclass(frozen=True)
+class Machine:
+    """CPU cores and GPUs that this process may use."""
+
+    cpus: int
+    gpus: int
+
+    @property
+    def here(self) -> bool:
+        """Whether all trials run on the machine of this process."""
+        return True
+
+    @property
+    def description(self) -> str:
+        """For messages."""
+        return "this machine"
+
+    def capacity(self, resources: Resources) -> int:
+        """Trials at once, at most `resources.max_concurrent`; 0 if not even one fits."""
+        carried = math.floor(self.cpus / resources.cpus + 1e-9)
+        if resources.gpu_share:
+            carried = min(carried, math.floor(self.gpus / resources.gpu_share + 1e-9))
+        return min(carried, resources.max_concurrent or carried)
+
+
+@dataclass(frozen=True)
+class Node(Machine):
+    """One of a cluster."""
+
+    node_id: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Cluster(Machine):
+    """Ray nodes; `cpus` and `gpus` are those of one on which a trial fits, or of the largest."""
+
+    address: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def here(self) -> bool:
+        """Whether all trials run on the machine of this process."""
+        return False
+
+    @property
+    def description(self) -> str:
+        """For messages."""
+        return f"the largest of {len(self.nodes)} nodes"
+
+    def capacity(self, resources: Resources) -> int:
+        """Trials at once, at most `resources.max_concurrent`; 0 if none fits on any node."""
+        carried = sum(node.capacity(resources) for node in self.nodes)
+        return min(carried, resources.max_concurrent or carried)
+
+
+def check_machine(spec: SweepSpec, machine: Machine) -> None:
+    """Whether this machine can carry one trial.
+
+    Raises:
+        SweepError: it has too few CPUs or GPUs.
+    """
+    for name, wanted, there in (
+        ("cpus", spec.resources.cpus, machine.cpus),
+        ("gpus", spec.resources.gpu_share, machine.gpus),
+    ):
+        if wanted > there:
+            raise SweepError(
+                f"{spec.source}: resources.{name}: a trial asks for {wanted:g}, but {machine.description} "
+                f"has {there}; set resources.{name} to at most {there}"
+            )
+
+
+def this_machine(look_for_gpus: bool) -> Machine:
+    """Measure this machine. Looking for GPUs loads torch, which takes seconds."""
+    gpus = 0
+    if look_for_gpus:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return Machine(available_cpus(), gpus)
+
+
+def available_cpus() -> int:
+    """Cores this process may run on, by affinity and by the quota of its container."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return cores

@@ -1,0 +1,176 @@
+"""The nodes of a Ray cluster, each checked before anything starts.
+
+A trial gets the code through Ray and its files through the storage. What it needs besides, the
+dataset and the libraries, must be on its node: this is checked now, not found out hours later.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweeps.config import Resources, SweepSpec
+from sweeps.config.sections import is_url
+from sweeps.errors import SweepError
+from sweeps.resources.machine import Cluster, Node
+from sweeps.resources.ray_runtime import QUIET, connected, environment, redirect_ray_output
+from sweeps.secrets import without_password
+from sweeps.storage.folder import sweeps_root
+from sweeps.storage.portable_files import read_in_place
+from sweeps.storage.remote import RemoteFolder
+
+CHECK_SECONDS = 180
+"""Time for a node to receive the code and to answer."""
+LIBRARIES = ("torch", "torchvision", "timm", "ultralytics", "pydantic", "optuna")
+"""What a trial imports; Ray itself compares its own version and Python's."""
+
+
+def list_nodes() -> tuple[Node, ...]:
+    """The nodes of the cluster that this process is a driver of."""
+    found = [
+        Node(
+            int(node["Resources"].get("CPU", 0)),
+            int(node["Resources"].get("GPU", 0)),
+            node["NodeID"],
+            node["NodeManagerAddress"],
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return tuple(sorted(found, key=lambda node: node.address))
+
+
+def cluster_at(address: str, resources: Resources, storage: str, needed: list[str]) -> Cluster:
+    """The cluster, with every node checked on which a trial fits.
+
+    Args:
+        address: of its head.
+        resources: of a trial.
+        storage: folder or URL of the sweeps, as the trials are told it.
+        needed: files and folders that trials read in place.
+
+    Raises:
+        SweepError: it cannot be reached, or a node misses something; one line for each.
+    """
+    with connected(address, {}):
+        nodes = list_nodes()
+        largest = max(nodes, key=lambda n: (n.capacity(resources) > 0, n.gpus, n.cpus))
+        cluster = Cluster(largest.cpus, largest.gpus, address, nodes)
+        found = check_nodes(
+            [node for node in nodes if node.capacity(resources)], storage, tuple(needed)
+        )
+    if found:
+        raise SweepError("\n".join(found))
+    return cluster
+
+
+def check_nodes(nodes: list[Node], storage: str, needed: tuple[str, ...]) -> list[str]:
+    """What is wrong, a line each."""
+    token, found = f"probe-{uuid.uuid4().hex}", []
+    write(storage, token)
+    try:
+        answers = {node: _on(node).remote(storage, token, needed) for node in nodes}
+        for node, answer in answers.items():
+            try:
+                found += [
+                    f"node {node.address}: {line}"
+                    for line in ray.get(answer, timeout=CHECK_SECONDS)
+                ]
+            except Exception as error:
+                reason = without_password(str(error).strip().splitlines()[-1])
+                found.append(
+                    f"node {node.address}: cannot run a trial ({reason}); repair or stop it"
+                )
+    finally:
+        erase(storage, token)
+    return found
+
+
+def _on(node: Node) -> Any:
+    strategy = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    return ray.remote(num_cpus=0, max_retries=0)(missing_requirements).options(
+        scheduling_strategy=strategy
+    )
+
+
+def missing_requirements(storage: str, token: str, needed: tuple[str, ...]) -> list[str]:
+    """What this node lacks: runs on it."""
+    found = []
+    if not shares_storage(storage, token):
+        found.append(
+            f"storage.path: {storage} is not the folder that the driver sees; name one that all "
+            "nodes share under one path, or a URL (s3://…, gs://…)"
+        )
+    found += [
+        f"no such file or folder: {path}; put it there under this path, as on the other nodes"
+        for path in needed
+        if not Path(path).exists()
+    ]
+    absent = [name for name in LIBRARIES if find_spec(name) is None]
+    if absent:
+        found.append(f"{', '.join(absent)}: not installed; install requirements.lock there")
+    return found
+
+
+def shares_storage(storage: str, token: str) -> bool:
+    """Whether this process reads what another one wrote, and can write itself."""
+    own = f"{token}-{uuid.uuid4().hex[:8]}"
+    if is_url(storage):
+        mirror = RemoteFolder(storage)
+        if not mirror.has(token):
+            return False
+        write(storage, own)
+        mirror.remove([own])
+        return True
+    try:
+        if not (Path(storage) / token).is_file():
+            return False
+        (Path(storage) / own).touch()
+        (Path(storage) / own).unlink()
+    except OSError:
+        return False
+    return True
+
+
+def write(storage: str, name: str) -> None:
+    """An empty file in the storage.
+
+    Raises:
+        SweepError: it cannot be written.
+    """
+    try:
+        if is_url(storage):
+            with tempfile.NamedTemporaryFile() as empty:
+                RemoteFolder(storage).push(Path(empty.name), name)
+        else:
+            Path(storage).mkdir(parents=True, exist_ok=True)
+            (Path(storage) / name).touch()
+    except OSError as error:
+        raise SweepError(f"storage.path: {storage}: cannot be written ({error.strerror})") from None
+
+
+def erase(storage: str, name: str) -> None:
+    """Take it away."""
+    if is_url(storage):
+        RemoteFolder(storage).remove([name])
+    else:
+        (Path(storage) / name).unlink(missing_ok=True)
+
+
+def quiet_cluster_at(address: str, spec: SweepSpec) -> Cluster:
+    """The cluster at `address`, checked for `spec`. Ray's output is discarded.
+
+    Raises:
+        SweepError: see `cluster_at`.
+    """
+    path = spec.storage.path
+    storage = path if path is not None and is_url(path) else str(sweeps_root(path))
+    with environment(QUIET), redirect_ray_output(Path(os.devnull)):
+        return cluster_at(address, spec.resources, storage, read_in_place(spec))

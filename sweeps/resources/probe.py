@@ -1,0 +1,214 @@
+"""Measures what one trial costs: the real trainer takes a few steps and evaluates twice.
+
+The probe runs in a process of its own, which is killed when it is no longer needed, and in a folder that
+is removed. Only the length of the run is cut; batches, images and evaluations are those of a trial.
+`resources: {gpus: auto}` uses it to find how many trials share a card.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from fsdet.config import TrainConfig
+from fsdet.errors import FsdetError
+from sweeps.config import SweepSpec
+from sweeps.config.sections import AUTO
+from sweeps.errors import SweepError
+from sweeps.resources.cost import TrialCost, costliest, share_of_card, taken, trials_on_a_card
+from sweeps.resources.machine import Machine
+from sweeps.storage.folder import SweepFolder
+from sweeps.trial.failures import cause_of, first_line
+from sweeps.trial.memory import peak_memory
+
+STEPS, WARM = 5, 3
+"""Optimiser steps of each of the two epochs, and how many of the first are not counted."""
+NICE = 15
+"""Priority of Ray's workers; the probe needs the same one to be as fast as a trial."""
+LIMIT_SECONDS = 1800
+"""Seconds after which the probe is given up."""
+
+
+def shortened(config: TrainConfig, folder: Path) -> TrainConfig:
+    """`config` with two short epochs, each evaluated and saved, in `folder`."""
+    batches = STEPS * config.gradient_accumulation
+    changes = {
+        "epochs": 2,
+        "n_episodes": batches * (config.batch_size if config.stage > 1 else 1),
+        "eval_interval": 1,
+        "save_interval": 1,
+        "checkpoint_dir": folder,
+        "num_workers": 0,  # a process that is killed with its parent may not have children
+        "stop_on_explosion": False,
+    }
+    return config.model_copy(update=changes)
+
+
+def measure(config: TrainConfig, limit: float = LIMIT_SECONDS) -> TrialCost:
+    """Run a short trial of `config` and measure it. Its images are made first, if need be.
+
+    Raises:
+        SweepError: it failed, died, or took longer than `limit` seconds.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    with tempfile.TemporaryDirectory(prefix="probe_") as scratch:
+        process = context.Process(target=_run, args=(there, config, Path(scratch)), daemon=True)
+        process.start()
+        there.close()  # so that the child's death is heard
+        try:
+            if not here.poll(limit):
+                raise SweepError(f"the probe took longer than {limit:g} s; it was stopped")
+            answer = here.recv()
+        except EOFError:
+            process.join()
+            how = f"exit code {process.exitcode}; -9 often means a lack of memory"
+            raise SweepError(f"the probe's process died ({how})") from None
+        finally:
+            process.kill()
+            process.join()
+    if isinstance(answer, TrialCost):
+        return answer
+    raise SweepError(f"the probe failed: {answer}")
+
+
+def _run(pipe: Connection, config: TrainConfig, scratch: Path) -> None:
+    """The child: sends what it measured, or what went wrong in words."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends this process
+    threading.Thread(target=_end_with_parent, args=(pipe, scratch), daemon=True).start()
+    os.nice(NICE)
+    os.environ |= {"OMP_NUM_THREADS": str(config.threads or 1), "OMP_WAIT_POLICY": "PASSIVE"}
+    try:
+        pipe.send(_measure(shortened(config, scratch / "run")))
+    except FsdetError as error:
+        pipe.send(str(error))
+    except Exception as error:
+        pipe.send(first_line(cause_of(error)))
+
+
+def _end_with_parent(pipe: Connection, scratch: Path) -> None:
+    """Nothing is ever sent to the child: its pipe ends when the parent does."""
+    try:
+        pipe.recv()
+    except (EOFError, OSError):
+        shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(1)
+
+
+class Timeline(logging.Handler):
+    """Notes when the trainer logs a step, a checkpoint and an evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: dict[int, float] = {}
+        self.saves: list[float] = []
+        self.evaluations: list[float] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if record.funcName == "log_step" and isinstance(record.args, tuple):
+            self.steps.setdefault(int(str(record.args[0])), now)
+        elif record.funcName == "save_epoch":
+            self.saves.append(now)
+        elif record.funcName == "log_metrics":
+            self.evaluations.append(now)
+
+    def step_seconds(self) -> float:
+        """Median of the steps behind the first few; the first of an epoch follows an evaluation."""
+        times = self.steps
+        return statistics.median(
+            times[n] - times[n - 1] for n in times if n > WARM and n % STEPS != 1
+        )
+
+
+def _measure(config: TrainConfig) -> TrialCost:
+    began = time.monotonic()
+    import fsdet.engine.trainer  # noqa: F401  loads torch and all else that is slow to load
+    from fsdet.train import prepare, train
+
+    imported = time.monotonic()
+    prepare(config)
+    times, ready = Timeline(), time.monotonic()
+    logging.getLogger("fsdet.run").addHandler(times)
+    train(config)
+    rest = time.monotonic() - times.evaluations[-1]
+    step = times.step_seconds()
+    card, total = _card()
+    return TrialCost(
+        import_seconds=imported - began,
+        startup_seconds=max(0.0, times.steps[1] - ready - step) + rest,
+        step_seconds=step,
+        save_seconds=times.saves[0] - times.steps[STEPS],
+        evaluation_seconds=times.evaluations[0] - times.saves[0],
+        final_seconds=times.evaluations[-1] - times.saves[1],
+        host_bytes=peak_memory(),
+        card_bytes=card,
+        card_total=total,
+    )
+
+
+def _card() -> tuple[int, int]:
+    """Most bytes taken of the GPU, and what it has; zeros without one."""
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return 0, 0
+    free, total = torch.cuda.mem_get_info()
+    reserved, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
+    return taken(free, total, reserved, peak), int(total)
+
+
+def with_gpus(spec: SweepSpec, gpus: float) -> SweepSpec:
+    """`spec` with this many GPUs a trial."""
+    resources = spec.resources.model_copy(update={"gpus": float(gpus)})
+    return spec.model_copy(update={"resources": resources})
+
+
+def with_measured_gpus(spec: SweepSpec, folder: SweepFolder) -> SweepSpec:
+    """`spec` with what an earlier session of the sweep in `folder` found out."""
+    if spec.resources.gpus != AUTO:
+        return spec
+    return with_gpus(spec, folder.load_spec().resources.gpu_share)
+
+
+def find_gpus(spec: SweepSpec, machine: Machine, say: Callable[[str], None]) -> SweepSpec:
+    """`spec` with a number in place of `auto`; measured where the machine has a GPU.
+
+    Args:
+        spec: checked.
+        machine: what the trials share.
+        say: takes a line of progress.
+
+    Raises:
+        SweepError: the trial that was to be measured failed, or the GPUs are those of a cluster.
+    """
+    if spec.resources.gpus != AUTO:
+        return spec
+    if not machine.gpus:
+        return with_gpus(spec, 0)
+    if not machine.here:
+        raise SweepError(
+            f"{spec.source}: resources.gpus: auto measures the card of this machine, not those of a "
+            "cluster; give a number, such as the one that `--check --probe` finds on one of its nodes"
+        )
+    say("resources.gpus auto: measuring a trial (some steps, two evaluations)")
+    found = with_shared_card(spec, machine, measure(costliest(with_gpus(spec, 1))))
+    say(f"resources.gpus auto: {found.resources.gpu_share:g} of a card a trial")
+    return found
+
+
+def with_shared_card(spec: SweepSpec, machine: Machine, measured: TrialCost) -> SweepSpec:
+    """`spec` with the share of a card that a trial like the measured one takes."""
+    cores = machine.cpus / machine.gpus / spec.resources.cpus
+    trials = trials_on_a_card(measured.card_bytes, measured.card_total, cores)
+    return with_gpus(spec, share_of_card(trials))

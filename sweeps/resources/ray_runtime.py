@@ -1,0 +1,166 @@
+"""Ray, started quietly on this machine or joined elsewhere, and shut down afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from sweeps.config import Resources
+from sweeps.config.paths import ROOT
+from sweeps.errors import SweepError
+from sweeps.resources.machine import Cluster, Machine
+from sweeps.secrets import without_password
+from sweeps.storage.portable_files import PACKAGES
+
+REACH_SECONDS = 10
+"""Time for the head of a cluster to answer at all."""
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # else Ray prints a box at verbosity 0 too
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files nobody reads
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an exploded trial reports no objective
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours tells Ctrl-C from an end
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # a snapshot nobody reads
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",  # for a stopped trial to close its files
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about CUDA_VISIBLE_DEVICES
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Environment of the driver while a sweep runs."""
+
+
+@contextlib.contextmanager
+def connected(address: str, variables: dict[str, str]) -> Iterator[None]:
+    """Connect to the cluster at `address` as a driver.
+
+    Args:
+        address: `host:port` of its head, or `auto`.
+        variables: environment of the workers; anyone on the cluster may read them.
+
+    Raises:
+        SweepError: there is none, or it refuses this driver.
+    """
+    if address.startswith("ray://"):
+        raise SweepError(
+            f"--address {address}: a sweep's driver runs on a node of the cluster, not behind Ray "
+            "Client; run this command there, or by `ray job submit`, with --address HOST:PORT"
+        )
+    try:
+        check_reachable(address)
+        ray.init(
+            address=address,
+            runtime_env={"py_modules": [str(path) for path in PACKAGES], "env_vars": variables},
+            log_to_driver=False,
+            configure_logging=True,
+        )
+    except Exception as error:  # Ray has an exception for each reason, and some have none
+        ray.shutdown()
+        reason = without_password(str(error).strip().splitlines()[0])
+        token = (
+            ""
+            if "RAY_AUTH_MODE" in os.environ
+            else " if it asks for a token, set RAY_AUTH_MODE=token;"
+        )
+        raise SweepError(
+            f"--address {address}: cannot connect to a Ray cluster ({reason});{token} omit --address and "
+            "RAY_ADDRESS to use this machine alone; see docs/cluster.md"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """Check that something listens at `host:port`: Ray itself would try for more than ten minutes.
+
+    Raises:
+        OSError: nothing does, or it does not answer.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+
+
+@contextlib.contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, and set them back."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextlib.contextmanager
+def running_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterator[None]:
+    """Start Ray on this machine, or connect to a cluster, with workers set up for one trial each.
+
+    A trial computes on its own cores, and waiting threads do not spin on those of its neighbours.
+    Workers of this machine inherit the environment that Ray is started in; those of a cluster get
+    theirs through Ray. Each node decides itself where it keeps its decoded images.
+    """
+    threads = str(max(1, int(resources.cpus)))
+    workers = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    with environment(QUIET), redirect_ray_output(ray_log):
+        if isinstance(machine, Cluster):
+            tune = {key: value for key, value in QUIET.items() if key.startswith("TUNE_")}
+            with connected(machine.address, tune | workers):
+                yield
+        else:
+            with local_ray(machine, workers):
+                yield
+
+
+@contextlib.contextmanager
+def local_ray(machine: Machine, variables: dict[str, str]) -> Iterator[None]:
+    """Run Ray on this machine alone; its workers get `variables`, and find our packages."""
+    workers = {
+        **variables,
+        # from any working directory, installed or not
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    if "FSDET_CACHE" in os.environ:  # Ray gives every trial a working directory of its own
+        workers["FSDET_CACHE"] = str(Path(os.environ["FSDET_CACHE"]).absolute())
+    with environment(workers):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=machine.cpus,
+                num_gpus=machine.gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=True,  # False would take the handlers away
+            )
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def redirect_ray_output(path: Path) -> Iterator[None]:
+    """Send what Ray logs and prints to `path`.
+
+    It prints from threads of its own and into the middle of a table. The sweep's console holds the
+    original stream and stays visible.
+    """
+    logger = logging.getLogger("ray")
+    with path.open("a", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        before = logger.handlers, logger.propagate
+        logger.handlers, logger.propagate = [handler], False
+        try:
+            with contextlib.redirect_stdout(file):
+                yield
+        finally:
+            logger.handlers, logger.propagate = before

@@ -1,0 +1,128 @@
+"""Stopping criteria: why a sweep ends before all its trials are done, and with which exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fsdet.command import ExitCode
+from sweeps.config import SweepSpec
+from sweeps.states import ENDED, Outcome, State
+from sweeps.study.study import TrialRecord
+from sweeps.trial.messages import TrialEnd
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """Why a sweep ends early."""
+
+    text: str
+    """In words."""
+    exit_code: ExitCode = ExitCode.OK
+    """0 where the sweep was told to end so: a budget is spent, the target is reached."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """State of the sweep as a whole."""
+        match self.exit_code:
+            case ExitCode.OK:
+                return Outcome(State.COMPLETED, self.text)
+            case ExitCode.INTERRUPTED | ExitCode.TERMINATED:
+                return Outcome(State.INTERRUPTED, self.text)
+            case _:
+                return Outcome(State.FAILED, self.text)
+
+
+class SweepStopped(BaseException):
+    """Leaves Ray Tune's loop at once.
+
+    No `Exception`, since Tune would wait for its workers at any of those: a worker in a long step
+    cannot be asked to end. A trial resumes from what it had saved.
+    """
+
+
+class StoppingCriteria:
+    """Checks budget, target and failures; keeps the first reason to stop.
+
+    Args:
+        spec: gives the limits.
+        earlier: trials of earlier sessions of this sweep.
+        seconds: wall time of earlier sessions.
+    """
+
+    def __init__(
+        self, spec: SweepSpec, earlier: Iterable[TrialRecord] = (), seconds: float = 0.0
+    ) -> None:
+        earlier = list(earlier)
+        self._spec = spec
+        self._began = time.monotonic()
+        self._seconds_before = seconds
+        self._trial_seconds = sum(t.seconds for t in earlier)
+        self._ended = self._failed = 0
+        self.reason: StopReason | None = None
+        for trial in earlier:
+            self._check_target(trial.state, trial.value)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the sweep so far, all sessions together."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def request(self, reason: StopReason) -> None:
+        """Stop as soon as possible. The first reason counts."""
+        self.reason = self.reason or reason
+
+    def on_end(self, end: TrialEnd) -> None:
+        """A trial ended."""
+        self._trial_seconds += end.seconds
+        if end.outcome.state in ENDED:
+            self._ended += 1
+            self._failed += end.outcome.state is State.FAILED
+            self._check_target(end.outcome.state, end.value)
+            self._check_failures(end.outcome)
+
+    def check(self, running_seconds: float = 0.0) -> None:
+        """Raise if there is a reason to stop.
+
+        Args:
+            running_seconds: wall time so far of the trials that run, added up.
+
+        Raises:
+            SweepStopped: there is; `reason` says why.
+        """
+        self._check_budget(running_seconds)
+        if self.reason is not None:
+            raise SweepStopped
+
+    def _check_budget(self, running_seconds: float) -> None:
+        budget = self._spec.budget
+        if budget.hours is not None and self.seconds > 3600 * budget.hours:
+            self.request(StopReason(f"its time is over (budget.hours {budget.hours:g})"))
+        if budget.gpu_hours is not None:
+            seconds = self._trial_seconds + running_seconds
+            if seconds * self._spec.resources.gpu_share > 3600 * budget.gpu_hours:
+                self.request(
+                    StopReason(f"its GPU time is over (budget.gpu_hours {budget.gpu_hours:g})")
+                )
+
+    def _check_target(self, state: State, value: float | None) -> None:
+        target = self._spec.budget.target
+        if target is None or value is None or state is not State.COMPLETED:
+            return
+        sign = self._spec.objective.sign
+        if sign * value >= sign * target:
+            self.request(
+                StopReason(f"the target is reached: {value:.4f} (budget.target {target:g})")
+            )
+
+    def _check_failures(self, last: Outcome) -> None:
+        limit = self._spec.failures
+        if self._ended >= limit.after and self._failed > limit.max_fraction * self._ended:
+            self.request(
+                StopReason(
+                    f"{self._failed} of {self._ended} trials failed (failures.max_fraction "
+                    f"{limit.max_fraction:g}), the last one so: {last.reason}",
+                    ExitCode.TOO_MANY_FAILURES,
+                )
+            )

@@ -1,0 +1,116 @@
+"""`TrackerCallback`: writes what happens to trials to the tracker, one run for each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.states import Outcome
+from sweeps.study.study import RETRIED
+from sweeps.tracking import Tracker
+from sweeps.trial.failures import OUT_OF_MEMORY
+from sweeps.trial.identity import CURE, FILE, foreign, settings_of
+from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
+from sweeps.trial.trial import TrialContext
+
+log = logging.getLogger(__name__)
+
+SWEEP_RUN = "sweep"
+"""Key of the parent run in the tracker."""
+ARTIFACTS = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json")
+"""Files of a trial that the tracker keeps."""
+EVALUATIONS = "evaluations.jsonl"
+SET_ASIDE = "set_aside"
+"""Tag of a run: files in the trial's folder from which it did not resume, and why."""
+
+
+@dataclass(frozen=True)
+class ArtifactsOf:
+    """The files of a trial for the tracker, downloaded when they are iterated over."""
+
+    context: TrialContext
+    folder: str
+
+    def __iter__(self) -> Iterator[Path]:
+        self.context.fetch(self.folder, ARTIFACTS)
+        return (self.context.run_dir(self.folder) / name for name in ARTIFACTS)
+
+
+class TrackerCallback:
+    """A callback of trials.
+
+    Args:
+        context: of the trials.
+        tags: of all their runs.
+        tracker: open.
+        runs: tag `sweep.trial` -> MLflow run of a trial that an earlier session began.
+    """
+
+    def __init__(
+        self,
+        context: TrialContext,
+        tags: Mapping[str, str],
+        tracker: Tracker,
+        runs: Mapping[str, str],
+    ) -> None:
+        self._context = context
+        self._tags = tags
+        self._tracker = tracker
+        self._runs = runs
+        self._requests: dict[int, TrialRequest] = {}
+
+    def on_start(self, request: TrialRequest) -> None:
+        """Begin the run of a trial."""
+        self._requests[request.number] = request
+        self.begin_run(request)
+
+    def on_report(self, request: TrialRequest, report: TrialReport) -> None:
+        """Write metrics and history."""
+        if report.set_aside:
+            log.warning("%s: %s", request.label, report.set_aside)
+            self._tracker.tag(request.run_key, {SET_ASIDE: report.set_aside})
+        self._tracker.log(request.run_key, report)
+
+    def on_retry(self, request: TrialRequest) -> None:
+        """Tag the run of a trial that ran out of memory."""
+        self._tracker.tag(request.run_key, {RETRIED: OUT_OF_MEMORY})
+
+    def on_end(self, end: TrialEnd) -> None:
+        """Close the run of a trial."""
+        self.end_run(self._requests.pop(end.number), end.outcome)
+
+    def begin_run(self, request: TrialRequest) -> None:
+        """Begin the run of a trial, or continue that of an earlier session."""
+        tags = {"sweep.trial": request.run_key, "sweep.baseline": request.baseline}
+        self._tracker.start(
+            key=request.run_key,
+            name=run_name(request),
+            parameters=request.config.model_dump(mode="json"),
+            tags={**self._tags, **tags, **request.tags, "state": "running"},
+            parent=SWEEP_RUN,
+            run_id=self._runs.get(request.run_key),
+        )
+
+    def end_run(self, request: TrialRequest, outcome: Outcome, own: bool = True) -> None:
+        """Close the run of a trial, with its files unless they are not its own."""
+        files = ArtifactsOf(self._context, request.folder) if own else ()
+        self._tracker.end(request.run_key, outcome, files)
+
+    def fetch(self, request: TrialRequest) -> bool:
+        """Download what a trial has written; returns whether it is the trial's own."""
+        self._context.fetch(request.folder, (FILE, *ARTIFACTS, EVALUATIONS))
+        run_dir = self._context.run_dir(request.folder)
+        why = foreign(run_dir, settings_of(request.config))
+        if why is not None:
+            label = request.label
+            log.warning("%s: %s %s: nothing of it goes to MLflow; %s", label, run_dir, why, CURE)
+        return why is None
+
+
+def run_name(request: TrialRequest) -> str:
+    """Name of a trial's run in the tracker."""
+    if request.run_key != str(request.number):
+        return f"confirm {request.title}"
+    return f"trial {request.number:03d}" + (f" ({request.baseline})" if request.baseline else "")

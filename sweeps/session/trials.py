@@ -1,0 +1,139 @@
+"""`SessionTrials`: the trials of a study while a session runs them; the one place that knows how each ended.
+
+Ray Tune asks it for trials and passes reports and ends on. It computes the outcome and the time of a
+trial once and hands both to the study, to the stopping criteria and to the callbacks, in this order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sweeps.search.searcher import StudySearcher
+from sweeps.search.stopping import StoppingCriteria
+from sweeps.states import Outcome, State
+from sweeps.trial.failures import ALONE_TOO, OUT_OF_MEMORY
+from sweeps.trial.messages import TrialCallback, TrialEnd, TrialReport, TrialRequest, outcome_of
+from sweeps.trial.trial import TrialContext
+from sweeps.trial.watchdog import stall_reason, stalled
+
+
+@dataclass
+class OpenTrial:
+    """A trial that has not ended."""
+
+    request: TrialRequest
+    started: float | None = None
+    """Monotonic time at which a worker began with it."""
+    last: TrialReport | None = None
+    """Its last report, without history."""
+
+
+class SessionTrials:
+    """The trials of one study in one session.
+
+    Args:
+        searcher: of the study.
+        stopping: says when the session stops.
+        callbacks: are told of trials that workers begin with.
+        context: of the trials.
+    """
+
+    def __init__(
+        self,
+        searcher: StudySearcher,
+        stopping: StoppingCriteria,
+        callbacks: Sequence[TrialCallback],
+        context: TrialContext,
+    ) -> None:
+        self._searcher = searcher
+        self._stopping = stopping
+        self._callbacks = callbacks
+        self._context = context
+        self._open: dict[int, OpenTrial] = {}
+
+    def next_request(self) -> TrialRequest | None:
+        """The next trial to run; None while the sweep stops."""
+        request = self._searcher.next_request()
+        if request is not None:
+            self._open[request.number] = OpenTrial(request)
+        return request
+
+    def on_start(self, request: TrialRequest) -> None:
+        """A worker begins with a trial; again when it was restarted."""
+        trial = self._open[request.number]
+        trial.request = request
+        if trial.started is not None:
+            return
+        trial.started = time.monotonic()
+        for callback in self._callbacks:
+            callback.on_start(request)
+        if request.retried:  # an earlier session ran out of memory
+            self.on_retry(request)
+
+    def on_report(self, number: int, report: TrialReport) -> None:
+        """A trial reported."""
+        trial = self._open[number]
+        trial.last = replace(report, history={})
+        self._searcher.on_report(trial.request, report)
+        for callback in self._callbacks:
+            callback.on_report(trial.request, report)
+
+    def on_retry(self, request: TrialRequest) -> None:
+        """A trial ran out of memory and starts again, alone."""
+        self._open[request.number].request = request
+        self._searcher.on_retry(request)
+        for callback in self._callbacks:
+            callback.on_retry(request)
+
+    def on_end(self, number: int, crash: str | None) -> None:
+        """A trial ended.
+
+        Args:
+            number: of the trial.
+            crash: why its worker died, empty if that is unknown; None if it did not die.
+        """
+        trial = self._open.pop(number)
+        crash = None if crash is None else self._explain(trial, crash)
+        self._end(trial, outcome_of(trial.last, crash))
+
+    def poll(self) -> None:
+        """Check the stopping criteria.
+
+        Raises:
+            SweepStopped: one is met.
+        """
+        now = time.monotonic()
+        self._stopping.check(sum(now - t.started for t in self._open.values() if t.started))
+
+    def close(self, reason: str = "the sweep ended before the trial") -> int:
+        """Record all trials that are still open as interrupted; returns their number."""
+        left = list(self._open.values())
+        self._open.clear()
+        for trial in left:
+            self._end(trial, Outcome(State.INTERRUPTED, reason))
+        return len(left)
+
+    def _end(self, trial: OpenTrial, outcome: Outcome) -> None:
+        seconds = 0.0 if trial.started is None else time.monotonic() - trial.started
+        best = None if trial.last is None else trial.last.best
+        value = None if best is None else best.value
+        end = TrialEnd(trial.request.number, outcome, value, seconds, trial.last)
+        self._searcher.on_end(end)
+        self._stopping.on_end(end)
+        if trial.started is not None:  # one that never started has no run
+            for callback in self._callbacks:
+                callback.on_end(end)
+
+    def _explain(self, trial: OpenTrial, crash: str) -> str:
+        """Why the worker of a trial died."""
+        run_dir = self._context.run_dir(trial.request.folder)
+        if stalled(run_dir):
+            return stall_reason(run_dir, self._context.stall_minutes)
+        before = trial.request.retried
+        if before and crash.startswith(OUT_OF_MEMORY):
+            return crash + ALONE_TOO
+        if before:
+            return f"the worker process died when tried again, alone, after this: {before}"
+        return crash or "the worker process raised or died; see the log of the trial"

@@ -1,0 +1,169 @@
+"""Names for files by which every machine finds them, wherever it keeps them.
+
+`package:fsdet/checkpoints/x.pt` lies in our own code, which is sent to every node. `storage:files/x.pt`
+is a copy in the sweep's folder, under a name that holds its content's digest. Any other path is the same
+on all machines; folders, which are datasets, must be on every node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fsdet
+from fsdet.config import TrainConfig
+from fsdet.files import atomic_path
+from sweeps.config import SweepSpec
+from sweeps.config.paths import FOUND, map_paths
+from sweeps.storage.remote import RemoteFolder, StorageError
+
+PACKAGES = (Path(fsdet.__file__).resolve().parent, Path(__file__).resolve().parents[1])
+"""The code, which is sent to every node."""
+PACKAGE, STORAGE = "package:", "storage:"
+FILES = "files"
+"""Of the copies, in a sweep's folder."""
+
+
+def in_package(path: Path) -> str | None:
+    """The name of a path in our own code; None of any other."""
+    package = next((p for p in PACKAGES if path.is_relative_to(p)), None)
+    return None if package is None else PACKAGE + path.relative_to(package.parent).as_posix()
+
+
+def in_storage(path: Path) -> str:
+    """The name of a file's copy: it holds the digest of the content."""
+    return f"{STORAGE}{FILES}/{digest(path)[:16]}-{path.name}"
+
+
+def find(name: str, folder: Path, url: str | None) -> Path:
+    """Path of a file on this machine; fetched there if need be.
+
+    Args:
+        name: see above.
+        folder: of the sweep; used where all machines share it.
+        url: of the sweep; None if all machines share the folder.
+    """
+    if name.startswith(PACKAGE):
+        package, _, rest = name.removeprefix(PACKAGE).partition("/")
+        return next(p for p in PACKAGES if p.name == package) / rest
+    if not name.startswith(STORAGE):
+        return Path(name)
+    name = name.removeprefix(STORAGE)
+    path = (folder if url is None else scratch()) / name
+    if url is not None and not path.is_file():  # what is there under this name is the same
+        RemoteFolder(url).fetch(name, path)
+    return path
+
+
+def scratch() -> Path:
+    """This user's folder for trials on this node.
+
+    Raises:
+        StorageError: it is another user's, who could have put anything there.
+    """
+    path = Path(tempfile.gettempdir()) / f"fsdet-sweeps-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.lstat().st_uid != os.getuid() or path.is_symlink():
+        raise StorageError(f"{path}: belongs to another user; set TMPDIR to a folder of your own")
+    return path
+
+
+def content(path: Any) -> Any:
+    """What stands for a file on every machine; another value as it is."""
+    found = Path(path) if isinstance(path, str) else None
+    if found is None or not found.is_file():
+        return path
+    return in_package(found) or digest(found)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    return _digest(path, stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _: tuple[int, int]) -> str:
+    """A file is read once as long as it does not change."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Changes with the content: time of the last change in ns, and size in bytes."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def named_paths(spec: SweepSpec) -> list[str]:
+    """Every file and folder that a trial can be told to read, absolute."""
+    found: list[str] = []
+
+    def note(_: str, key: str, value: object) -> object:
+        if key in FOUND and isinstance(value, str):
+            found.append(value)
+        return value
+
+    map_paths(spec, note)
+    return list(dict.fromkeys(found))
+
+
+def read_in_place(spec: SweepSpec) -> list[str]:
+    """Folders that must be on every node."""
+    return [path for path in named_paths(spec) if Path(path).is_dir()]
+
+
+def portable_names(spec: SweepSpec, folder: Path, url: str | None, shared: bool) -> dict[str, str]:
+    """Path on this machine -> name by which every machine finds it; files are copied into `folder`.
+
+    Args:
+        spec: of the sweep.
+        folder: of the sweep.
+        url: of the sweep; None if all machines share the folder.
+        shared: whether another machine may run a trial, now or later; if not, there is nothing to name.
+
+    Raises:
+        StorageError: the storage cannot be written.
+    """
+    return dict(_named(spec, folder, url)) if shared else {}
+
+
+def _named(spec: SweepSpec, folder: Path, url: str | None) -> Iterator[tuple[str, str]]:
+    for path in map(Path, named_paths(spec)):
+        name = in_package(path)
+        if name is None and path.is_file():
+            name = in_storage(path)
+            _copy(path, folder, url, name.removeprefix(STORAGE))
+        if name is not None:
+            yield str(path), name
+
+
+def _copy(path: Path, folder: Path, url: str | None, name: str) -> None:
+    copy = folder / name
+    if copy.is_file():
+        return
+    with atomic_path(copy) as part:
+        shutil.copyfile(path, part)
+    if url is not None:
+        RemoteFolder(url).push(copy, name)
+
+
+def localize_paths(
+    config: TrainConfig, names: Mapping[str, str], folder: Path, url: str | None
+) -> TrainConfig:
+    """The same config with the paths of this machine.
+
+    Args:
+        config: with paths of the driver's machine.
+        names: see `portable_names`.
+        folder: of the sweep; used where all machines share it.
+        url: of the sweep; None if all machines share the folder.
+    """
+    given = {key: str(getattr(config, key)) for key in FOUND}
+    here = {k: find(names[p], folder, url) for k, p in given.items() if p in names}
+    return config.model_copy(update=here)

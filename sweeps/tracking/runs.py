@@ -1,0 +1,125 @@
+"""`OpenRun`: one run of the store while it is written, with the values that wait for the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from sweeps.states import Outcome, State
+from sweeps.tracking.client import Metric, MlflowClient, Param, RunTag
+from sweeps.tracking.values import (
+    batches,
+    evaluation_metrics,
+    step_metrics,
+    to_params,
+    to_tags,
+)
+from sweeps.trial.messages import TrialReport
+
+METRICS_PER_CALL, PARAMS_PER_CALL = 800, 100
+"""Limits of MLflow's `log_batch`, which takes 1000 things of all kinds, and 100 tags."""
+STATUS = {
+    State.COMPLETED: "FINISHED",
+    State.PRUNED: "FINISHED",
+    State.INFEASIBLE: "FINISHED",
+    State.FAILED: "FAILED",
+    State.INTERRUPTED: "KILLED",
+}
+"""State of a trial -> status of its run; the tag `state` distinguishes the first three."""
+
+
+@dataclass(eq=False)
+class OpenRun:
+    """A run that is being written. Only the tracker's thread uses it."""
+
+    client: MlflowClient
+    run_id: str
+    resumed: bool = False
+    """Whether an earlier session has written to it."""
+    last_step: int = 0
+    """Step of the newest value of the history."""
+    last_evaluation: int = -1
+    """Step of the newest evaluation."""
+    nonfinite: int = 0
+    """Gradient norms that were not finite."""
+    known_params: frozenset[str] = frozenset()
+    """Names of the parameters that a resumed run has."""
+    stored: dict[str, int] = field(default_factory=dict)
+    """Metric -> its last step in the store; of a resumed run."""
+    params: list[Param] = field(default_factory=list)
+    """To be sent."""
+    metrics: list[Metric] = field(default_factory=list)
+    """To be sent."""
+
+    @classmethod
+    def resume(cls, client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> OpenRun:
+        """Continue a run of an earlier session."""
+        stored = client.get_run(run_id).data
+        client.update_run(run_id, status="RUNNING")
+        client.log_batch(run_id, tags=to_tags(tags))
+        if "reason" in stored.tags:
+            client.delete_tag(run_id, "reason")
+        nonfinite = int(stored.metrics.get("grad/nonfinite", 0))
+        known = frozenset(stored.params)
+        return cls(client, run_id, resumed=True, nonfinite=nonfinite, known_params=known)
+
+    def add_params(self, parameters: Mapping[str, Any]) -> None:
+        """Gather parameters that the run does not have."""
+        params = to_params(parameters)
+        self.params += [param for param in params if param.key not in self.known_params]
+
+    def add_metrics(self, metrics: Mapping[str, float], when: int) -> None:
+        """Gather metrics of the whole run."""
+        self.metrics += [Metric(key, value, when, 0) for key, value in metrics.items()]
+
+    def add_report(self, report: TrialReport, when: int) -> None:
+        """Gather the metrics of a report and every step since the last one.
+
+        What was written before, by a worker that was lost or in an earlier session, is left out.
+        Values that are not finite are left out too, since no store and no chart can hold them;
+        `grad/nonfinite` counts such norms.
+        """
+        step = report.step
+        metrics = evaluation_metrics(report, when) if step > self.last_evaluation else []
+        history, nonfinite = step_metrics(report.history, self.last_step, when)
+        metrics = self._without_stored(history + metrics)
+        if nonfinite and (metrics or not self.resumed):
+            self.nonfinite += nonfinite
+            metrics.append(Metric("grad/nonfinite", self.nonfinite, when, step))
+        self.metrics += metrics
+        self.last_step = max(self.last_step, step)
+        self.last_evaluation = max(self.last_evaluation, step if report.metrics else -1)
+
+    def _without_stored(self, metrics: list[Metric]) -> list[Metric]:
+        if not self.resumed:
+            return metrics
+        for key in {metric.key for metric in metrics} - set(self.stored):
+            history = self.client.get_metric_history(self.run_id, key)
+            self.stored[key] = max((metric.step for metric in history), default=-1)
+        return [metric for metric in metrics if metric.step > self.stored[metric.key]]
+
+    def send(self, tags: Sequence[RunTag] = ()) -> None:
+        """Write what was gathered, and `tags`."""
+        if not (self.metrics or self.params or tags):
+            return
+        metrics = batches(self.metrics, METRICS_PER_CALL)
+        params = batches(self.params, PARAMS_PER_CALL)
+        for some, few, tag in zip_longest(metrics, params, [list(tags)], fillvalue=()):
+            self.client.log_batch(self.run_id, metrics=some, params=few, tags=tag)
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget what was gathered."""
+        self.params, self.metrics = [], []
+
+    def close(self, outcome: Outcome, files: Iterable[Path], when: int) -> None:
+        """Write files and status."""
+        try:
+            for file in files:
+                if file.is_file():
+                    self.client.log_artifact(self.run_id, str(file))
+        finally:  # a run must not stay open because a file could not be copied
+            self.client.set_terminated(self.run_id, STATUS[outcome.state], when)

@@ -1,0 +1,191 @@
+"""What travels between driver and worker: a request to run a trial, its reports, its end.
+
+All are frozen dataclasses, so that both sides agree on what there is to know. A worker says itself how
+its trial stands, by the `phase` of its reports: to Ray Tune a trial that was stopped and one that
+finished look the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from fsdet.config import TrainConfig
+from fsdet.engine.report import Report
+from sweeps.states import Outcome, State
+
+Phase = Literal["running", "final", "exploded", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """A trial as a worker is asked to run it: everything is resolved, in the driver, once."""
+
+    number: int
+    """In the study."""
+    folder: str
+    """Name of its folder, below that of all trials."""
+    run_key: str
+    """Tag `sweep.trial` of its run in the tracker."""
+    parameters: dict[str, Any]
+    """Searched settings, tied ones included."""
+    config: TrainConfig
+    """All settings, with the paths of the driver's machine."""
+    baseline: str | None = None
+    """Name of the baseline, if it is one: schedulers never stop it."""
+    title: str = ""
+    """What it is called beside its number; empty for most."""
+    tags: dict[str, Any] = field(default_factory=dict)
+    """Further tags of its run."""
+    retried: str = ""
+    """Why it ran out of memory the last time, so that it now gets the machine or the card to itself."""
+    last_try: bool = False
+    """Whether Ray Tune has restarted it before and will not do so again."""
+
+    @property
+    def label(self) -> str:
+        """Number and title, for messages."""
+        return f"trial {self.number}" + (f" ({self.title})" if self.title else "")
+
+
+@dataclass(frozen=True)
+class BestValue:
+    """The best epoch so far: while a trial runs by its evaluations, at its end by the last evaluation of it."""
+
+    value: float | None
+    """The objective."""
+    epoch: int
+    standard_error: float | None = None
+    """Of `value`, over episodes."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """All metrics of the evaluation that `value` comes from."""
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """What a trial reports at every evaluation, at an explosion, at an error and at its end."""
+
+    phase: Phase
+    step: int = 0
+    epoch: int = 0
+    objective: float | None = None
+    """Value that schedulers compare: the best evaluation so far; None where a trial went wrong."""
+    best: BestValue | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Finite ones of this evaluation, by slashed name."""
+    history: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Metric -> (steps,) float64, one value for each step since the last report."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """Seconds of a step and bytes of memory, so far."""
+    peak_norm: float | None = None
+    """Largest gradient norm so far."""
+    violation: float = 0.0
+    """log10(peak norm / limit)."""
+    reason: str = ""
+    """Why the trial exploded or failed."""
+    retire_worker: bool = False
+    """Whether no other trial may run in this worker."""
+    set_aside: str = ""
+    """Files in the trial's folder from which it does not resume, and why."""
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """How a trial ended in this session."""
+
+    number: int
+    outcome: Outcome
+    value: float | None
+    """The objective at the best epoch; None if it was never measured in this session."""
+    seconds: float
+    """Wall time in this session."""
+    report: TrialReport | None
+    """The last one."""
+
+
+class TrialCallback(Protocol):
+    """Is told what happens to trials, in the driver."""
+
+    def on_start(self, request: TrialRequest) -> None:
+        """A trial began or resumes; once in a session."""
+
+    def on_report(self, request: TrialRequest, report: TrialReport) -> None:
+        """A trial reported. One that resumes repeats its last report."""
+
+    def on_retry(self, request: TrialRequest) -> None:
+        """A trial ran out of memory and starts again, alone."""
+
+    def on_end(self, end: TrialEnd) -> None:
+        """A trial ended, or the session did."""
+
+
+def outcome_of(last: TrialReport | None, crash: str | None = None) -> Outcome:
+    """How a trial ended.
+
+    Args:
+        last: its last report; None if there never was one.
+        crash: why its worker raised or died; None if it did not.
+    """
+    if crash is not None:
+        return Outcome(State.FAILED, crash)
+    if last is None:
+        return Outcome(State.FAILED, "ended before its first report")
+    match last.phase:
+        case "final" if last.best is None or last.best.value is None:
+            return Outcome(State.FAILED, "ended without a value of the objective")
+        case "final":
+            return Outcome(State.COMPLETED)
+        case "exploded":
+            return Outcome(State.INFEASIBLE, last.reason)
+        case "failed":
+            return Outcome(State.FAILED, last.reason)
+        case _:
+            return Outcome(State.PRUNED, f"worse than its peers at epoch {last.epoch}")
+
+
+def to_report(report: Report, objective: str) -> TrialReport:
+    """The trainer's report as a message.
+
+    The metrics of the last report are those of the last evaluation: they are about the best epoch.
+
+    Args:
+        report: of the trainer.
+        objective: metric of the objective, without its split.
+    """
+    reason, found = "", report.explosion
+    if found is not None:
+        reason = f"step {found.step}, {found.reason} in {found.module}: {found.detail}"
+    return TrialReport(
+        phase=report.phase,
+        step=report.step,
+        epoch=report.epoch,
+        best=_best(report, objective),
+        metrics=finite(report.final or report.metrics),
+        history=report.history,
+        peak_norm=report.peak_norm,
+        violation=report.violation,
+        reason=reason,
+    )
+
+
+def _best(report: Report, objective: str) -> BestValue | None:
+    if report.best is None:
+        return None
+    metrics = report.final or report.best.metrics
+    value, error = (find_metric(metrics, name) for name in (objective, f"{objective}_se"))
+    return BestValue(value, report.best.epoch, error, finite(metrics))
+
+
+def find_metric(metrics: Mapping[str, float], name: str) -> float | None:
+    """The metric `name` of whatever split; None if there is none, or it is not finite."""
+    found = next((v for key, v in metrics.items() if key.rpartition("/")[2] == name), None)
+    return None if found is None or not math.isfinite(found) else float(found)
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The finite ones as plain numbers."""
+    return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}

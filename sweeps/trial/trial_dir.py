@@ -1,0 +1,94 @@
+"""The folder that a trial trains in: its own, or a copy on the node's disk of one at a URL.
+
+Nothing can train in a folder at a URL. What an earlier worker left there is downloaded first, and
+what the trial needs to resume elsewhere is uploaded before each of its reports is sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+from sweeps.storage.portable_files import scratch, stamp
+from sweeps.storage.remote import RemoteFolder
+from sweeps.trial.identity import CHECKPOINT
+from sweeps.trial.watchdog import STALL
+
+WEIGHTS = ".pt"
+"""Ending of files with weights: checkpoints, and those of the best epoch."""
+
+
+class TrialDir:
+    """A folder on a disk that all machines share: there is nothing to copy."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Train in it."""
+        yield
+
+    def sync(self) -> None:
+        """Make sure that its content survives this node."""
+
+
+class RemoteTrialDir(TrialDir):
+    """A copy on this node's disk of the folder at `url`; removed when the trial ends.
+
+    Args:
+        url: of the trial's folder.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(scratch() / hashlib.sha256(url.encode()).hexdigest()[:24])
+        self._remote = RemoteFolder(url)
+        self._there: set[str] = set()
+        self._synced: dict[str, tuple[int, int]] = {}
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Download its content first, upload what has changed at the end."""
+        self._fetch()
+        try:
+            yield
+        finally:
+            self.sync()
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    def _fetch(self) -> None:
+        """Download the newest checkpoint and all other files; what a killed worker left here may be older.
+
+        Files in subfolders were set aside and stay where they are.
+        """
+        for path in self._files().values():
+            if path.name != STALL:
+                path.unlink()
+        self._there = {name for name in self._remote.names() if "/" not in name}
+        checkpoints = sorted(name for name in self._there if fnmatch(name, CHECKPOINT))
+        for name in self._there - set(checkpoints[:-1]) - {STALL}:
+            self._remote.fetch(name, self.run_dir / name)
+        self._synced = {name: stamp(path) for name, path in self._files().items()}
+
+    def sync(self) -> None:
+        """Upload what has changed, checkpoints first; then delete there what was deleted here."""
+        files = self._files()
+        for name in sorted(files, key=lambda name: (not name.endswith(WEIGHTS), name)):
+            mark = stamp(files[name])
+            if self._synced.get(name) != mark and mark[1] > 0:
+                self._remote.push(files[name], name)
+                self._synced[name] = mark
+                self._there.add(name)
+        gone = {name for name in self._there if name not in files}
+        self._remote.remove(gone)
+        self._there -= gone
+
+    def _files(self) -> dict[str, Path]:
+        """Name -> path of all files in the folder but locks and partly written ones."""
+        found = (path for path in self.run_dir.rglob("*") if path.is_file())
+        named = {path.relative_to(self.run_dir).as_posix(): path for path in found}
+        return {name: path for name, path in named.items() if not path.name.startswith(".")}
