@@ -95,6 +95,10 @@ class Retries:
         self._trials, self._needs, self._failures = trials, needs, failures
         self._waiting: set[str] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles what it was given once, for a way of resuming that is not used."""
+        return {}
+
     @property
     def waiting(self) -> bool:
         """Whether a trial waits to run alone."""
@@ -147,7 +151,7 @@ class RaySearcher(Searcher):  # type: ignore[misc]
         """Started ones, by id."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Only what Ray's base class holds: Ray pickles one copy, which nobody reads."""
+        """Only what Ray's base class holds, as with `Retries`."""
         return {"_metric": self._metric, "_mode": self._mode}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -196,7 +200,7 @@ class RayCallback(tune.Callback):  # type: ignore[misc]
         self._trials, self._searcher, self._retries = trials, searcher, retries
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles its callbacks once, for a way of resuming that is not used."""
+        """Nothing, as with `Retries`."""
         return {}
 
     def on_step_end(self, **_: Any) -> None:

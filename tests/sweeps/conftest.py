@@ -20,7 +20,8 @@ from sweeps.config.sections import TrackingSpec
 from sweeps.resources.machine import Machine
 from sweeps.session.callbacks import SWEEP_RUN
 from sweeps.session.display import build_display
-from sweeps.session.sweep import SweepResult, longest_trial, run_sweep
+from sweeps.session.session import Session, longest_trial
+from sweeps.session.sweep import SweepResult, run_sweep
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.tracking import Tracker, tracking_uri
 from sweeps.trial.trial import Train
@@ -73,7 +74,8 @@ def sweep(spec: SweepSpec, train: Train, cpus: int = 1) -> Swept:
     tracker = Tracker(tracking_uri(TrackingSpec()), "sweeps")
     folder = new_folder(spec.name, numbered=True)
     try:
-        result = run_sweep(spec, folder, Machine(cpus, 0), tracker, display, train)
+        session = Session(folder, Machine(cpus, 0), tracker, train)
+        result = run_sweep(spec, session, display)
     finally:
         tracker.close()
         parent = tracker.run_id(SWEEP_RUN)

@@ -8,10 +8,10 @@ from conftest import Swept, small_spec, sweep
 from made_up_trainers import hungry
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from sweeps.ray_tune.retry import needs
 
 from fsdet.engine.checkpoint import save_checkpoint
 from sweeps.config import Resources
-from sweeps.ray_tune.retry import needs
 from sweeps.resources.machine import Machine
 from sweeps.search.sampler import build_sampler
 from sweeps.search.searcher import StudySearcher
