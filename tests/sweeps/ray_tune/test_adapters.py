@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import optuna
 import pytest
 from conftest import Swept, small_spec, sweep
 from made_up_trainers import hungry
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from sweeps.ray_tune.retry import needs
+from session_parts import Driver
 
 from fsdet.engine.checkpoint import save_checkpoint
 from sweeps.config import Resources
+from sweeps.ray_tune.tuner import TuneJob, needs_of
 from sweeps.resources.machine import Machine
-from sweeps.search.sampler import build_sampler
-from sweeps.search.searcher import StudySearcher
-from sweeps.search.stopping import Stops
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, sweeps_root
 from sweeps.study.store import STUDY_NAME, JournalStore, build_storage
-from sweeps.study.study import create_study
 from sweeps.trial.identity import claim, settings_of
+from sweeps.trial.messages import TrialRequest
+from sweeps.trial.trial import TrialContext
 
 LRS = {"small": 0.5, "large": 2, "too_large": 3, "lost_then_large": 4, "lost": 5, "then_lost": 6}
 """Baseline -> `lr`; see `hungry`."""
@@ -121,7 +123,7 @@ def test_one_trial_one_run_and_both_say_that_it_was_tried_again(swept: Swept) ->
 
 @pytest.mark.slow
 def test_display_tells_of_it(swept: Swept) -> None:
-    lines = [line for line in swept.printed.splitlines() if "ran out of memory; it goes on" in line]
+    lines = [line for line in swept.printed.splitlines() if "ran out of memory; it resumes" in line]
     assert len(lines) == 3
 
 
@@ -135,11 +137,9 @@ def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed() -> N
     )
     folder = SweepFolder(sweeps_root() / "small")
     folder.path.mkdir(parents=True)
-    store = JournalStore(folder.study)
-    study = create_study(store, spec, build_sampler(spec))
-    searcher = StudySearcher(study, spec, Stops(spec), store)
-    assert searcher.suggest("a") is not None
-    searcher.retried("a", "out of memory: MemoryError")
+    first_driver = Driver(spec, JournalStore(folder.study))
+    request = first_driver.start()
+    first_driver.trials.on_retry(replace(request, retried="out of memory: MemoryError"))
     run_dir = folder.trials / "0000"
     run_dir.mkdir(parents=True)
     config = spec.config({"lr": 2.0}, run_dir)
@@ -155,17 +155,21 @@ def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed() -> N
 @pytest.mark.parametrize(
     ("gpus", "why", "cpus", "cards"),
     [
-        (0, None, 2, 0),
+        (0, "", 2, 0),
         (0, "out of memory: MemoryError", 8, 0),
-        (0.25, None, 2, 0.25),
+        (0.25, "", 2, 0.25),
         (0.25, "out of memory: OutOfMemoryError: CUDA out of memory. Tried", 2, 1),
         (0.25, "out of memory: the kernel killed the worker", 8, 1),
         (1.5, "out of memory: OutOfMemoryError: CUDA out of memory. Tried", 2, 2),
     ],
 )
 def test_what_lacked_memory_is_what_a_trial_gets_alone(
-    gpus: float, why: str | None, cpus: float, cards: float
+    gpus: float, why: str, cpus: float, cards: float
 ) -> None:
-    resources = Resources(cpus=2, gpus=gpus)
-    asked = needs({"alone": why}, resources, Machine(8, 2)).required_resources
+    resources, machine, spec = Resources(cpus=2, gpus=gpus), Machine(8, 2), small_spec()
+    context = TrialContext(spec.objective, Path("trials"), "x")
+    job = TuneJob(context, 1, "max", resources, machine, SweepFolder(Path()))
+    config = spec.config({"lr": 1.0})
+    request = TrialRequest(0, "0000", "0", {}, config, retried=why)
+    asked = needs_of(job)(request).required_resources
     assert asked == {"CPU": cpus} | ({"GPU": cards} if cards else {})

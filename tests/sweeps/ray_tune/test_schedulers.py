@@ -12,8 +12,9 @@ from conftest import Swept, small_spec
 from made_up_trainers import made_up
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from sweeps.ray_tune.schedulers import BASELINE, EPOCH, OBJECTIVE, build_scheduler
+from sweeps.ray_tune.schedulers import EPOCH, OBJECTIVE, REQUEST, build_scheduler, restore_rungs
 from sweeps.states import State
+from sweeps.trial.messages import TrialRequest
 
 STOPPING = ("asha", "hyperband", "median")
 EPOCHS = 27
@@ -31,7 +32,12 @@ class Trial:
 
     def __init__(self, number: int, baseline: str | None = None) -> None:
         self.trial_id = f"id{number}"
-        self.config = {"number": number, BASELINE: baseline}
+        spec = small_spec()
+        self.config = {
+            REQUEST: TrialRequest(
+                number, f"{number:04d}", str(number), {}, spec.config({"lr": 1.0}), baseline
+            )
+        }
 
 
 def nothing_waits() -> Any:
@@ -80,16 +86,20 @@ def test_baseline_is_spared(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STOPPING)
-def test_trial_that_went_wrong_leaves_no_trace(name: str) -> None:
-    scheduler, controller = scheduler_of(name), nothing_waits()
+def test_report_without_objective_leaves_no_trace(name: str) -> None:
+    """Six trials report once and explode; the next ones are compared with that report, no more."""
+    scheduler, controller, without = scheduler_of(name), nothing_waits(), scheduler_of(name)
     for number in range(6):
         trial = Trial(number)
-        scheduler.on_trial_add(controller, trial)
-        scheduler.on_trial_result(controller, trial, {EPOCH: 1, OBJECTIVE: 0.9})
-        report = {EPOCH: 2, "phase": "exploded"}
+        for one in (scheduler, without):
+            one.on_trial_add(controller, trial)
+            one.on_trial_result(controller, trial, {EPOCH: 1, OBJECTIVE: 0.6})
+        report = {EPOCH: 2}
         assert scheduler.on_trial_result(controller, trial, report) == TrialScheduler.CONTINUE
         scheduler.on_trial_complete(controller, trial, report)
-    assert live(scheduler, 7, 0.5) in (0, 1), "it is compared with what they reported, no more"
+    ends = [(live(scheduler, n, v), live(without, n, v)) for n, v in ((7, 0.5), (8, 0.7), (9, 0.4))]
+    assert all(one == other for one, other in ends)
+    assert {end for end, _ in ends} > {0}, "some are stopped, the best is not"
 
 
 @pytest.mark.parametrize("name", STOPPING)
@@ -98,7 +108,7 @@ def test_resumed_scheduler_decides_as_the_one_before(name: str) -> None:
     values = [0.5, 0.3, 0.8, 0.2, 0.6, 0.55]
     for number, value in enumerate(values):
         stopped = live(whole, number, value)
-        resumed.recall(number, dict.fromkeys(range(1, (stopped or EPOCHS) + 1), value))
+        restore_rungs(resumed, {number: dict.fromkeys(range(1, (stopped or EPOCHS) + 1), value)})
     for number, value in enumerate([0.1, 0.52, 0.7, 0.58], start=len(values)):
         assert live(resumed, number, value) == live(whole, number, value)
 
@@ -107,10 +117,10 @@ def test_resumed_scheduler_decides_as_the_one_before(name: str) -> None:
 def test_trial_that_goes_on_is_not_compared_with_itself(name: str) -> None:
     scheduler = scheduler_of(name)
     for number in range(4):
-        scheduler.recall(number, {1: 0.5, 2: 0.5})
+        restore_rungs(scheduler, {number: {1: 0.5, 2: 0.5}})
         assert live(scheduler, number, 0.5) == 0
     kept = scheduler._results if name == "median" else scheduler._brackets[0]._rungs[-1][1]
-    assert not [key for key in kept if str(key).startswith("recalled")]
+    assert not [key for key in kept if str(key).startswith("restored")]
 
 
 def test_hyperband_lets_some_trials_begin_at_a_later_rung() -> None:

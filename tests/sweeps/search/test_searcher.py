@@ -1,9 +1,10 @@
-"""What the study holds after each end, and after a driver that did not live to tell it. No Ray."""
+"""What the study holds after each end of a trial, and after a driver that was killed in between. No Ray."""
 
 from __future__ import annotations
 
 import math
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,93 +12,75 @@ import optuna
 import pytest
 from conftest import small_spec
 from optuna.trial import TrialState
+from session_parts import Driver, exploded, report_of
 
+from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
-from sweeps.search.sampler import build_sampler
-from sweeps.search.searcher import StudySearcher
-from sweeps.search.stopping import EXIT_STUDY_LOST, Stops
-from sweeps.session.resume import ended, finish_telling, left_to_run, unfinished
+from sweeps.session.resume import left_to_run, unfinished
 from sweeps.states import Outcome, State
-from sweeps.study.store import JournalStore, mend
-from sweeps.study.study import create_study, read_trials, to_records, warm_up
+from sweeps.study.store import JournalStore, repair
+from sweeps.study.study import baselines_left, create_study, read_trials, to_records, warm_start
 
 FILE = Path("study.journal")
 
 
-class Session:
-    """One driver: a study and a searcher on the file of the test."""
-
-    def __init__(self, spec: SweepSpec) -> None:
-        self.spec = spec
-        self.study = create_study(JournalStore(FILE), spec, build_sampler(spec))
-        finish_telling(self.study, spec)
-        before = len(to_records(self.study.get_trials()))
-        self.study.sampler = build_sampler(spec, before)
-        self.stops = Stops(spec)
-        self.ends: list[tuple[int, Outcome]] = []
-        self.searcher = StudySearcher(
-            self.study,
-            spec,
-            self.stops,
-            JournalStore(FILE),
-            [t.number for t in unfinished(self.study)],
-            lambda number, outcome: self.ends.append((number, outcome)),
-        )
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        found = self.searcher.suggest(trial_id)
-        assert found is not None
-        return found
-
-    def trial(self, number: int) -> optuna.trial.FrozenTrial:
-        return self.study.trials[number]
-
-
-def report(epoch: int, value: float | None, phase: str = "running", **more: Any) -> dict[str, Any]:
-    told = {} if value is None else {"objective": value, "best": value, "best_epoch": epoch}
-    return {"epoch": epoch, "phase": phase, "violation": -2.0, **told, **more}
-
-
-def exploded(epoch: int, violation: float = 0.7) -> dict[str, Any]:
-    return report(epoch, None, "exploded", reason="bang") | {"violation": violation}
+def driver(spec: SweepSpec | None = None, **changes: Any) -> Driver:
+    """A session on the file of the test."""
+    return Driver(spec or small_spec(**changes), JournalStore(FILE))
 
 
 def test_exploded_is_pruned_with_its_values_for_tpe() -> None:
-    session = Session(small_spec())
-    session.suggest("a")
-    session.searcher.on_trial_result("a", report(1, 0.4))
-    session.searcher.on_trial_complete("a", exploded(2))
+    session = driver()
+    session.start()
+    session.report(0, report_of(1, 0.4))
+    session.end(0, exploded(2))
     trial = session.trial(0)
     assert trial.state is TrialState.PRUNED
     assert trial.intermediate_values == {1: 0.4}
     assert trial.constraints == {"explosion": 0.7}
 
 
+def test_ties_are_resolved_once_and_the_request_is_complete() -> None:
+    space = {
+        "lr": {"low": 0.01, "high": 10},
+        "fusion_lr_mult": {"low": 1, "high": 4},
+        "head_lr_mult": {"tie": "fusion_lr_mult", "times": 2},
+    }
+    request = driver(space=space).start()
+    assert set(request.parameters) == set(space)
+    assert request.parameters["head_lr_mult"] == 2 * request.parameters["fusion_lr_mult"]
+    assert {key: getattr(request.config, key) for key in space} == request.parameters
+    assert request.config.epochs == 3
+    assert request.config.checkpoint_dir == Path.cwd() / "trials" / "0000"
+
+
 def test_trial_that_was_to_run_alone_does_so_after_its_driver_was_killed() -> None:
-    first = Session(small_spec())
-    assert first.suggest("a")["alone"] is None
-    first.searcher.on_trial_result("a", report(1, 0.4))
-    first.searcher.retried("a", "out of memory: MemoryError")
-    second = Session(first.spec)
-    again = second.suggest("b")
-    assert (again["number"], again["alone"]) == (0, "out of memory: MemoryError")
-    second.searcher.on_trial_complete("b", report(3, 0.5, "final"))
+    first = driver()
+    request = first.start()
+    assert request.retried == ""
+    first.report(0, report_of(1, 0.4))
+    first.trials.on_retry(replace(request, retried="out of memory: MemoryError"))
+    second = driver(first.spec)
+    again = second.start()
+    assert (again.number, again.retried) == (0, "out of memory: MemoryError")
+    assert [r.retried for r in second.told.retries] == ["out of memory: MemoryError"]
+    second.end(0, report_of(3, 0.5, "final"))
     (trial,) = read_trials(FILE)
     assert (trial.state, trial.retried) == (State.COMPLETED, "out of memory: MemoryError")
-    assert second.suggest("c")["alone"] is None
+    assert second.start().retried == ""
 
 
 @pytest.mark.parametrize("sampler", ["gp", "cmaes"])
 def test_exploded_is_complete_with_its_last_value_for_samplers_that_see_no_pruned(
     sampler: str,
 ) -> None:
-    session = Session(small_spec(sampler={"name": sampler}))
-    for trial_id in "abc":
-        session.suggest(trial_id)
-    session.searcher.on_trial_complete("c", report(1, 0.3, "final"))
-    session.searcher.on_trial_result("a", report(1, 0.4))
-    session.searcher.on_trial_complete("a", exploded(2))
-    session.searcher.on_trial_complete("b", exploded(1))
+    session = driver(sampler={"name": sampler})
+    for _ in range(3):
+        session.start()
+    session.end(2, report_of(1, 0.3, "final"))
+    session.report(0, report_of(1, 0.4))
+    session.end(0, exploded(2))
+    session.end(1, exploded(1))
     found = [(t.state, t.value, t.constraints["explosion"]) for t in session.study.trials]
     assert found == [
         (TrialState.COMPLETE, 0.4, 0.7),
@@ -110,14 +93,14 @@ def test_exploded_is_complete_with_its_last_value_for_samplers_that_see_no_prune
 
 def test_two_objectives_are_told_and_their_curve_kept() -> None:
     second = {"metric": "trial/memory_bytes", "mode": "min"}
-    session = Session(small_spec(sampler={"name": "nsgaii"}, second_objective=second))
-    for trial_id in "abc":
-        session.suggest(trial_id)
-    session.searcher.on_trial_result("a", report(1, 0.4))
-    cost = {"costs/trial/memory_bytes": 3e9}
-    session.searcher.on_trial_complete("a", report(2, 0.5, "final", **cost))
-    session.searcher.on_trial_complete("b", exploded(1) | cost)
-    session.searcher.on_trial_complete("c", report(1, 0.2, "running", **cost))
+    session = driver(sampler={"name": "nsgaii"}, second_objective=second)
+    for _ in range(3):
+        session.start()
+    session.report(0, report_of(1, 0.4))
+    cost = {"costs": {"trial/memory_bytes": 3e9}}
+    session.end(0, report_of(2, 0.5, "final", **cost))
+    session.end(1, exploded(1, **cost))
+    session.end(2, report_of(1, 0.2, "running", **cost))
     assert session.trial(0).values == [0.5, 3e9]
     assert session.trial(1).values == [0.5, 3e9]
     assert session.trial(2).state is TrialState.PRUNED
@@ -126,48 +109,48 @@ def test_two_objectives_are_told_and_their_curve_kept() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_never_reaches_the_study(value: float) -> None:
-    session = Session(small_spec())
-    session.suggest("a")
-    session.searcher.on_trial_result("a", report(1, value))
-    session.searcher.on_trial_complete("a", report(2, value, "final"))
+    session = driver()
+    session.start()
+    session.report(0, report_of(1, value, best=None))
+    session.end(0, report_of(2, value, "final", best=None))
     assert session.trial(0).state is TrialState.FAIL
     assert session.trial(0).intermediate_values == {}
-    assert session.ends[0][1].reason == "ended without a value of the objective"
+    assert session.told.ends[0].outcome.reason == "ended without a value of the objective"
 
 
 def test_running_trials_go_on_first_under_their_numbers_and_settings() -> None:
-    first = Session(small_spec(trials=5, baselines={"b": {"lr": 1.0}, "c": {"lr": 2.0}}))
-    suggested = [first.suggest(name) for name in ("x", "y", "z")]
-    first.searcher.on_trial_result("x", report(1, 0.4))
-    first.searcher.on_trial_complete("y", report(1, 0.5, "final"))
+    first = driver(trials=5, baselines={"b": {"lr": 1.0}, "c": {"lr": 2.0}})
+    suggested = [first.start() for _ in range(3)]
+    assert [request.baseline for request in suggested] == ["b", "c", None]
+    first.report(0, report_of(1, 0.4))
+    first.end(1, report_of(1, 0.5, "final"))
     # killed here; in the next session
-    second = Session(first.spec)
+    second = driver(first.spec)
     assert left_to_run(second.study, second.spec) == 4
-    assert [t.number for t in ended(second.study)] == [1]
-    again = [second.suggest(name) for name in "pq"]
-    assert again == [suggested[0], suggested[2]]
-    new = second.suggest("r")
-    assert new["number"] == 3
-    assert new["parameters"] not in [s["parameters"] for s in suggested]
+    assert [t.number for t in unfinished(second.study)] == [0, 2]
+    assert [second.start() for _ in range(2)] == [suggested[0], suggested[2]]
+    new = second.start()
+    assert new.number == 3
+    assert new.parameters not in [s.parameters for s in suggested]
 
 
 def test_repeated_report_is_recorded_once() -> None:
-    first = Session(small_spec())
-    first.suggest("x")
-    first.searcher.on_trial_result("x", report(1, 0.4))
-    first.searcher.on_trial_result("x", report(2, 0.5))
-    second = Session(first.spec)
-    second.suggest("y")
-    second.searcher.on_trial_result("y", report(2, 0.45))
-    second.searcher.on_trial_complete("y", report(3, 0.6, "final"))
+    first = driver()
+    first.start()
+    first.report(0, report_of(1, 0.4))
+    first.report(0, report_of(2, 0.5))
+    second = driver(first.spec)
+    second.start()
+    second.report(0, report_of(2, 0.45))
+    second.end(0, report_of(3, 0.6, "final"))
     assert second.trial(0).intermediate_values == {1: 0.4, 2: 0.5, 3: 0.6}
     assert second.trial(0).value == 0.6
 
 
 def test_outcome_that_was_written_but_not_told_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = Session(small_spec())
-    first.suggest("x")
-    first.searcher.on_trial_result("x", report(1, 0.4))
+    first = driver()
+    first.start()
+    first.report(0, report_of(1, 0.4))
 
     class KilledError(BaseException):
         pass
@@ -178,99 +161,98 @@ def test_outcome_that_was_written_but_not_told_is_told(monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(first.study, "tell", killed)
         with pytest.raises(KilledError):
-            first.searcher.on_trial_complete("x", report(2, 0.5, "final"))
+            first.end(0, report_of(2, 0.5, "final"))
     assert first.trial(0).state is TrialState.RUNNING
-    second = Session(first.spec)
+    second = driver(first.spec)
     assert unfinished(second.study) == []
     assert second.trial(0).state is TrialState.COMPLETE
     assert second.trial(0).value == 0.5
 
 
 def test_interrupted_trial_stays_open_and_says_so() -> None:
-    session = Session(small_spec())
-    session.suggest("x")
-    session.searcher.on_trial_result("x", report(1, 0.4))
-    assert session.searcher.close("Ctrl-C") == 1
+    session = driver()
+    session.start()
+    session.report(0, report_of(1, 0.4))
+    assert session.trials.close("Ctrl-C") == 1
     assert session.trial(0).state is TrialState.RUNNING
     record = read_trials(FILE)[0]
     assert (record.state, record.reason, record.value) == (State.INTERRUPTED, "Ctrl-C", 0.4)
-    assert session.ends == [(0, Outcome(State.INTERRUPTED, "Ctrl-C"))]
+    (end,) = session.told.ends
+    assert (end.number, end.outcome) == (0, Outcome(State.INTERRUPTED, "Ctrl-C"))
 
 
 def test_killed_driver_s_trial_reads_as_interrupted() -> None:
-    Session(small_spec()).suggest("x")
+    driver().start()
     assert read_trials(FILE)[0].state is State.INTERRUPTED
 
 
-def test_baselines_that_a_killed_driver_left_out_are_added_once() -> None:
-    create_study(
-        JournalStore(FILE),
-        small_spec(baselines={"b": {"lr": 1.0}}),
-        optuna.samplers.RandomSampler(),
-    )
-    both = small_spec(baselines={"b": {"lr": 1.0}, "c": {"lr": 2.0}})
-    study = create_study(JournalStore(FILE), both, optuna.samplers.RandomSampler())
-    assert [t.user_attrs["baseline"] for t in study.trials] == ["b", "c"]
+def test_baselines_that_a_killed_driver_did_not_begin_come_first_and_once() -> None:
+    spec = small_spec(baselines={"b": {"lr": 1.0}, "c": {"lr": 2.0}}, trials=3)
+    first = driver(spec)
+    assert first.start().baseline == "b"
+    second = driver(spec)
+    assert [preset.baseline for preset in baselines_left(second.study, spec)] == ["c"]
+    assert [second.start().baseline for _ in range(3)] == ["b", "c", None]
+    assert [t.user_attrs.get("baseline") for t in second.study.trials] == ["b", "c", None]
 
 
-def test_line_that_was_cut_off_and_a_lock_left_behind_are_mended() -> None:
-    session = Session(small_spec())
-    session.suggest("x")
+def test_line_that_was_cut_off_and_a_lock_left_behind_are_repaired() -> None:
+    session = driver()
+    session.start()
     with FILE.open("ab") as file:
         file.write(b'{"op_code": 8, "work')
     Path(f"{FILE}.lock").symlink_to(FILE)
-    mend(FILE)
-    second = Session(session.spec)
-    assert second.suggest("y")["number"] == 0
+    repair(FILE)
+    assert driver(session.spec).start().number == 0
     assert not Path(f"{FILE}.lock").is_symlink()
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 def test_study_that_is_gone_stops_the_sweep(how: str) -> None:
-    session = Session(small_spec())
-    session.suggest("x")
+    session = driver()
+    session.start()
     before = FILE.read_bytes()
     FILE.unlink()
     if how == "replaced":
         FILE.write_text("another")
-    session.searcher.on_trial_result("x", report(1, 0.4))
-    assert session.stops.stop is not None
-    assert session.stops.stop.exit_code == EXIT_STUDY_LOST
-    assert "the study cannot be written" in session.stops.stop.reason
+    session.report(0, report_of(1, 0.4))
+    stop = session.stopping.reason
+    assert stop is not None
+    assert stop.exit_code is ExitCode.STUDY_LOST
+    assert "the study cannot be written" in stop.text
     assert FILE.read_bytes() == (before if how == "deleted" else b"another")
-    assert session.searcher.close() == 1
+    assert session.trials.close() == 1
 
 
-def test_full_disk_stops_the_sweep_and_the_study_can_be_gone_on_with() -> None:
-    session = Session(small_spec())
-    session.suggest("x")
+def test_full_disk_stops_the_sweep_and_the_study_can_be_resumed() -> None:
+    session = driver()
+    session.start()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE.stat().st_size + 20, hard))
     try:
-        session.searcher.on_trial_result("x", report(1, 0.4))
-        session.searcher.close()
+        session.report(0, report_of(1, 0.4))
+        session.trials.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert session.stops.stop is not None
-    assert "cannot be written (File too large)" in session.stops.stop.reason
-    mend(FILE)
-    again = Session(session.spec).suggest("y")
-    assert again["number"] == 0
+    assert session.stopping.reason is not None
+    assert "cannot be written (File too large)" in session.stopping.reason.text
+    repair(FILE)
+    assert driver(session.spec).start().number == 0
 
 
 def test_warm_start_takes_what_was_learnt_within_the_space_and_counts_nothing() -> None:
     wide = small_spec(baselines={str(lr): {"lr": lr} for lr in (0.5, 1.0, 5.0, 9.0)}, trials=4)
-    first = Session(wide)
-    for name in "abcd":
-        first.suggest(name)
-    first.searcher.on_trial_complete("a", report(1, 0.5, "final"))
-    first.searcher.on_trial_complete("b", exploded(1))
-    first.searcher.on_trial_complete("c", report(1, 0.1, "failed"))
-    first.searcher.on_trial_complete("d", report(1, 0.9, "final"))
+    first = driver(wide)
+    for _ in range(4):
+        first.start()
+    first.end(0, report_of(1, 0.5, "final"))
+    first.end(1, exploded(1))
+    first.end(2, report_of(1, 0.1, "failed"))
+    first.end(3, report_of(1, 0.9, "final"))
     narrow = small_spec(space={"lr": {"low": 0.1, "high": 2}}, trials=3)
     study = create_study(JournalStore(Path("new")), narrow, optuna.samplers.RandomSampler())
-    assert warm_up(study, narrow, "wide", JournalStore(FILE)) == 2
-    assert warm_up(study, narrow, "wide", JournalStore(FILE)) == 2
+    assert warm_start(study, narrow, "wide", JournalStore(FILE)) == 2
+    assert warm_start(study, narrow, "wide", JournalStore(FILE)) == 2
     assert [(t.params["lr"], t.state) for t in study.trials] == [
         (0.5, TrialState.COMPLETE),
         (1.0, TrialState.PRUNED),

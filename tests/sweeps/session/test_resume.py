@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_trainers import made_up
 from mlflow import MlflowClient
-from optuna.trial import create_trial
 
 from fsdet.config import TrainConfig
 from fsdet.engine.checkpoint import save_checkpoint
 from sweeps.config import Objective
 from sweeps.errors import SweepError
-from sweeps.ray_tune.schedulers import build_scheduler, recall
+from sweeps.ray_tune.schedulers import REQUEST, build_scheduler, restore_rungs
 from sweeps.session.resume import check_same, recorded_reports
 from sweeps.states import State
 from sweeps.storage.folder import new_folder
 from sweeps.study.study import read_trials
 from sweeps.trial.identity import newest_checkpoint
+from sweeps.trial.messages import BestValue
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_reports_are_read_back_from_the_trainer_s_files() -> None:
     Path("steps.jsonl").write_text(lines)
     Path("evaluations.jsonl").write_text("\n".join(map(json.dumps, evaluations)))
     reports = list(recorded_reports(Path(), Objective()))
-    assert [(r["step"], r.get("epoch")) for r in reports] == [(2, 1), (4, 2), (6, None)]
-    assert reports[0]["metrics"] == {"val/nAP50": 0.1}
-    assert [r["history"]["step"].tolist() for r in reports] == [[1, 2], [3, 4], [5, 6]]
+    assert [(r.step, r.epoch) for r in reports] == [(2, 1), (4, 2), (6, 2)]
+    assert [r.metrics for r in reports] == [{"val/nAP50": 0.1}, {}, {}]
+    assert [r.history["step"].tolist() for r in reports] == [[1, 2], [3, 4], [5, 6]]
     assert list(recorded_reports(Path("nowhere"), Objective())) == []
 
 
@@ -126,15 +126,16 @@ def test_the_best_epoch_is_read_back_and_the_last_evaluation_stands_for_its_epoc
     last = {"step": 6, "epoch": 3, "best_epoch": 2, "val/nAP50": 0.25}
     Path("evaluations.jsonl").write_text("\n".join(map(json.dumps, [*rows, last])))
     reports = list(recorded_reports(Path(), Objective()))
-    assert [(r["step"], r["best"], r["best_epoch"]) for r in reports] == [
-        (2, 0.1, 1),
-        (4, 0.3, 2),
-        (6, 0.25, 2),
+    assert [(r.step, r.best) for r in reports] == [
+        (2, BestValue(0.1, 1)),
+        (4, BestValue(0.3, 2)),
+        (6, BestValue(0.25, 2)),
     ]
 
 
 def stub(number: int, trial_id: str) -> SimpleNamespace:
-    return SimpleNamespace(trial_id=trial_id, config={"number": number, "baseline": None})
+    request = SimpleNamespace(number=number, baseline=None)
+    return SimpleNamespace(trial_id=trial_id, config={REQUEST: request})
 
 
 curves = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=9), min_size=1, max_size=12)
@@ -166,13 +167,8 @@ def test_rungs_decide_after_a_resume_as_before(
             scheduler.on_trial_add(None, stub(number, f"t{number}"))
         last = number == len(before) - 1
         feed(whole, stub(number, f"t{number}"), values[:half] if last else values)
-    known = [
-        create_trial(value=0, intermediate_values=dict(enumerate(values, 1)), params={})
-        for values in [*before[:-1], before[-1][:half]]
-    ]
-    for number, trial in enumerate(known):
-        trial.number = number
-    recall(second, known)
+    known = [*before[:-1], before[-1][:half]]
+    restore_rungs(second, {n: dict(enumerate(values, 1)) for n, values in enumerate(known)})
     again = stub(len(before) - 1, "another id")
     second.on_trial_add(None, again)
 
@@ -192,6 +188,7 @@ def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch: pytest.MonkeyP
 
     from sweeps.resources.machine import Machine
     from sweeps.session.display import build_display
+    from sweeps.session.session import Session
     from sweeps.session.sweep import run_sweep
     from sweeps.tracking import Tracker
 
@@ -205,7 +202,8 @@ def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch: pytest.MonkeyP
     experiment = client.get_experiment_by_name("sweeps").experiment_id
     lost = client.search_runs([experiment], "tags.`sweep.trial` = '1'")[0]
     client.delete_run(lost.info.run_id)
-    result = run_sweep(more, first.folder, Machine(1, 0), tracker, display, made_up)
+    session = Session(first.folder, Machine(1, 0), tracker, made_up)
+    result = run_sweep(more, session, display)
     tracker.close()
     assert [t.state for t in result.trials] == [State.COMPLETED] * 3
     assert len({str(t.parameters) for t in result.trials}) == 3

@@ -179,7 +179,7 @@ def test_run_holds_steps_parameters_and_files(swept: Swept) -> None:
 
 def test_ray_says_nothing_and_each_end_is_one_line(swept: Swept) -> None:
     lines = swept.printed.splitlines()
-    again = [line for line in lines if "it goes on from its last checkpoint" in line]
+    again = [line for line in lines if "it resumes from its last checkpoint" in line]
     assert len(again) == 1  # the one without memory
     assert len(lines) == len(ENDS) + 2 + len(again)
     assert all(line.startswith("[") for line in lines)
@@ -253,7 +253,7 @@ def test_ctrl_c_closes_everything_truthfully(in_own_folder: Path) -> None:
         "from conftest import small_spec, sweep\n"
         "from made_up_trainers import made_up\n"
         "spec = small_spec(baselines={'good': {'lr': 0.5}, 'hangs': {'lr': 9}}, trials=4)\n"
-        "print('interrupted', sweep(spec, made_up).result.interrupted)\n"
+        "print('interrupted', sweep(spec, made_up).result.stop.exit_code == 130)\n"
     )
     path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[3])])
     process = subprocess.Popen(
