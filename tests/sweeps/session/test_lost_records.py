@@ -18,16 +18,20 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray import cloudpickle
 
+from sweeps.confirmation.results import load_confirmation
 from sweeps.run import main
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.location import study_name
-from sweeps.study.study import TrialRecord, best_of, read_trials
+from sweeps.study.store import JournalStore
+from sweeps.study.study import TrialRecord, best_of, load_study, read_trials
 
 pytestmark = pytest.mark.slow
 
 cloudpickle.register_pickle_by_value(drill_sweep)  # workers cannot import it
 
+CREATE_TRIAL = 4
+"""Operation of Optuna's journal."""
 BASELINES = {"low": {"lr": 0.2}, "high": {"lr": 0.5}}
 SWEEP: dict[str, Any] = {
     "name": "small",
@@ -143,9 +147,10 @@ def swept(with_a_file: Path, in_own_folder: Path) -> Swept:
 
 
 def without_the_last_trial(path: Path) -> None:
+    """The file as it was before trial 1 began; the confirmation came later still."""
     lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if json.loads(line).get("trial_id") != 1]
-    path.write_text("".join(kept))
+    created = [i for i, line in enumerate(lines) if json.loads(line)["op_code"] == CREATE_TRIAL]
+    path.write_text("".join(lines[: created[1]]))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +287,7 @@ def test_trial_in_the_folder_of_another_one_begins_anew(
     aside = swept.trial(0) / "earlier-1"
     assert {"trial.json", "stage1_epoch0003.pt", "steps.jsonl"} <= {p.name for p in aside.iterdir()}
     told = "its folder was made with lr 0.5, but this trial has 0.2: the files are set aside in earlier-1"
-    assert f"trial 0: {told}" in caplog.text
+    assert f"trial 0 (low): {told}" in caplog.text
     assert told in swept.runs()["0"].data.tags["set_aside"]
     check_outcome(swept)
 
@@ -295,7 +300,7 @@ def test_a_checkpoint_of_another_trial_is_not_used(
     assert go_on() == 0
     assert sessions(swept.trial(0)) == ["0", "2"]
     assert (swept.trial(0) / "stage1_epoch0003.foreign").is_file()
-    told = "trial 0: stage1_epoch0003.pt was made with lr 0.5, but this trial has 0.2"
+    told = "trial 0 (low): stage1_epoch0003.pt was made with lr 0.5, but this trial has 0.2"
     assert told in caplog.text
     check_outcome(swept)
 
@@ -318,13 +323,42 @@ def test_run_is_not_filled_in_from_the_folder_of_another_trial(
     )
 
 
-def test_result_of_another_job_is_measured_anew(swept: Swept) -> None:
-    jobs = swept.folder.path / "confirm"
-    own, other = (jobs / f"baseline_{name}" / "seed_1000" for name in ("low", "high"))
+def test_result_of_a_confirmation_does_not_depend_on_what_lies_in_its_folder(
+    swept: Swept,
+) -> None:
+    runs = swept.folder.path / "confirm"
+    own, other = (runs / f"baseline_{name}" / "seed_1000" for name in ("low", "high"))
     shutil.rmtree(own)
     shutil.copytree(other, own)
     assert go_on() == 0
-    metrics = json.loads((own / "result.json").read_text())["metrics"]
-    assert metrics["test/nAP50"] == value_at(0.2, 3)
-    assert (own / "earlier-1" / "result.json").is_file()
-    swept.runs()
+    found = load_confirmation(swept.folder.path / "confirm.json")
+    assert found is not None
+    (low,) = [one for one in found.baselines if one.candidate.label == "low"]
+    assert low.results[1000].metrics["test/nAP50"] == value_at(0.2, 3)
+    assert swept.runs().keys() == swept.before.keys()
+
+
+def test_run_of_a_confirmation_that_was_cut_off_begins_anew_in_the_folder_of_another(
+    swept: Swept,
+) -> None:
+    """The study forgets that the run ended; its folder holds another one's files."""
+    runs = swept.folder.path / "confirm"
+    own, other = (runs / f"baseline_{name}" / "seed_1000" for name in ("low", "high"))
+    shutil.rmtree(own)
+    shutil.copytree(other, own)
+    study = load_study(JournalStore(swept.folder.study).beside("confirm"))
+    (number,) = [t.number for t in study.trials if t.user_attrs["preset"]["key"] == KEY]
+    lines = swept.folder.study.read_text().splitlines(keepends=True)
+    identity = study.trials[number]._trial_id
+    kept = [line for line in lines if json.loads(line).get("trial_id") != identity]
+    swept.folder.study.write_text("".join(kept))
+    assert go_on() == 0
+    assert {"trial.json", "stage1_epoch0003.pt"} <= {p.name for p in (own / "earlier-1").iterdir()}
+    found = load_confirmation(swept.folder.path / "confirm.json")
+    assert found is not None
+    (low,) = [one for one in found.baselines if one.candidate.label == "low"]
+    assert low.results[1000].metrics["test/nAP50"] == value_at(0.2, 3)
+    assert swept.runs().keys() == swept.before.keys()
+
+
+KEY = "baseline_low/seed_1000"
