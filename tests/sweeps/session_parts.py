@@ -48,7 +48,8 @@ class Driver:
         self.spec = spec
         self.study = open_study(spec, store)
         self.stopping = StoppingCriteria(spec)
-        self.context = TrialContext(spec.objective, Path.cwd() / "trials", "x")
+        folder, stall = Path.cwd() / "trials", spec.stall_minutes
+        self.context = TrialContext(spec.objective, folder, "x", stall_minutes=stall)
         searcher = StudySearcher(
             self.study,
             spec,

@@ -1,0 +1,107 @@
+"""What a person sees while trials run: the rows, the counts, the live table."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from conftest import small_spec
+from rich.console import Console
+from session_parts import exploded, report_of
+
+from sweeps.session.display import Display, LiveDisplay, PlainDisplay, build_display
+from sweeps.states import Outcome, State
+from sweeps.study.study import TrialRecord
+from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
+
+
+def request(number: int, title: str = "") -> TrialRequest:
+    config = small_spec().config({"lr": 1.0})
+    return TrialRequest(number, f"{number:04d}", str(number), {"lr": 0.125}, config, title=title)
+
+
+def build(terminal: bool, trials: int = 4) -> tuple[Display, io.StringIO]:
+    printed = io.StringIO()
+    console = Console(file=printed, force_terminal=terminal, width=120, height=40)
+    return build_display(trials, 3, "val/nAP50", "max", console), printed
+
+
+def end(display: Display, number: int, state: State, reason: str = "", **more: Any) -> None:
+    report: TrialReport | None = more.get("report")
+    display.on_end(TrialEnd(number, Outcome(state, reason), None, 7.4, report))
+
+
+def drawn(display: Display) -> list[str]:
+    """The live table as text."""
+    assert isinstance(display, LiveDisplay)
+    out = Console(file=io.StringIO(), width=120)
+    with out.capture() as capture:
+        out.print(display.render())
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_kind_follows_the_console() -> None:
+    assert isinstance(build(terminal=True)[0], LiveDisplay)
+    assert type(build(terminal=False)[0]) is PlainDisplay
+
+
+def test_live_table_shows_every_trial_with_its_state_and_marks_what_was_retried() -> None:
+    display, _ = build(terminal=True)
+    for number, title in enumerate(("before", "", "")):
+        display.on_start(request(number, title))
+    display.on_report(request(0), report_of(2, 0.25, peak_norm=123.4))
+    display.on_retry(request(1))
+    display.on_report(request(2), exploded(1, peak_norm=1e6))
+    end(display, 2, State.INFEASIBLE, "step 9")
+    lines = drawn(display)
+    assert lines[0].split() == ["trial", "state", "epoch", "val/nAP50", "peak", "norm", "lr"]
+    assert lines[1].split() == ["0", "(before)", "running", "2/3", "0.2500", "123", "0.125"]
+    assert lines[2].split() == ["1", "running", "(retried)", "0/3", "-", "-", "0.125"]
+    assert lines[3].split() == ["2", "infeasible", "1/3", "-", "1e+06", "0.125"]
+    assert lines[4] == "2 running, 1 infeasible"
+    assert "1.7 of 4 trials" in lines[5]
+
+
+def test_live_table_keeps_to_the_height_of_the_terminal() -> None:
+    display, _ = build(terminal=True, trials=99)
+    for number in range(80):
+        display.on_start(request(number))
+    assert len(drawn(display)) == 40 - 6 + 3
+    assert drawn(display)[1].split()[0] == str(80 - 34)
+
+
+def test_best_is_the_best_completed_one() -> None:
+    display, _ = build(terminal=True)
+    for number, value in enumerate((0.5, 0.9, 0.7)):
+        display.on_start(request(number))
+        display.on_report(request(number), report_of(3, value))
+    assert display.best() is None
+    end(display, 0, State.COMPLETED)
+    end(display, 1, State.PRUNED)
+    end(display, 2, State.COMPLETED)
+    best = display.best()
+    assert best is not None
+    assert best.number == 2
+
+
+def test_trials_of_earlier_sessions_count_as_done() -> None:
+    display, _ = build(terminal=True)
+    earlier = TrialRecord(0, State.COMPLETED, {"lr": 1.0}, 0.4, best_epoch=2, seconds=5.0)
+    interrupted = TrialRecord(1, State.INTERRUPTED, {"lr": 2.0}, 0.3)
+    display.add_ended([earlier, interrupted])
+    assert (display.done(), display.finished(), display.earlier) == (1.0, 1, 1)
+
+
+@pytest.mark.parametrize("title", ["", "before"])
+def test_plain_display_prints_a_line_for_each_end(title: str) -> None:
+    display, printed = build(terminal=False)
+    with display:
+        display.on_start(request(3, title))
+        display.on_report(request(3), report_of(2, 0.25))
+        end(display, 3, State.PRUNED, "worse than its peers at epoch 2")
+    name = f"3 ({title})" if title else "3"
+    assert printed.getvalue() == (
+        f"[1/4] trial {name} pruned (worse than its peers at epoch 2), val/nAP50 0.2500 at epoch 2 "
+        "of 2, 7 s: lr 0.125\n"
+    )
