@@ -1,6 +1,6 @@
-"""Sweeps: the trainer of `fsdet`, run many times to find the settings that work.
+"""Hyperparameter sweeps of the few-shot detector.
 
-Read in this order: `run` (the command), `spec` (what a YAML may say), `session.orchestrator` (how
-trials are run), `trial.trial` (one trial), `search.searcher` (what the sampler is told), `tracking`
-(what MLflow is told).
+Read in this order: `run` (the command), `config` (what a YAML may say), `trial.messages` (what travels between
+driver and worker), `session.trials` (how a trial's end is decided and who is told), `search.searcher` (how it is
+reported to Optuna). The map is docs/architecture.md.
 """

@@ -1,4 +1,4 @@
-"""The one exception family of `sweeps`: a mistake in the input, told so that it can be mended."""
+"""The one exception family of `sweeps`: a mistake in the input, with a message that says how to correct it."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder, find_folder
 from sweeps.study.location import store_of
 from sweeps.study.study import TrialRecord, best_of, read_trials
-from sweeps.tracking import Tracker, find_run, find_trial_run, kept_uri, tracking_uri
+from sweeps.tracking import Tracker, find_run, find_trial_run, recorded_uri, tracking_uri
 from sweeps.trial.messages import to_report
 from sweeps.trial.trial import default_train
 
@@ -111,7 +111,7 @@ def new_run_dir(source: Source) -> Path:
 def rerun(source: Source) -> Result:
     """Train the trial's configuration in this process and log it, linked to the trial's run."""
     record = source.folder.load_record()
-    uri = kept_uri(record.get("uri"), source.spec.tracking, source.folder.name)
+    uri = recorded_uri(record.get("uri"), source.spec.tracking, source.folder.name)
     run_dir = new_run_dir(source)
     config = source.config(run_dir)
     tracker = Tracker(uri, source.spec.tracking.experiment)

@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m sweeps.run", description=__doc__)
     parser.add_argument(
-        "file", help="the sweep's YAML; a bare name is looked for in search_spaces/ too"
+        "file", help="the sweep's YAML; a bare name is searched for in search_spaces/ too"
     )
     parser.add_argument(
         "--check", action="store_true", help="print the sweep as understood, start nothing"
@@ -55,12 +55,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="with --check: train a few steps to tell what the sweep costs",
+        help="with --check: train a few steps to estimate what the sweep costs",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the latest sweep of this name: what has ended stays, what ran goes on",
+        help="resume the latest sweep of this name: ended trials stay, running ones continue",
     )
     parser.add_argument(
         "--name",
@@ -106,7 +106,7 @@ def load(options: argparse.Namespace) -> SweepSpec:
 
 
 def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int:
-    """Print what would be done, and what keeps it from being done here.
+    """Print what would be done, and what prevents it here.
 
     Args:
         spec: checked.
@@ -142,14 +142,14 @@ def machine_of(spec: SweepSpec, options: argparse.Namespace, console: Console) -
     """What trials run on: the cluster of --address or RAY_ADDRESS, else this machine alone.
 
     Raises:
-        SweepError: there is no such cluster, or a node of it lacks what a trial needs.
+        SweepError: there is no such cluster, or one of its nodes misses what a trial needs.
     """
     address = options.address or os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return this_machine(look_for_gpus=spec.resources.gpus != 0)
     from sweeps.resources.nodes import quiet_cluster_at
 
-    say(console, f"cluster {address}: looking at its nodes")
+    say(console, f"cluster {address}: checking its nodes")
     return quiet_cluster_at(address, spec)
 
 
@@ -162,10 +162,10 @@ def run(
         spec: checked.
         options: of the command line.
         console: for all that is printed.
-        train: stands in for the trainer; files and data are then not looked at.
+        train: replaces the trainer; files and data are then not checked.
 
     Raises:
-        SweepError: something keeps it from starting; nothing was started.
+        SweepError: it cannot start; nothing was started.
     """
     missing = to_fill_in(spec)
     if missing:
@@ -185,7 +185,7 @@ def run(
             prepare_data(spec.for_confirmation)
     spec = find_gpus(spec, machine, lambda text: say(console, text))
 
-    # these load Ray and MLflow, some seconds: only now that nothing can be refused any more
+    # these load Ray and MLflow, some seconds: only now that nothing can be rejected any more
     from sweeps.session.session import Session, longest_trial
     from sweeps.tracking import Tracker, tracking_uri
 
@@ -228,7 +228,7 @@ def search_and_confirm(
 
 
 def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
-    """The sweep to go on with.
+    """The folder of the sweep to resume.
 
     Raises:
         SweepError: there is none, it was another sweep, or another process runs it.
@@ -244,14 +244,16 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
 
 
 def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> int:
-    """Command line; returns the exit code. `train` stands in for the trainer."""
+    """Command line; returns the exit code. `train` replaces the trainer."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = parse(sys.argv[1:] if arguments is None else arguments)
     console = Console(file=sys.stdout)  # this very stream: Ray's words are led elsewhere
 
     def body() -> int:
         if options.probe and not options.check:
-            raise SweepError("--probe: only tells what a sweep would cost; add --check")
+            raise SweepError(
+                "--probe: estimates what a sweep would cost, with --check only; add --check"
+            )
         spec = load(options)
         if options.check:
             return check(spec, options, console)

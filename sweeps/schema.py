@@ -71,7 +71,7 @@ def _plain(node: Any) -> Any:
 
 
 def to_text() -> str:
-    """The schema as it stands in the file."""
+    """The schema as text."""
     return json.dumps(build_schema(), indent=1, ensure_ascii=False) + "\n"
 
 

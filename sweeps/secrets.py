@@ -23,7 +23,7 @@ SECRETS = (
 )
 """Variables that libraries read and that nobody may see."""
 TAKEN_OUT = "…"
-"""What stands in the place of a secret."""
+"""Replaces a secret."""
 USER = re.compile(r"://(?:[^\s/:@]*:\S*|[^\s/?#]*)@")
 """All before the host of a URL; a password may hold a slash or an @ of its own."""
 NAMED = re.compile(
@@ -34,7 +34,7 @@ NAMED = re.compile(
 
 
 def without_password(text: str) -> str:
-    """`text` fit for a message: without what stands before the @ of a URL, tokens and passwords."""
+    """`text` for a message: without user and password of a URL, tokens and passwords."""
     text = USER.sub(f"://{TAKEN_OUT}@", text)
     text = NAMED.sub(rf"\1={TAKEN_OUT}", text)
     for secret in filter(None, map(os.environ.get, SECRETS)):
@@ -47,22 +47,22 @@ def holds_secret(url: str) -> bool:
     return without_password(url) != url
 
 
-def whole_url(kept: str, variable: str, what: str) -> str:
-    """The URL that was kept as `kept`, with its secret.
+def whole_url(recorded: str, variable: str, what: str) -> str:
+    """The complete URL of one that was recorded without its secret.
 
     Args:
-        kept: with the secret taken out, if it had one.
+        recorded: without the secret, if it had one.
         variable: environment variable that may hold the whole one.
         what: whose URL, for the message.
 
     Raises:
         SweepError: it had one, and the variable does not give it.
     """
-    if TAKEN_OUT not in kept:
-        return kept
+    if TAKEN_OUT not in recorded:
+        return recorded
     given = os.environ.get(variable)
-    if given is None or without_password(given) != kept:
+    if given is None or without_password(given) != recorded:
         raise SweepError(
-            f"{what} is {kept}, and its password is not kept: set {variable} to the whole URL"
+            f"{what} is {recorded}, and its password is not stored: set {variable} to the whole URL"
         )
     return given

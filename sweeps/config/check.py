@@ -1,4 +1,4 @@
-"""A sweep held against the trainer, before anything starts."""
+"""Checks a sweep against the trainer, before anything starts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sweeps.config.rules import mistakes
 from sweeps.errors import SweepError
 
 FILES = (*PATHS, "support_encoder", "embed_dim", "reg_max")
-"""Settings that name a file or a model, or must fit to one."""
+"""Settings that name a file or a model, or must match one."""
 
 
 def check_spec(spec: SweepSpec, lines: Lines | None = None) -> None:
-    """Hold every value that a trial can get against `TrainConfig`. Cheap; loads no torch.
+    """Check every value that a trial can get with `TrainConfig`. Cheap; loads no torch.
 
     Args:
         spec: the sweep.
@@ -33,7 +33,7 @@ def check_spec(spec: SweepSpec, lines: Lines | None = None) -> None:
 
 
 def to_fill_in(spec: SweepSpec) -> list[str]:
-    """Dotted keys that stand in the file as null and wait for a path of the user's."""
+    """Dotted keys that are null in the file until the user fills in a path."""
     empty = [key for key in PATHS if key in spec.fixed and spec.fixed[key] is None]
     if spec.fixed.get("dataset", "openmoji") != "openmoji" and not spec.fixed.get("data_root"):
         empty.append("data_root")
@@ -41,7 +41,7 @@ def to_fill_in(spec: SweepSpec) -> list[str]:
 
 
 def check_files(spec: SweepSpec) -> None:
-    """Look at every checkpoint, dataset and name that a trial can use. Loads torch.
+    """Check every checkpoint, dataset and name that a trial can use. Loads torch.
 
     Raises:
         SweepError: the first one that cannot be used.
@@ -71,7 +71,7 @@ def prepare_data(spec: SweepSpec) -> None:
 
 
 def configs(spec: SweepSpec, keys: Iterable[str]) -> Iterator[TrainConfig]:
-    """One config for each way in which the settings `keys` can stand beside one another."""
+    """One config for each combination of values of the settings `keys`."""
     space, watched = spec.conditions, set(keys)
     branching = watched | {name for parameter in spec.space.values() for name in parameter.when}
 

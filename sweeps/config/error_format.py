@@ -1,4 +1,4 @@
-"""Complaints about a sweep's YAML, each with its file and line."""
+"""Errors in a sweep's YAML as messages, each with file and line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweeps.config.parameter import Parameter
 Lines = dict[str, int | None]
 """Dotted key -> its line; None for a key that `--set` gave."""
 VALUE_KINDS = ("bool", "int", "float", "str", "tuple")
-"""What a value may be, as pydantic names it in the place of a complaint."""
+"""Types of a value, as pydantic names them in the location of an error."""
 
 
 def place(path: Path | str, key: str, lines: Lines) -> str:
@@ -32,12 +32,12 @@ def place(path: Path | str, key: str, lines: Lines) -> str:
 
 
 def complaints(error: ValidationError, path: Path, lines: Lines) -> str:
-    """All of pydantic's complaints, one a line: file, line, key, rule, value, cure."""
+    """All of pydantic's errors, one a line: file, line, key, rule, value, cure."""
     out = []
     for problem in error.errors():
         loc = [str(part) for part in problem["loc"]]
         kinds = [i for i, part in enumerate(loc) if i > 1 and part.partition("[")[0] in VALUE_KINDS]
-        if kinds:  # pydantic complains once for each kind of value that this is not
+        if kinds:  # pydantic reports one error for each type that the value does not have
             where = place(path, ".".join(loc[: kinds[0]]), lines)
             out.append(f"{where}: must be a number, a text, true, false or null; correct it")
             continue
@@ -62,7 +62,7 @@ def complaints(error: ValidationError, path: Path, lines: Lines) -> str:
 
 
 def _known_keys(parents: list[str]) -> list[str]:
-    """Keys that may stand below `parents`."""
+    """Keys that are allowed below `parents`."""
     if not parents:
         return list(SweepSpec.model_fields)
     if parents[0] == "space":

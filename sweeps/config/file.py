@@ -1,6 +1,6 @@
 """A sweep's YAML file: found, read and overridden.
 
-Every complaint names the file and the line.
+Every error names the file and the line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sweeps.config.search_rules import size_of_grid
 from sweeps.errors import SweepError
 
 FOLDER = "search_spaces"
-"""Where a bare file name is looked for when the working directory does not have it."""
+"""Searched for a bare file name that the working directory does not have."""
 
 
 def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, Lines]:
@@ -36,7 +36,7 @@ def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, Line
         the sweep, and the line of each dotted key in the file.
 
     Raises:
-        SweepError: the file or what stands in it cannot be used.
+        SweepError: the file or its content cannot be used.
     """
     path = find_file(name)
     values, found = read(path)
@@ -94,7 +94,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise SweepError(f"{path}: cannot be read as a UTF-8 text file ({error})") from None
     except yaml.YAMLError as error:
-        raise SweepError(f"{path}{_mark(error)}; mend the YAML there") from None
+        raise SweepError(f"{path}{_mark(error)}; correct the YAML there") from None
     if not isinstance(values, dict):
         raise SweepError(
             f"{path}: must hold `key: value` lines, but holds "
@@ -104,7 +104,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     for key, line in _keys(node):
         if key in lines:
             raise SweepError(
-                f"{path}:{line}: key '{key}' stands here and in line {lines[key]}; remove one"
+                f"{path}:{line}: key '{key}' is here and in line {lines[key]}; remove one"
             )
         lines[key] = line
     return values, lines

@@ -1,4 +1,4 @@
-"""A searched parameter: what the YAML may say of it, and the Optuna distribution that it becomes."""
+"""A searched parameter: what the YAML may say about it, and its Optuna distribution."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def probes_of(distribution: BaseDistribution) -> list[Any]:
 
 
 def describe(parameter: Parameter) -> str:
-    """One parameter in words, for tables."""
+    """Description of a parameter, for tables."""
     when = " and ".join(
         f"{key} is {' or '.join(str(value) for value in values)}"
         for key, values in parameter.conditions.items()

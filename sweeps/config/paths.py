@@ -1,4 +1,4 @@
-"""The files that a sweep names, made absolute: trials run in other folders."""
+"""The files that a sweep names, as absolute paths: trials run in other folders."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PATHS = tuple(k for k, f in TrainConfig.model_fields.items() if Path in get_args
 ROOT = Path(__file__).resolve().parents[2]
 """Folder of the packages, and of what a checkout has beside them."""
 FOUND = tuple(key for key in PATHS if key not in ("checkpoint_dir", "cache_dir"))
-"""Those that must be there already."""
+"""Those that must exist before the sweep starts."""
 
 
 def resolve_paths(spec: SweepSpec, path: Path, lines: Lines) -> SweepSpec:
     """Make the files named anywhere in `spec` absolute.
 
-    Looked for in the working directory, then in the parent of the YAML's folder, then beside
+    Searched in the working directory, then in the parent of the YAML's folder, then beside
     `sweeps`.
 
     Raises:
@@ -39,7 +39,7 @@ def resolve_paths(spec: SweepSpec, path: Path, lines: Lines) -> SweepSpec:
 
 
 def map_paths(spec: SweepSpec, change: Callable[[str, str, Any], Any]) -> SweepSpec:
-    """`spec` with every value of a setting, wherever it stands, replaced.
+    """`spec` with every value of a setting replaced, in `space`, `fixed` and `baselines`.
 
     Args:
         spec: any.

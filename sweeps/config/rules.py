@@ -1,4 +1,4 @@
-"""The rules of a sweep that need more than one value: each mistake as dotted key and complaint.
+"""The rules of a sweep that need more than one value: each mistake as dotted key and message.
 
 Loads no torch. `sweeps.config.check` turns them into one error with files and lines.
 """
@@ -139,7 +139,7 @@ def _fixed(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def rejected(spec: SweepSpec, parameters: dict[str, Any]) -> list[str]:
-    """What the trainer says against `parameters`, one complaint a line; nothing if it is content."""
+    """What the trainer rejects in `parameters`, one message a line; empty if it accepts them."""
     try:
         build_config({**spec.settings, **parameters}, "value")
     except ConfigError as error:
@@ -196,13 +196,13 @@ def _ends(spec: SweepSpec) -> Iterator[Mistake]:
 
 def _joint(spec: SweepSpec) -> Iterator[Mistake]:
     """Ends that are legal one by one, but not together; and what follows from ties."""
-    space, told = spec.conditions, set()
+    space, reported = spec.conditions, set()
     for corner in space.corners():
         for complaint in rejected(spec, corner):
             named = complaint.partition(":")[0]
             where = f"space.{named}" if named in spec.space else "space"
-            if where not in told:
-                told.add(where)
+            if where not in reported:
+                reported.add(where)
                 values = ", ".join(f"{key} {value}" for key, value in corner.items())
                 yield where, f"{complaint} (with {values})"
 
@@ -236,7 +236,7 @@ def _baseline(spec: SweepSpec, where: str, given: dict[str, Any]) -> Iterator[Mi
                 rule = f"'{key}' does not apply to this baseline"
                 yield f"{where}.{key}", f"{rule}, see space.{key}.when; remove it"
         elif key not in values:
-            yield where, f"lacks a value for the searched '{key}'; add it"
+            yield where, f"has no value for the searched '{key}'; add it"
         elif not contains(to_distribution(key, parameter), values[key]):
             ends = ", ".join(str(end) for end in parameter.ends)
             step = "" if parameter.step is None else f" in steps of {parameter.step:g}"

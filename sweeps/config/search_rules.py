@@ -9,7 +9,7 @@ from sweeps.config import COSTS, SweepSpec
 from sweeps.config.parameter import grid_of, to_distribution
 
 Mistake = tuple[str, str]
-"""Dotted key and complaint."""
+"""Dotted key and message."""
 
 ALL_APPLY = ("gp", "qmc", "cmaes", "nsgaii")
 """Samplers that draw all settings together, so that none can be left out of a configuration."""
@@ -20,7 +20,7 @@ GRID_LIMIT = 100_000
 
 
 def search_mistakes(spec: SweepSpec) -> Iterator[Mistake]:
-    """Every mistake in how the space is searched; what is wrong in the space itself is passed by."""
+    """Every mistake in how the space is searched; mistakes in the space itself are skipped."""
     yield from _objectives(spec)
     yield from _sampler(spec)
     yield from _budget(spec)
@@ -75,7 +75,7 @@ def _cmaes(spec: SweepSpec) -> Iterator[Mistake]:
 def _grid(spec: SweepSpec) -> Iterator[Mistake]:
     try:
         found = {k: to_distribution(k, p) for k, p in spec.conditions.searched.items()}
-    except (KeyError, ValueError):  # told elsewhere
+    except (KeyError, ValueError):  # reported by another rule
         return
     endless = [key for key, distribution in found.items() if grid_of(distribution) is None]
     for key in endless:

@@ -59,26 +59,26 @@ class Objective(Part):
 
 
 class SamplerSpec(Part):
-    """Who suggests the next configuration."""
+    """How the next configuration is chosen."""
 
     name: Literal["tpe", "gp", "random", "qmc", "cmaes", "grid", "nsgaii"] = "tpe"
-    """`tpe` fits any space; `gp` is thrifty in spaces of up to some ten settings; `cmaes` is for
+    """`tpe` suits any space; `gp` needs few trials in spaces of up to some ten settings; `cmaes` is for
     numbers and many trials; `random` and `qmc` (spread evenly) do not learn; `grid` tries every
     configuration; `nsgaii` weighs two objectives."""
     seed: int = Field(default=0, ge=0)
     """Seed of the suggestions."""
     startup_trials: int = Field(default=6, ge=1)
-    """Trials, baselines included, before the sampler trusts what it has seen; size of a generation
+    """Trials, baselines included, before the sampler learns from results; size of a generation
     of `nsgaii`."""
 
     @property
     def tells_complete(self) -> bool:
-        """Whether exploded trials must be told COMPLETE: this sampler does not see PRUNED ones."""
+        """Whether exploded trials are reported as COMPLETE: this sampler does not see PRUNED ones."""
         return self.name in ("gp", "cmaes", "nsgaii")
 
 
 class SchedulerSpec(Part):
-    """Who stops trials that are merely worse. Times are in epochs."""
+    """How trials that do worse than their peers are stopped. Times are in epochs."""
 
     name: Literal["asha", "hyperband", "median", "none"] = "asha"
     """`asha`; `hyperband`, asha that lets some trials begin at a later rung; `median`, which stops
@@ -86,7 +86,7 @@ class SchedulerSpec(Part):
     grace: int = Field(default=1, ge=1)
     """Epochs that every trial gets."""
     reduction: float = Field(default=3.0, gt=1)
-    """At each rung the best 1/reduction go on; rungs lie this factor apart. Not used by `median`."""
+    """At each rung the best 1/reduction continue; rungs lie this factor apart. Not used by `median`."""
 
     @field_validator("name", mode="before")
     @classmethod
@@ -97,7 +97,7 @@ class SchedulerSpec(Part):
 
 
 class Budget(Part):
-    """When to stop before all trials are done; whatever comes first. None sets no limit."""
+    """When to stop before all trials are done: at the first limit that is reached. None sets no limit."""
 
     hours: float | None = Field(default=None, gt=0)
     """Wall time of the sweep."""
@@ -108,16 +108,16 @@ class Budget(Part):
 
 
 class FailureLimit(Part):
-    """When so many trials fail that the sweep stops. Exploded trials have not failed."""
+    """The share of failed trials at which the sweep stops. Exploded trials have not failed."""
 
     max_fraction: float = Field(default=0.5, gt=0, le=1)
     """Stop when more than this part of the ended trials has failed."""
     after: int = Field(default=5, ge=1)
-    """Ended trials before this is looked at."""
+    """Ended trials before the limit applies."""
 
 
 class ConfirmSpec(Part):
-    """What is run again when the search has ended: on the test split, at fresh seeds."""
+    """What is run again after the search: on the test split, at fresh seeds."""
 
     top_k: int = Field(default=3, ge=1)
     """Best completed trials that are confirmed beside every baseline; they are none themselves."""
@@ -168,7 +168,7 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class TrackingSpec(Part):
-    """Where MLflow keeps the runs."""
+    """Where MLflow stores the runs."""
 
     uri: str | None = None
     """Tracking store; None takes MLFLOW_TRACKING_URI, else mlruns/mlflow.db."""
@@ -197,8 +197,8 @@ class StorageSpec(Part):
             return str(Path(path).expanduser().absolute())
         if holds_secret(path):
             raise ValueError(
-                "must hold no password or token, since every trial is told it; give credentials to "
-                "every node by the environment, as docs/cluster.md tells"
+                "must hold no password or token, since every trial receives it; give credentials to "
+                "every node by the environment, see docs/cluster.md"
             )
         return path.rstrip("/")
 

@@ -1,7 +1,7 @@
 """Which parameters of a space apply to a configuration (`when`), and what the tied ones are.
 
-A condition looks at another searched setting, or at a fixed one. A condition on a parameter that
-does not apply itself does not hold.
+A condition is on another searched setting, or on a fixed one. A condition on a parameter that
+does not apply does not hold.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from sweeps.config.parameter import (
 )
 
 CORNERS = 2000
-"""Configurations at the ends of the ranges that are looked at where there are more."""
+"""Configurations at the ends of the ranges that are checked where there are more."""
 
 
 class CycleError(ValueError):
-    """Parameters that wait for one another."""
+    """Parameters that depend on one another in a circle."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = list(keys)
@@ -51,7 +51,7 @@ class Space:
         return {key: p for key, p in self.parameters.items() if p.tie is None}
 
     def order(self) -> list[str]:
-        """All keys, each behind those that it depends on, else as they stand in the file.
+        """All keys, each behind those that it depends on, otherwise in the order of the file.
 
         Raises:
             CycleError: there is no such order.
@@ -180,7 +180,7 @@ class Space:
         return list(itertools.islice(self.walk(values_of), limit))
 
     def possible(self, key: str) -> list[Any]:
-        """The values that must be looked at to know all that setting `key` can have."""
+        """The values that setting `key` can have, as far as a check needs them."""
         if key not in self.parameters:
             return [self.constant(key)]
         parameter = self.parameters[key]

@@ -1,7 +1,7 @@
 """`SweepSpec`: what a sweep's YAML may say.
 
 The names under `space`, `fixed` and `baselines` are those of `fsdet.config.TrainConfig` and no
-others. This module holds the shape and the rules that need one value; `sweeps.config.check` holds the
+others. This module holds the shape and the rules that need one value; `sweeps.config.check` checks the
 whole against the trainer, `sweeps.config.file` reads it from a file.
 """
 
@@ -58,21 +58,21 @@ class SweepSpec(Part):
     objective: Objective = Objective()
     """What is optimised."""
     second_objective: Objective | None = None
-    """What is weighed against it, for the sampler nsgaii."""
+    """The second objective, for the sampler nsgaii."""
     trials: int = Field(default=16, ge=1)
     """Number of trials, baselines included; may be left out for the sampler grid."""
     budget: Budget = Budget()
     """When to stop before all trials are done."""
     failures: FailureLimit = FailureLimit()
-    """When so many trials fail that the sweep stops."""
+    """The share of failed trials at which the sweep stops."""
     stall_minutes: float | None = Field(default=None, gt=0)
     """A trial that reports nothing for so long has failed; None sets no limit."""
     warm_start: str | None = None
-    """Name of an earlier sweep, whose trials within this space the sampler is told first."""
+    """Name of an earlier sweep; the sampler starts with its trials that lie within this space."""
     sampler: SamplerSpec = SamplerSpec()
-    """Who suggests the next configuration."""
+    """How the next configuration is chosen."""
     scheduler: SchedulerSpec = SchedulerSpec()
-    """Who stops trials that are merely worse."""
+    """How trials that do worse than their peers are stopped."""
     confirm: ConfirmSpec | None = None
     """How the winner is chosen among the best and the baselines; null takes the best of the search."""
     ablate: bool = False
@@ -82,7 +82,7 @@ class SweepSpec(Part):
     tracking: TrackingSpec = TrackingSpec()
     """Where the runs are logged."""
     storage: StorageSpec = StorageSpec()
-    """Where files and study are."""
+    """Where files and study are stored."""
 
     _source: str = PrivateAttr(default="the sweep")
 
@@ -94,7 +94,7 @@ class SweepSpec(Part):
     @property
     def settings(self) -> dict[str, Any]:
         """What every trial shares: `fixed`, and what follows from `resources` and `objective`."""
-        # saved every epoch, so that a trial that was stopped goes on where it was
+        # saved every epoch, so that a trial that was stopped can resume
         threads = {"threads": max(1, int(self.resources.cpus)), "save_interval": 1}
         device = "cuda" if self.resources.gpu_share else "cpu"
         device = "auto" if self.resources.gpus == "auto" else device
@@ -162,7 +162,7 @@ class SweepSpec(Part):
 
     @property
     def public(self) -> SweepSpec:
-        """The same sweep without the secrets of its URLs, fit to be written and sent."""
+        """The same sweep without the secrets of its URLs, to be stored."""
 
         def shown(url: str | None) -> str | None:
             return None if url is None else without_password(url)

@@ -1,1 +1,1 @@
-"""The best and the baselines again over fresh seeds: who wins, by how much, and through which setting."""
+"""The best and the baselines again over fresh seeds: which is better, by how much, and due to which setting."""

@@ -1,4 +1,4 @@
-"""Runs the best configurations and the baselines again, on classes and at seeds that chose nothing.
+"""Runs the best configurations and the baselines again, on classes and at seeds that played no part in the search.
 
 The search keeps the best of many values measured once, which flatters it. Here each of a few
 configurations is run at the same fresh seeds and measured once, at its end, on the test split. Every run
@@ -48,7 +48,7 @@ from sweeps.study.study import Preset, TrialRecord, create_study, to_records
 from sweeps.trial.watchdog import STALL
 
 CONCLUSIVE = (State.COMPLETED, State.INFEASIBLE)
-"""Ends that say something about the configuration: such a run is not repeated by a later session."""
+"""States that characterise the configuration: a later session does not repeat such a run."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a confirmation will do and what it found, in tables and sentences."""
+"""Prints what a confirmation will do and what it found: tables and sentences."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def some_seeds(found: dict[int, str]) -> str:
 
 
 def conclusions(confirmation: Confirmation) -> list[str]:
-    """The winner first, then what is wrong with the others, then what the figures cannot say."""
+    """The winner, then explosions and failures of the others, then the limits of the figures."""
     return [verdict_on(confirmation), *troubles(confirmation.configurations), *limits(confirmation)]
 
 

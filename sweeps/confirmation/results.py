@@ -1,4 +1,4 @@
-"""What a confirmation measured, and what follows from it: feasible, winner, ablation.
+"""Results of a confirmation, and what follows from them: feasible configurations, winner, ablation.
 
 Configurations are ranked by their means over the seeds at which all of them were measured, so that
 none gains by a run that failed at a hard seed. One that exploded at any seed takes no part.

@@ -1,4 +1,4 @@
-"""What a few seeds can say: intervals, differences paired by seed, Holm's correction, power.
+"""Statistics over a few seeds: intervals, differences paired by seed, Holm's correction, power.
 
 Runs at the same seed share their episodes and the order of their scenes, so that their difference
 varies less than either of them. Nothing here knows of sweeps.

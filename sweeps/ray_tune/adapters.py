@@ -82,7 +82,7 @@ class Retries:
 
     Args:
         trials: of the session.
-        needs: request -> what Ray must keep free for it.
+        needs: request -> resources that Ray must reserve for it.
         failures: why workers died.
     """
 

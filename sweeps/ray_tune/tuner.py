@@ -34,7 +34,7 @@ RESTARTS = 1
 """Times that a trial is restarted after its worker died or it ran out of memory. Other errors of the
 trainer are not retried."""
 GPU_WORDS = ("CUDA", "CUBLAS", "CUDNN", "HIP")
-"""In the reason of a trial that lacked memory on its card; else it was the machine's."""
+"""In the reason of a trial that ran out of GPU memory; otherwise it was main memory."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def trainable(job: TuneJob) -> Callable[[dict[str, Any]], None]:
 
 
 def needs_of(job: TuneJob) -> Callable[[TrialRequest | None], tune.PlacementGroupFactory]:
-    """Request -> what Ray must keep free for it; of None, where Ray asks without one, for any trial."""
+    """Request -> resources that Ray must reserve for it; None, which Ray passes too, stands for any trial."""
     resources, machine = job.resources, job.machine
 
     def needs(request: TrialRequest | None) -> tune.PlacementGroupFactory:

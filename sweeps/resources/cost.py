@@ -1,4 +1,4 @@
-"""What trials and sweeps cost, reckoned from one measured trial; how many trials share a card."""
+"""What trials and sweeps cost, estimated from one measured trial; how many trials share a card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORKER_BYTES = 500_000_000
 """What a worker of Ray holds beside a trial: its own libraries and what earlier trials left. TrialCost 0.24 GB
 in a first trial, 0.5 GB in a second one."""
 MOST = 64
-"""Trials on a card; with more, Ray's four digits do not tell the shares apart."""
+"""Trials on a card; with more, Ray's four digits cannot express the shares."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class TrialCost:
     final_seconds: float
     """The last evaluation, which measures more."""
     host_bytes: int
-    """Most that was resident, mapped libraries and images included, which processes share."""
+    """Peak resident memory, mapped libraries and images included, which processes share."""
     card_bytes: int = 0
-    """Most that was taken of the GPU, CUDA's own part included; 0 without one."""
+    """Peak GPU memory, CUDA's own part included; 0 without a GPU."""
     card_total: int = 0
-    """What the GPU has."""
+    """Memory of the GPU."""
 
 
 def costliest(spec: SweepSpec) -> TrainConfig:
@@ -64,7 +64,7 @@ def costliest(spec: SweepSpec) -> TrainConfig:
 
 
 def trial_seconds(config: TrainConfig, measured: TrialCost) -> float:
-    """Wall time of a whole trial of `config`, alone on its cores, in a process that is there."""
+    """Wall time of a whole trial of `config`, alone on its cores, in a process that runs already."""
     evaluations = math.ceil(config.epochs / config.eval_interval)
     saves = math.ceil(config.epochs / config.save_interval)
     return (

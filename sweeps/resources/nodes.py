@@ -53,7 +53,7 @@ def cluster_at(address: str, resources: Resources, storage: str, needed: list[st
     Args:
         address: of its head.
         resources: of a trial.
-        storage: folder or URL of the sweeps, as the trials are told it.
+        storage: folder or URL of the sweeps, as the trials get it.
         needed: files and folders that trials read in place.
 
     Raises:
@@ -72,7 +72,7 @@ def cluster_at(address: str, resources: Resources, storage: str, needed: list[st
 
 
 def check_nodes(nodes: list[Node], storage: str, needed: tuple[str, ...]) -> list[str]:
-    """What is wrong, a line each."""
+    """What the nodes miss, one line each."""
     token, found = f"probe-{uuid.uuid4().hex}", []
     write(storage, token)
     try:
@@ -101,11 +101,11 @@ def _on(node: Node) -> Any:
 
 
 def missing_requirements(storage: str, token: str, needed: tuple[str, ...]) -> list[str]:
-    """What this node lacks: runs on it."""
+    """What this node misses; runs on it."""
     found = []
     if not shares_storage(storage, token):
         found.append(
-            f"storage.path: {storage} is not the folder that the driver sees; name one that all "
+            f"storage.path: {storage} is not the same folder as the driver's; name one that all "
             "nodes share under one path, or a URL (s3://…, gs://…)"
         )
     found += [
@@ -157,7 +157,7 @@ def write(storage: str, name: str) -> None:
 
 
 def erase(storage: str, name: str) -> None:
-    """Take it away."""
+    """Delete that file."""
     if is_url(storage):
         RemoteFolder(storage).remove([name])
     else:

@@ -65,7 +65,7 @@ def measure(config: TrainConfig, limit: float = LIMIT_SECONDS) -> TrialCost:
     with tempfile.TemporaryDirectory(prefix="probe_") as scratch:
         process = context.Process(target=_run, args=(there, config, Path(scratch)), daemon=True)
         process.start()
-        there.close()  # so that the child's death is heard
+        there.close()  # so that the child's death is noticed
         try:
             if not here.poll(limit):
                 raise SweepError(f"the probe took longer than {limit:g} s; it was stopped")
@@ -83,8 +83,8 @@ def measure(config: TrainConfig, limit: float = LIMIT_SECONDS) -> TrialCost:
 
 
 def _run(pipe: Connection, config: TrainConfig, scratch: Path) -> None:
-    """The child: sends what it measured, or what went wrong in words."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends this process
+    """The child: sends what it measured, or why it failed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and ends this process
     threading.Thread(target=_end_with_parent, args=(pipe, scratch), daemon=True).start()
     os.nice(NICE)
     os.environ |= {"OMP_NUM_THREADS": str(config.threads or 1), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -97,7 +97,7 @@ def _run(pipe: Connection, config: TrainConfig, scratch: Path) -> None:
 
 
 def _end_with_parent(pipe: Connection, scratch: Path) -> None:
-    """Nothing is ever sent to the child: its pipe ends when the parent does."""
+    """End this process with its parent: nothing is ever sent to the child, its pipe ends when the parent does."""
     try:
         pipe.recv()
     except (EOFError, OSError):
@@ -158,7 +158,7 @@ def _measure(config: TrainConfig) -> TrialCost:
 
 
 def _card() -> tuple[int, int]:
-    """Most bytes taken of the GPU, and what it has; zeros without one."""
+    """Peak bytes of the GPU and its memory; zeros without one."""
     import torch
 
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

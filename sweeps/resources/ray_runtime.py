@@ -24,7 +24,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # else Ray prints a box at verbosity 0 too
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files nobody reads
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an exploded trial reports no objective
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours tells Ctrl-C from an end
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours distinguishes Ctrl-C from an end
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # a snapshot nobody reads
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",  # for a stopped trial to close its files
     "TUNE_WARN_THRESHOLD_S": "60",

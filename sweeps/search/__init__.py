@@ -1,1 +1,1 @@
-"""Who suggests the next configuration and who stops the worse ones; what Optuna is told of their ends."""
+"""Which configuration is tried next, how its end is reported to Optuna, when a sweep stops."""

@@ -1,10 +1,10 @@
-"""Samplers: who suggests the next configuration.
+"""Samplers: choose the next configuration.
 
-Five are Optuna's own. Two needed more than a setting:
+Five are Optuna's own. Two need more than settings:
 
 - CMA-ES does not know constraints. It ranks the trials of a generation and nothing else, so that
-  exploded ones, told as completed, only need to come last (Deb's rule).
-- A grid that is exhausted must not stop a study that is asked and told from outside.
+  exploded ones, reported as completed, only need to come last (Deb's rule).
+- A grid that is exhausted must not stop a study that is used through ask and tell.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> BaseSampler:
     Args:
         spec: the sweep, checked.
         trials_before: trials that the study holds already. They shift the seed, since a sampler
-            that starts anew with the old seed would suggest the old configurations again.
+            that starts again with the same seed would suggest the same configurations.
     """
     build: dict[str, Callable[[SweepSpec, int], BaseSampler]] = {
         "tpe": _tpe,
@@ -73,7 +73,7 @@ def _gp(spec: SweepSpec, seed: int) -> BaseSampler:
 
 
 def _qmc(spec: SweepSpec, seed: int) -> BaseSampler:
-    # the study itself remembers the place in the sequence, which another seed would begin anew
+    # the study stores the position in the sequence; another seed would start a new one
     return QMCSampler(
         seed=spec.sampler.seed,
         scramble=True,
@@ -149,4 +149,4 @@ class Grid(BruteForceSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Nothing: who asks knows how many there are."""
+        """Nothing: the searcher knows how many trials there are."""

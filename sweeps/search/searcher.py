@@ -63,7 +63,7 @@ OPTUNA_STATES = {
 
 
 class StudySearcher:
-    """Hands out the trials of a study and keeps what becomes of them.
+    """Hands out the trials of a study and records their reports and ends.
 
     Args:
         study: new, or as an earlier session left it.

@@ -20,7 +20,7 @@ class StopReason:
     text: str
     """In words."""
     exit_code: ExitCode = ExitCode.OK
-    """0 where the sweep was told to end so: a budget is spent, the target is reached."""
+    """OK where the YAML asks for this end: a budget is spent, the target is reached."""
 
     @property
     def outcome(self) -> Outcome:

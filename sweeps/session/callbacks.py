@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
 ARTIFACTS = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json")
-"""Files of a trial that the tracker keeps."""
+"""Files of a trial that the tracker stores."""
 EVALUATIONS = "evaluations.jsonl"
 SET_ASIDE = "set_aside"
 """Tag of a run: files in the trial's folder from which it did not resume, and why."""

@@ -1,4 +1,4 @@
-"""What is seen while a sweep runs: a table and one bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a sweep runs: a table and one bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Display:
         return max(done, key=lambda r: sign * (r.value or 0.0), default=None)
 
     def done(self) -> float:
-        """Trials done; those that run count by their epochs."""
+        """Trials done; running ones count by their epochs."""
         running = [r.epoch / self.epochs for r in self.rows.values() if r.state is State.RUNNING]
         return len(self.rows) - len(running) + sum(running)
 
@@ -121,7 +121,7 @@ class Display:
         return sum(row.state is not State.RUNNING for row in self.rows.values())
 
     def counts(self) -> str:
-        """How many trials are in which state, in words."""
+        """Number of trials in each state."""
         found = Counter(row.state for row in self.rows.values())
         return ", ".join(f"{found[state]} {state}" for state in State if found[state])
 
@@ -152,10 +152,10 @@ class PlainDisplay(Display):
 
 
 class LiveDisplay(Display):
-    """A table that is drawn anew, and one bar below it."""
+    """A table that is redrawn, and one bar below it."""
 
-    def __init__(self, *told: Any, **more: Any) -> None:
-        super().__init__(*told, **more)
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
         self._began = time.monotonic()
         self._live = Live(
             get_renderable=self.render,

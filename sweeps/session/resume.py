@@ -139,7 +139,7 @@ def restore_run(
     run_dir: Path,
     own: bool,
 ) -> None:
-    """Write the run of a trial that has ended, as its files say; `own`: whether these are the trial's."""
+    """Write the run of a trial that has ended from its files; `own`: whether they are the trial's."""
     callback.begin_run(request)
     if record.retried:
         callback.on_retry(request)
@@ -166,7 +166,7 @@ def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[TrialRepor
 def _with_best(
     path: Path, objective: Objective
 ) -> Iterator[tuple[dict[str, float], BestValue | None]]:
-    """Each evaluation with the best so far; the last one stands for its epoch's own."""
+    """Each evaluation with the best so far; the last one replaces that of its epoch."""
     rows = list(_lines(path))
     best: BestValue | None = None
     for number, row in enumerate(rows):
@@ -202,10 +202,10 @@ def _lines(path: Path) -> Iterator[dict[str, float]]:
 
 
 def check_study(store: StudyStore, folder: SweepFolder, runs: Mapping[str, StoredRun]) -> None:
-    """Refuse a study that does not hold every trial of which a folder or a run is left.
+    """Refuse a study that misses a trial of which a folder or a run exists.
 
-    A trial is in the study before its folder and its run are made, so that such a study has lost
-    trials. New ones would get their numbers, and with them folders and runs.
+    A trial is in the study before its folder and its run exist, so that such a study has lost
+    trials. New ones would get their numbers, folders and runs.
 
     Args:
         store: held and repaired.
@@ -260,9 +260,9 @@ def earlier_runs(tracker: Tracker, folder: SweepFolder) -> dict[str, StoredRun]:
 
 
 def restore_record(tracker: Tracker, folder: SweepFolder) -> None:
-    """Write the record of a sweep again: its id from the trials' folders, the rest from the tags of its run.
+    """Restore the record of a sweep: its id from the trial folders, the rest from the tags of its run.
 
-    Before the first trial there is nothing to be found again.
+    Before the first trial there is nothing to restore.
 
     Raises:
         SweepError: the store does not hold the sweep's run.

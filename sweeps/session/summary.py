@@ -130,7 +130,7 @@ def _against(best: TrialRecord, value: float, base: TrialRecord, other: float) -
 
 
 def counts(trials: list[TrialRecord]) -> str:
-    """How many trials ended how."""
+    """Number of trials in each state."""
     found = Counter(t.state for t in trials)
     shown_always = (State.COMPLETED, State.PRUNED, State.INFEASIBLE, State.FAILED)
     states = [s for s in State if s in shown_always or found[s]]
@@ -176,7 +176,7 @@ def commands(spec: SweepSpec, folder: SweepFolder) -> list[tuple[str, str]]:
 
 
 def resume_command(spec: SweepSpec, folder: SweepFolder) -> str:
-    """What to type to go on with the sweep."""
+    """The command that resumes the sweep."""
     path = file_of(spec, folder)
     near = os.path.relpath(path)
     file = str(path) if near.startswith("..") else near
@@ -184,7 +184,7 @@ def resume_command(spec: SweepSpec, folder: SweepFolder) -> str:
 
 
 def file_of(spec: SweepSpec, folder: SweepFolder) -> Path:
-    """The YAML that says all of `spec`: the user's own, unless the command line changed something."""
+    """A YAML that holds all of `spec`: the user's own, unless the command line changed something."""
     try:
         asked, _ = load_spec(spec.source)
     except SweepError:
@@ -194,7 +194,7 @@ def file_of(spec: SweepSpec, folder: SweepFolder) -> Path:
 
 
 def this_python() -> str:
-    """The interpreter as the user must type it: a venv need not be active."""
+    """The interpreter as the user must type it, whether a venv is active or not."""
     if shutil.which("python") == sys.executable:
         return "python"
     near = os.path.relpath(sys.executable)

@@ -1,7 +1,7 @@
-"""The folder of a sweep, `mlruns/sweeps/<name>/`, and the rule by which names stay apart.
+"""The folder of a sweep, `mlruns/sweeps/<name>/`, and how its name is chosen.
 
-A sweep never goes into the folder of an earlier one unless it resumes it: its name must be free,
-or be left to be numbered (`name-2`). One process at a time works in a folder.
+A sweep never uses the folder of an earlier one unless it resumes it: its name must be free, or gets a
+number (`name-2`). One process at a time works in a folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sweeps.storage.portable_files import find
 from sweeps.storage.remote import RemoteFolder
 
 LOCK = ".lock"
-"""In a sweep's folder, held by the process that runs the sweep; the system lets go when that dies."""
+"""In a sweep's folder, held by the process that runs the sweep; the system releases it when that dies."""
 SPEC = "sweep.yaml"
 """In a sweep's folder as soon as the sweep has begun."""
 DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", "confirm.json")
@@ -37,12 +37,12 @@ DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", "confirm.json")
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """Where one sweep keeps its files."""
+    """The folder of one sweep."""
 
     path: Path
     """Absolute: trials run in other working directories."""
     url: str | None = None
-    """Where it lies in the storage, if that is at a URL; `path` then holds what the driver needs."""
+    """Its URL, if the storage is at one; `path` then holds what the driver needs."""
 
     @property
     def name(self) -> str:
@@ -71,12 +71,12 @@ class SweepFolder:
 
     @property
     def ray(self) -> Path:
-        """Ray's own files, made anew in every session."""
+        """Ray's own files, replaced in every session."""
         return self.path / "ray"
 
     @property
     def ray_log(self) -> Path:
-        """What Ray has to say."""
+        """What Ray logs."""
         return self.path / "ray.log"
 
     @property
@@ -117,7 +117,7 @@ class SweepFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep all other processes from running this sweep.
+        """Lock the sweep against all other processes.
 
         Raises:
             SweepError: another one runs it.
@@ -132,7 +132,7 @@ class SweepFolder:
             ) from None
 
     def save_spec(self, spec: SweepSpec, places: Mapping[str, str] | None = None) -> None:
-        """Keep `spec`, so that its trials can be built again without the file they came from.
+        """Store `spec`, so that its trials can be built without the user's file.
 
         Args:
             spec: of the sweep.
@@ -155,16 +155,16 @@ class SweepFolder:
         return map_paths(SweepSpec(**values), here).with_source(str(self.spec))
 
     def save_record(self, record: dict[str, Any]) -> None:
-        """Keep the tracking store and the parent run."""
+        """Store which tracking store and parent run belong to the sweep."""
         write_text_atomic(self.record, json.dumps(record, indent=2))
         self.push(self.record)
 
     def update_record(self, **more: Any) -> None:
-        """Keep `more` beside what is known."""
+        """Add `more` to the record."""
         self.save_record({**self.load_record(), **more})
 
     def sweep_id(self) -> str:
-        """By which studies and runs are found again; made at the first call."""
+        """Identifies the studies and runs of the sweep; created at the first call."""
         record = self.load_record()
         if "sweep_id" not in record:
             record["sweep_id"] = uuid.uuid4().hex
@@ -172,7 +172,7 @@ class SweepFolder:
         return str(record["sweep_id"])
 
     def load_record(self) -> dict[str, Any]:
-        """What `save_record` kept; empty if nothing was, or if the file is damaged."""
+        """What `save_record` wrote; empty if there is nothing, or if the file is damaged."""
         try:
             found = json.loads(self.record.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -222,11 +222,11 @@ def new_folder(name: str, numbered: bool = False, storage: str | None = None) ->
 
     Args:
         name: of the sweep.
-        numbered: whether a name that is taken gets a number.
+        numbered: whether a number is added to a name that is in use.
         storage: see `sweeps_root`.
 
     Raises:
-        SweepError: the name is taken, or the storage cannot be used.
+        SweepError: the name is in use, or the storage cannot be used.
     """
     number = 1
     while True:
@@ -235,7 +235,7 @@ def new_folder(name: str, numbered: bool = False, storage: str | None = None) ->
             return folder
         if not numbered:
             raise SweepError(
-                f"sweep {name}: {folder.url or folder.path} holds one already; go on with it by "
+                f"sweep {name}: {folder.url or folder.path} holds one already; resume it with "
                 "--resume, or start another with --name NAME (--name auto: the next free number)"
             )
         number += 1

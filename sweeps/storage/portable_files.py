@@ -1,4 +1,4 @@
-"""Names for files by which every machine finds them, wherever it keeps them.
+"""Names by which every machine finds a file, wherever it stores it.
 
 `package:fsdet/checkpoints/x.pt` lies in our own code, which is sent to every node. `storage:files/x.pt`
 is a copy in the sweep's folder, under a name that holds its content's digest. Any other path is the same
@@ -65,7 +65,7 @@ def scratch() -> Path:
     """This user's folder for trials on this node.
 
     Raises:
-        StorageError: it is another user's, who could have put anything there.
+        StorageError: it belongs to another user, who could have put anything there.
     """
     path = Path(tempfile.gettempdir()) / f"fsdet-sweeps-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
@@ -75,7 +75,7 @@ def scratch() -> Path:
 
 
 def content(path: Any) -> Any:
-    """What stands for a file on every machine; another value as it is."""
+    """A value that identifies a file on every machine; any other value unchanged."""
     found = Path(path) if isinstance(path, str) else None
     if found is None or not found.is_file():
         return path
@@ -101,7 +101,7 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 def named_paths(spec: SweepSpec) -> list[str]:
-    """Every file and folder that a trial can be told to read, absolute."""
+    """Every file and folder that a trial may read, absolute."""
     found: list[str] = []
 
     def note(_: str, key: str, value: object) -> object:

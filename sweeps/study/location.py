@@ -1,4 +1,4 @@
-"""Which store holds the study of a sweep: decided when it begins, found again later."""
+"""Where the study of a sweep is stored: decided when the sweep begins, recorded for later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweeps.study.database import DatabaseStore
 from sweeps.study.store import JournalStore, StudyStore
 
 JOURNAL = "journal"
-"""What a sweep's record says of a study in a file of its folder."""
+"""In a sweep's record: the study is a file in its folder."""
 
 
 def study_url(spec: SweepSpec) -> str | None:
@@ -22,7 +22,7 @@ def study_url(spec: SweepSpec) -> str | None:
 
 
 def check_apart(spec: SweepSpec, tracking: str) -> None:
-    """Refuse to keep the study where the runs are: Optuna and MLflow have a table of one name.
+    """Refuse one database for study and runs: Optuna and MLflow have a table of the same name.
 
     Raises:
         SweepError: both are to be in one database.
@@ -50,7 +50,7 @@ def begin_store(spec: SweepSpec, folder: SweepFolder) -> StudyStore:
     if asked is not None and without_password(asked) != kept:
         began = f"a file, {folder.study}" if kept == JOURNAL else kept
         raise SweepError(
-            f"{spec.source}: storage.study: {folder.name} keeps its study in {began}; name that, or "
+            f"{spec.source}: storage.study: {folder.name} has its study in {began}; name that, or "
             "start a new sweep with --name"
         )
     return store_of(folder, asked)
@@ -61,7 +61,7 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
 
     Args:
         folder: of the sweep.
-        url: of its database, if it is known; else what was kept and OPTUNA_STORAGE give it.
+        url: of its database, if it is known; otherwise the record and OPTUNA_STORAGE give it.
         new: whether the sweep begins just now.
 
     Raises:
@@ -70,14 +70,14 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
     kept = recorded(folder)
     if kept is None and not new and folder.lacks_record():
         raise SweepError(
-            f"{folder.record}: it is lost, so that nothing says where the study of {folder.name} is; put "
-            "it back from a backup, or let --resume write it again"
+            f"{folder.record}: it is lost, and with it where the study of {folder.name} is; put "
+            "it back from a backup, or let --resume restore it"
         )
     if kept is None or kept == JOURNAL:
         if folder.url is not None and not new and not folder.study.is_file():
             raise SweepError(
                 f"sweep {folder.name}: its study is a file on the machine that began it, not on this "
-                f"one ({folder.study}); go on there, or give the next sweep a storage.study"
+                f"one ({folder.study}); resume it there, or give the next sweep a storage.study"
             )
         return JournalStore(folder.study)
     what = f"sweep {folder.name}: its study"
@@ -86,7 +86,7 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
 
 
 def recorded(folder: SweepFolder) -> str | None:
-    """Place of the study, with no secret; None before the sweep has one."""
+    """Where the study is, without a secret; None before the sweep has one."""
     kept = folder.load_record().get("study")
     return JOURNAL if kept is None and folder.study.is_file() else kept
 

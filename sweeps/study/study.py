@@ -1,8 +1,8 @@
 """The Optuna study of a sweep: opened in its store, and read back as plain records.
 
 The study is the truth about a sweep: what was suggested and how it ended is written to its store
-before anything else is told. A trial that was interrupted stays RUNNING in it, so that it can resume
-under its own number; its user attribute `state` says how it stands.
+before anything else. A trial that was interrupted stays RUNNING in it, so that it can resume
+under its own number; its user attribute `state` says so.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 CONSTRAINT = "explosion"
 """Constraint of every trial: above 0 means that it exploded."""
 WARM_START = "warm_start"
-"""Attribute of a trial that was taken over from the sweep of that name."""
+"""Attribute of a trial that was copied from the sweep of that name."""
 RETRIED = "retried"
 """Attribute of a trial that ran out of memory and was tried again, alone: the reason; tag of its run."""
 PRESET = "preset"
-"""Attribute of a trial with given settings: what `Preset` says beside them."""
+"""Attribute of a trial with given settings: the rest of its `Preset`."""
 CURVE = "curve"
 """Attribute with the values by epoch where Optuna has no place for them: with two objectives."""
 
@@ -172,7 +172,7 @@ def read_trials(place: StudyStore | Path) -> list[TrialRecord]:
 
 
 def to_records(trials: Iterable[FrozenTrial], alive: bool = True) -> list[TrialRecord]:
-    """Optuna's trials as records; those that never began or were taken over are left out.
+    """Optuna's trials as records; without those that never began or were copied.
 
     Args:
         trials: of one study.
@@ -222,7 +222,7 @@ def curve_of(trial: FrozenTrial) -> dict[int, float]:
 def warm_start(study: optuna.Study, spec: SweepSpec, name: str, earlier: StudyStore) -> int:
     """Add the trials of the sweep `name` that lie within the space of `spec`; returns their number.
 
-    Completed and exploded trials are taken, once. They count neither as trials nor in the budget.
+    Completed and exploded trials are copied, once. They count neither as trials nor in the budget.
 
     Raises:
         SweepError: there is no study in `earlier`.

@@ -12,7 +12,7 @@ from sweeps.tracking.store import (
     StoredRun,
     find_run,
     find_trial_run,
-    kept_uri,
+    recorded_uri,
     tracking_uri,
 )
 from sweeps.tracking.tracker import Tracker
@@ -23,6 +23,6 @@ __all__ = [
     "Tracker",
     "find_run",
     "find_trial_run",
-    "kept_uri",
+    "recorded_uri",
     "tracking_uri",
 ]

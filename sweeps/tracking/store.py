@@ -20,7 +20,7 @@ from sweeps.secrets import whole_url, without_password
 from sweeps.tracking.client import MlflowClient, MlflowException
 
 STUDY_TAG = "sweep.study"
-"""Of a parent run: place of the study, with no secret."""
+"""Of a parent run: where the study is, without a secret."""
 
 
 def tracking_uri(spec: TrackingSpec) -> str:
@@ -29,20 +29,20 @@ def tracking_uri(spec: TrackingSpec) -> str:
     return uri or f"sqlite:///{(Path.cwd() / 'mlruns' / 'mlflow.db').resolve()}"
 
 
-def kept_uri(kept: str | None, spec: TrackingSpec, name: str) -> str:
+def recorded_uri(recorded: str | None, spec: TrackingSpec, name: str) -> str:
     """The store that the sweep `name` was logged to.
 
     Args:
-        kept: its address, without a secret; None where it was not kept.
+        recorded: its address, without a secret; None where there is none.
         spec: of the sweep, without a secret.
         name: of the sweep.
 
     Raises:
         SweepError: its address had a secret, and MLFLOW_TRACKING_URI does not give it.
     """
-    if kept is None:
+    if recorded is None:
         return tracking_uri(spec)
-    return whole_url(kept, "MLFLOW_TRACKING_URI", f"sweep {name}: its tracking store")
+    return whole_url(recorded, "MLFLOW_TRACKING_URI", f"sweep {name}: its tracking store")
 
 
 def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
@@ -77,7 +77,7 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
 
 @contextmanager
 def alone(database: str | None) -> Iterator[None]:
-    """Keep other sweeps out while an SQLite store is made: it does not survive two makers."""
+    """Lock out other sweeps while an SQLite store is created: two of them would damage it."""
     if database is None:
         yield
         return
@@ -86,7 +86,7 @@ def alone(database: str | None) -> Iterator[None]:
 
 
 def make_database(path: Path) -> None:
-    """Make an SQLite store in one move: MLflow cannot mend one whose making was cut off."""
+    """Create an SQLite store atomically: MLflow cannot repair one whose creation was interrupted."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
@@ -100,7 +100,7 @@ class StoredRun:
     run_id: str
     running: bool
     study: str | None = None
-    """Place of the study, with no secret; of a sweep's parent run."""
+    """Where the study is, without a secret; of a sweep's parent run."""
 
 
 def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str, StoredRun]:
@@ -158,7 +158,7 @@ SECONDS = 10
 
 
 def check_reachable(uri: str) -> None:
-    """Return if a server at `uri` answers, whatever it says; of a file there is nothing to ask.
+    """Check that a server at `uri` answers anything; MLflow itself would try for minutes. Files need no check.
 
     Raises:
         Exception: that of the library that could not reach it.

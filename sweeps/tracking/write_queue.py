@@ -59,7 +59,7 @@ class WriteQueue:
         self._thread.join(seconds)
         if self._thread.is_alive():
             log.warning(
-                "tracking: %s: does not answer; MLflow lacks the last writes, `--resume` adds them",
+                "tracking: %s: does not answer; MLflow misses the last writes, `--resume` adds them",
                 self._store,
             )
         elif self._failures > 1:
@@ -82,12 +82,12 @@ class WriteQueue:
         while (write := self._next()) is not None:
             try:
                 self.attempt(write)
-            except Exception as error:  # whatever it is, the sweep continues
+            except Exception as error:  # of any kind: the sweep continues
                 self._failures += 1
                 if self._failures == 1:
                     log.warning(
                         "tracking: %s: could not write (%s); the sweep continues, but MLflow "
-                        "will lack some of it",
+                        "will miss some of it",
                         self._store,
                         without_password(f"{type(error).__name__}: {error}"),
                     )
