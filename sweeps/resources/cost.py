@@ -15,7 +15,7 @@ MORE, FEWER = (
 )
 """Settings of which the most, or the least, costs most."""
 WORKER_BYTES = 500_000_000
-"""What a worker of Ray holds beside a trial: its own libraries and what earlier trials left. TrialCost 0.24 GB
+"""Memory of a Ray worker beside that of a trial: its libraries and leftovers of earlier trials. Measured 0.24 GB
 in a first trial, 0.5 GB in a second one."""
 MOST = 64
 """Trials on a card; with more, Ray's four digits cannot express the shares."""
