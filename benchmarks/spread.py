@@ -56,8 +56,8 @@ def trainings(threads: int) -> Iterator[tuple[str, Callable[[int, Path], Figures
 def dfl(case: Any, seed: int, folder: Path, threads: int) -> Figures:
     from trainings import train_dfl
 
-    from fsdet.engine.health import load_evaluations, load_steps
-    from fsdet.engine.health_dfl import headroom, held_share
+    from fsdet.health.checklist import load_evaluations, load_steps
+    from fsdet.health.dfl import headroom, held_share
 
     report = train_dfl(case, folder, seed=seed, threads=threads)
     values = np.array([row["train/loss/dfl"] for row in load_steps(folder)])

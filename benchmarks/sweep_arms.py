@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Best, Explosion, Report, Result
+from fsdet.report import Best, Explosion, Report, Result
 from sweeps.machine.machine import Machine
 from sweeps.spec import Resources, SweepSpec
 from sweeps.spec.file import load_spec

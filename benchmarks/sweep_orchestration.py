@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Best, Report, Result
+from fsdet.report import Best, Report, Result
 
 FIRST = 4
 """Trials that do not count."""

@@ -20,7 +20,7 @@ from fsdet.errors import ConfigError
 from fsdet.files import write_text_atomic
 
 SIZES = ("small", "medium", "large")
-"""Areas of objects that have an AP of their own; see `fsdet.engine.average_precision`."""
+"""Areas of objects that have an AP of their own; see `fsdet.evaluation.average_precision`."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
     """
     import torch
 
-    from fsdet.config_file import build_config
-    from fsdet.engine.evaluation import evaluate_run
-    from fsdet.engine.restore import load_detector, usable_device
+    from fsdet.checkpoint import load_detector
+    from fsdet.config.parsing import build_config
+    from fsdet.device import usable_device
+    from fsdet.evaluation.metrics import evaluate_run
 
     device = usable_device(config.device)
     detector, stored = load_detector(config.checkpoint, device)

@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 
+from fsdet.checkpoint import load_checkpoint, restore_detector, save_checkpoint, weights_of
 from fsdet.command import run_command
 from fsdet.config import TrainConfig
-from fsdet.engine.checkpoint import load_checkpoint, save_checkpoint
-from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.restore import restore_detector, usable_device
-from fsdet.engine.run import weights_of
+from fsdet.device import usable_device
 from fsdet.errors import CheckpointError, ConfigError
+from fsdet.evaluation.metrics import evaluate_run
 from fsdet.files import atomic_path
 
 

@@ -1,8 +1,8 @@
-"""One progress bar on the terminal's error stream; one plain line where there is no terminal."""
+"""Progress bars on the terminal's error stream; one plain line where there is no terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,3 +19,12 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterat
     yield from track(
         items, label, total=total, console=console, transient=True, disable=not console.is_terminal
     )
+
+
+MANY = 5000
+"""Files that are looked at in about two seconds."""
+
+
+def patiently(items: Collection[T], label: str) -> Iterable[T]:
+    """Go through `items`, with a bar where they are many."""
+    return progress(items, label) if len(items) > MANY else items

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from fsdet.command import run_command
 from fsdet.config import TrainConfig
-from fsdet.config_file import build_config, load_config
-from fsdet.engine.report import Report, Result
+from fsdet.config.parsing import build_config, load_config
 from fsdet.errors import ConfigError
+from fsdet.report import Report, Result
 
 EXIT_EXPLODED = 3
 
@@ -42,8 +42,8 @@ def train(
     import torch
 
     from fsdet.data.sources import load_image_set, log_problems
-    from fsdet.engine.logs import debug_log
-    from fsdet.engine.trainer import run_training
+    from fsdet.training.logs import debug_log
+    from fsdet.training.trainer import run_training
 
     check(config)
     if config.threads is not None:
@@ -67,17 +67,19 @@ def check(config: TrainConfig) -> None:
     Raises:
         FsdetError: the first one that cannot be used.
     """
+    from fsdet.checkpoint import load_checkpoint
     from fsdet.data.sources import check_data
-    from fsdet.engine.checkpoint import check_architecture, load_checkpoint
+    from fsdet.device import check_cuda
     from fsdet.models.backbone import Backbone, load_yolo_weights
     from fsdet.models.support_encoder import check_support_encoder, find_weights
+    from fsdet.training.resuming import check_architecture
 
     check_support_encoder(config.support_encoder)
     check_data(config)
     if config.resume is not None:
         check_architecture(load_checkpoint(config.resume), config, config.resume)
     else:  # a checkpoint replaces these
-        find_weights(config, config)
+        find_weights(config)
         if config.yolo_weights is not None:
             load_yolo_weights(Backbone(), config.yolo_weights)
     if config.device.startswith("cuda"):
@@ -96,22 +98,6 @@ def prepare(config: TrainConfig) -> None:
         load_image_set(config, split)
 
 
-def check_cuda(device: str) -> None:
-    """Refuse a CUDA device that this machine does not have.
-
-    Raises:
-        ConfigError: with what to set instead.
-    """
-    import torch
-
-    number = int(device.partition(":")[2] or 0)
-    if number >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device: '{device}' is not there ({torch.cuda.device_count()} CUDA devices found); "
-            "set device: auto or cpu"
-        )
-
-
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Flags over `--config FILE` over defaults.
 
@@ -119,7 +105,7 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
         ConfigError: the file or a value cannot be used.
         SystemExit: with code 2 for an unknown flag, 0 after `--help`.
     """
-    from fsdet.flags import read_flags
+    from fsdet.config.parsing import read_flags
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
@@ -145,7 +131,7 @@ def main() -> int:
 
 def run() -> int:
     """Train as the command line says, and say how it went; returns the exit code."""
-    from fsdet.engine.health import read_health
+    from fsdet.health.checklist import read_health
 
     result = train(parse(sys.argv[1:]))
     print(f"health: {read_health(result.run_dir).verdict}")

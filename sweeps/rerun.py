@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsdet.config import TrainConfig
-from fsdet.config_file import load_config
-from fsdet.engine.report import Report, Result
+from fsdet.config.parsing import load_config
 from fsdet.errors import FsdetError
+from fsdet.report import Report, Result
 from sweeps.confirmation.measured import FOLDER as CONFIRM
 from sweeps.confirmation.measured import load_result
 from sweeps.confirmation.winner import winning_trial

@@ -10,18 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from fsdet.config import DataConfig
+from fsdet.data.cleaning import Objects, merge_shots, usable_extents, usable_objects
 from fsdet.data.coco import read_coco
 from fsdet.data.decoded import Decoded, decode
 from fsdet.data.fingerprint import fingerprint
 from fsdet.data.image_set import Array, ImageSet, Split
-from fsdet.data.objects import Objects, usable_objects
+from fsdet.data.images import letterbox_boxes
+from fsdet.data.problems import Problem, Problems
 from fsdet.data.records import Dataset, Part, Picture, divide_videos
 from fsdet.data.refdet import read_refdet
-from fsdet.data.report import Problem, Problems
 from fsdet.data.splits import ClassSplit, split_classes
 from fsdet.data.supports import Crop, Supports, cut_supports, draw_instances
-from fsdet.data.transforms import letterbox_boxes
-from fsdet.data.usable_images import merge_shots, usable_extents
 from fsdet.data.yolo import read_yolo
 from fsdet.errors import DataError
 
@@ -55,7 +54,7 @@ def open_annotated(config: DataConfig, dataset: Dataset) -> Annotated:
     """Decode and check a dataset.
 
     Raises:
-        DataError: it is missing or broken, see `fsdet.data.report`.
+        DataError: it is missing or broken, see `fsdet.data.problems`.
     """
     problems = dataset.problems.copy()
     decoded = decode(config, dataset, problems)

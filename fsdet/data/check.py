@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fsdet.config import DataConfig, TrainConfig
-from fsdet.config_file import describe, load_config
+from fsdet.config.parsing import describe, load_config
+from fsdet.data.contact_sheet import write_sheet
 from fsdet.data.episodes import EVAL_SEED, EpisodeSource
 from fsdet.data.image_set import ImageSet, Split
-from fsdet.data.report import RULES, Problem
-from fsdet.data.sheet import write_sheet
+from fsdet.data.problems import RULES, Problem
 from fsdet.data.sources import load_image_set, load_problems
 from fsdet.errors import ConfigError, DataError
 

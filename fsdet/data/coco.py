@@ -22,10 +22,10 @@ import numpy as np
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
-from fsdet.data.patience import patiently
+from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, Part, Picture, Record
-from fsdet.data.report import Problems
 from fsdet.errors import DataError
+from fsdet.progress import patiently
 
 PATTERNS: dict[Part, tuple[str, ...]] = {
     "train": ("instances_train*.json", "trainvalno5k.json"),

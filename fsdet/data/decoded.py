@@ -21,14 +21,12 @@ from numpy.lib.format import open_memmap
 
 from fsdet.config import DataConfig
 from fsdet.data.cache import Recipe, cache_root, cached
-from fsdet.data.digests import Digests
+from fsdet.data.fingerprint import Digests
 from fsdet.data.image_set import Array
-from fsdet.data.patience import patiently
-from fsdet.data.pictures import UnreadableError, open_image, read_frames
+from fsdet.data.images import UnreadableError, letterbox, open_image, read_frames
+from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, Picture
-from fsdet.data.report import Problems
-from fsdet.data.transforms import letterbox
-from fsdet.progress import progress
+from fsdet.progress import patiently, progress
 
 CHUNK = 16
 """Image files that one task decodes."""

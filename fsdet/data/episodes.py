@@ -1,7 +1,7 @@
 """Deals an `ImageSet` out as episodes (stage 2, evaluation) or as plain batches (stage 1).
 
-Every draw is a function of (seed, index) alone: a resumed run needs to remember nothing but its step,
-and evaluation episodes are the same for every run.
+Every draw is a function of (seed, index) alone: a resumed run needs to remember nothing but its step, evaluation
+episodes are the same for every run, and on a GPU `Batches` can make the next batch while the device works.
 
 No episode shows a support crop that was cut from one of its query images. Where a draw leaves a class no other
 crop, the queries are drawn again with an image per class kept back for its crop.
@@ -9,6 +9,7 @@ crop, the queries are drawn again with an image per class kept back for its crop
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array, ImageSet
-from fsdet.data.transforms import mirror
+from fsdet.data.images import mirror
 from fsdet.errors import DataError
 from fsdet.structures import Batch, Targets
 
@@ -238,3 +239,32 @@ def _concatenate(episodes: list[Batch]) -> Batch:
         classes=torch.cat([e.classes for e in episodes]),
         image_ids=torch.cat([e.image_ids for e in episodes]),
     )
+
+
+Request = tuple[int, int]
+"""First episode or image, and how many."""
+
+
+class Batches:
+    """Deals out batches of `source` on `device`.
+
+    Args:
+        source: a batch is a function of its request alone, so making it early changes nothing.
+        device: on a CPU every batch is made when it is asked for: a second thread would take the core away.
+    """
+
+    def __init__(self, source: EpisodeSource | BaseSource, device: str) -> None:
+        self.source, self._device = source, device
+        self._pool = ThreadPoolExecutor(1, "batches") if device.startswith("cuda") else None
+        self._ahead: dict[Request, Future[Batch]] = {}
+
+    def take(self, wanted: Request, then: Request | None) -> Batch:
+        """The batch `wanted`; `then` will probably be asked for next."""
+        if self._pool is None:
+            return self.source.batch(*wanted)
+        future = self._ahead.pop(wanted, None) or self._pool.submit(self._pinned, *wanted)
+        self._ahead = {} if then is None else {then: self._pool.submit(self._pinned, *then)}
+        return future.result().to(self._device)
+
+    def _pinned(self, first: int, count: int) -> Batch:
+        return self.source.batch(first, count).map(torch.Tensor.pin_memory)

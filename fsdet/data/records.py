@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from fsdet.data.image_set import Array
-from fsdet.data.report import Problems
+from fsdet.data.problems import Problems
 
 Part = Literal["train", "eval", "shots"]
 """The part of the data an image belongs to; `shots` are images of given K-shot files."""

@@ -24,9 +24,9 @@ import numpy as np
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
-from fsdet.data.pictures import count_frames
+from fsdet.data.images import count_frames
+from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, Part, Picture, Record
-from fsdet.data.report import Problems
 from fsdet.data.yolo import SUFFIXES
 from fsdet.errors import DataError
 from fsdet.progress import progress

@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance
 
 from fsdet.data.glyphs import load_classes, render_glyph
 from fsdet.data.image_set import Array, Split
-from fsdet.data.pictures import open_image
+from fsdet.data.images import open_image
 
 TRAIN_BACKGROUNDS = (
     "sklearn/china.jpg",

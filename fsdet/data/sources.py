@@ -12,8 +12,8 @@ from fsdet.data.annotated import READERS, Annotated, build_set, open_annotated, 
 from fsdet.data.cache import cache_root
 from fsdet.data.image_set import ImageSet, Split
 from fsdet.data.openmoji import load_openmoji
+from fsdet.data.problems import Problem, log_report
 from fsdet.data.records import Dataset
-from fsdet.data.report import Problem, log_report
 from fsdet.data.splits import split_classes
 from fsdet.errors import DataError
 

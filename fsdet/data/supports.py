@@ -13,11 +13,11 @@ from numpy.lib.format import open_memmap
 
 from fsdet.config import DataConfig
 from fsdet.data.cache import Recipe, cached
+from fsdet.data.cleaning import Objects
 from fsdet.data.decoded import decoded_pictures
 from fsdet.data.image_set import Array
-from fsdet.data.objects import Objects
+from fsdet.data.images import letterbox
 from fsdet.data.records import Picture
-from fsdet.data.transforms import letterbox
 from fsdet.progress import progress
 
 MARGIN = 0.1

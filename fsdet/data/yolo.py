@@ -16,10 +16,10 @@ import yaml
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
-from fsdet.data.patience import patiently
+from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, Part, Picture, Record
-from fsdet.data.report import Problems
 from fsdet.errors import DataError
+from fsdet.progress import patiently
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 PARTS: dict[Part, str] = {"train": "train", "eval": "val"}

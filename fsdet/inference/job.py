@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from fsdet.data.image_set import Array
-from fsdet.data.pictures import count_frames
+from fsdet.data.images import count_frames
 from fsdet.errors import ConfigError, DataError
 from fsdet.files import atomic_path
-from fsdet.inference.coco_json import CocoFile
-from fsdet.inference.drawing import draw
-from fsdet.inference.inputs import find_inputs, find_supports, is_video
+from fsdet.inference.inputs import find_inputs, find_supports, is_video, read_picture
+from fsdet.inference.outputs import CocoFile, draw
 from fsdet.inference.predictor import Examples, NamedDetections, Predictor, load_predictor
-from fsdet.inference.reading import read_picture
 from fsdet.inference.video import VideoWriter, frame_rate, frames_of
 from fsdet.progress import progress
 

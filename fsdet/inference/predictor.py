@@ -12,21 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsdet.checkpoint import load_detector
 from fsdet.config import TrainConfig
 from fsdet.data.image_set import Array
-from fsdet.data.transforms import letterbox
-from fsdet.engine.postprocess import SCORE_THRESHOLD, detect
-from fsdet.engine.restore import load_detector, usable_device
+from fsdet.data.images import letterbox, letterbox_boxes
+from fsdet.device import usable_device
 from fsdet.errors import DataError
-from fsdet.inference.geometry import from_letterbox
-from fsdet.inference.reading import Picture, read_picture
+from fsdet.inference.inputs import ONE_CLASS, Picture, read_picture
 from fsdet.models.detector import Detector
+from fsdet.models.postprocess import SCORE_THRESHOLD, detect
 from fsdet.structures import Detections
 
 log = logging.getLogger(__name__)
-
-ONE_CLASS = "object"
-"""Name of the class where the supports give none."""
 
 
 @dataclass(frozen=True)
@@ -141,3 +138,19 @@ def _by_class(
     if not classes:
         raise DataError("supports: at least one class is needed, but got none")
     return {name: list(pictures) for name, pictures in classes.items()}
+
+
+def from_letterbox(boxes: Tensor, height: int, width: int, size: int) -> Tensor:
+    """Boxes in the letterboxed square -> boxes in the picture, cut off at its edges.
+
+    Args:
+        boxes: (n, 4) xyxy in pixels of the square.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        size: side of the square, in pixels.
+    """
+    whole = np.array([[0, 0, width, height]], np.float32)
+    placed = torch.from_numpy(letterbox_boxes(whole, np.array([[width, height]]), size))[0]
+    corner, extent = placed[:2].repeat(2), (placed[2:] - placed[:2]).repeat(2)
+    inside = ((boxes - corner) / extent).clamp(0, 1)
+    return inside * torch.tensor([width, height] * 2)

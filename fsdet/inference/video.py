@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fsdet.data.image_set import Array
-from fsdet.data.pictures import read_frames
+from fsdet.data.images import read_frames
 from fsdet.errors import ConfigError, DataError
 
 USUAL_RATE = 25.0

@@ -1,7 +1,8 @@
 """Assigns anchor points to targets, computes every loss term and weighs them.
 
-Positives are chosen by Ultralytics' TaskAlignedAssigner (Feng et al. 2021, TOOD). Terms that speak of
-positives are weighted by the assigner's score and divided by the sum of all such scores.
+Positives are chosen by Ultralytics' TaskAlignedAssigner (Feng et al. 2021, TOOD). Box terms are weighted by the
+assigner's score of each positive and divided by the sum of all scores. Classification is binary cross-entropy over all
+anchor points, and in stage 1 also cross-entropy over the base classes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from ultralytics.utils.tal import TaskAlignedAssigner
 
 from fsdet.config import LossConfig
-from fsdet.losses.classification import base_class_loss, bce_loss
-from fsdet.losses.dfl import dfl_loss
-from fsdet.losses.supcon import supcon_loss
-from fsdet.losses.triplet import triplet_loss
-from fsdet.losses.wiou import BoxLoss
+from fsdet.losses.box import BoxLoss, dfl_loss
+from fsdet.losses.embedding import supcon_loss, triplet_loss
 from fsdet.models.backbone import STRIDES
 from fsdet.models.detector import EpisodeOutput
 from fsdet.models.head import HeadOutput, boxes_to_ltrb
@@ -192,3 +191,29 @@ def assign(boxes: Tensor, logits: Tensor, points: Tensor, targets: Targets) -> A
 def _cosine(embeddings: Tensor, table: Tensor) -> Tensor:
     normalize = nn.functional.normalize
     return COSINE_SCALE * normalize(embeddings.float(), dim=-1) @ normalize(table, dim=-1).T
+
+
+def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy in nats, summed over all anchor points and classes, background included.
+
+    Args:
+        logits: (B, A, C).
+        targets: (B, A, C) soft, 0 … 1.
+
+    Returns:
+        Scalar, float32.
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum")
+
+
+def base_class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy in nats; 0, still part of the graph, for no rows.
+
+    Args:
+        logits: (N, C) scaled cosine similarities.
+        labels: (N,) in 0 … C - 1.
+
+    Returns:
+        Scalar, float32.
+    """
+    return F.cross_entropy(logits.float(), labels, reduction="sum") / max(len(labels), 1)

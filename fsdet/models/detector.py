@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fsdet.config import MODULES, DataConfig, ModelConfig
+from fsdet.config import MODULES, TrainConfig
 from fsdet.models.backbone import CHANNELS, STRIDES, Backbone, load_yolo_weights
 from fsdet.models.fusion import SCSFusion
 from fsdet.models.head import DetectionHead, HeadOutput
@@ -42,14 +42,13 @@ class Detector(nn.Module):
     """Finds the objects that the supports show.
 
     Args:
-        config: sizes and the choice of the support encoder.
-        data: `support_size`, and where weights lie that were put there by hand.
+        config: sizes, and the choice of the support encoder.
     """
 
-    def __init__(self, config: ModelConfig, data: DataConfig) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.backbone = Backbone()
-        self.support_encoder = build_support_encoder(config, data)
+        self.support_encoder = build_support_encoder(config)
         self.scs_fusion = SCSFusion(CHANNELS, config.embed_dim)
         self.detection_head = DetectionHead(config.embed_dim, config.reg_max, STRIDES)
         self.frozen: tuple[str, ...] = ()
@@ -138,15 +137,15 @@ class Detector(nn.Module):
         return modules
 
 
-def build_detector(config: ModelConfig, data: DataConfig, seed: int) -> Detector:
-    """A detector with weights drawn from `seed`, its backbone from `yolo_weights` if that is given.
+def build_detector(config: TrainConfig) -> Detector:
+    """A detector with weights drawn from `config.seed`, its backbone from `yolo_weights` if that is given.
 
     Raises:
         CheckpointError: `yolo_weights` cannot be used.
         ConfigError: the support encoder cannot be built.
     """
-    torch.manual_seed(seed)
-    detector = Detector(config, data)
+    torch.manual_seed(config.seed)
+    detector = Detector(config)
     if config.yolo_weights is not None:
         loaded = load_yolo_weights(detector.backbone, config.yolo_weights)
         log.info("yolo_weights: %s: %s", config.yolo_weights, loaded)

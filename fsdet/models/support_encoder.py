@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from fsdet.config import DataConfig, ModelConfig
+from fsdet.config import TrainConfig
 from fsdet.data.image_set import cache_root
 from fsdet.errors import ConfigError, nearest
 
@@ -78,12 +78,12 @@ class SupportEncoder(nn.Module):
         return found
 
 
-def build_support_encoder(config: ModelConfig, data: DataConfig) -> SupportEncoder:
+def build_support_encoder(config: TrainConfig) -> SupportEncoder:
     """The encoder that `config.support_encoder` names.
 
     Args:
-        config: names the encoder; `support_pretrained` asks for its weights.
-        data: `support_size`, for which a vision transformer is built; `cache_dir`, where weights may lie.
+        config: names the encoder; `support_pretrained` asks for its weights, `cache_dir` may hold them, and a vision
+            transformer is built for `support_size`.
 
     Raises:
         ConfigError: no such model, a size it cannot take, or weights that cannot be had.
@@ -91,8 +91,8 @@ def build_support_encoder(config: ModelConfig, data: DataConfig) -> SupportEncod
     name = config.support_encoder
     if name == SMALL_CONV:
         return SupportEncoder(SmallConv(), SmallConv.num_features, config.embed_dim)
-    source = find_weights(config, data)
-    trunk, features = _build_timm(name, data.support_size, source)
+    source = find_weights(config)
+    trunk, features = _build_timm(name, config.support_size, source)
     shown: dict[str, Any] = trunk.pretrained_cfg
     mean, std = shown.get("mean") or IMAGENET_MEAN, shown.get("std") or IMAGENET_STD
     return SupportEncoder(trunk, features, config.embed_dim, mean, std)
@@ -113,7 +113,7 @@ def check_support_encoder(name: str) -> None:
     )
 
 
-def find_weights(config: ModelConfig, data: DataConfig) -> dict[str, Any]:
+def find_weights(config: TrainConfig) -> dict[str, Any]:
     """What `timm.create_model` must know to find pretrained weights: a file put there by hand, or the hub.
 
     Raises:
@@ -123,7 +123,7 @@ def find_weights(config: ModelConfig, data: DataConfig) -> dict[str, Any]:
     check_support_encoder(name)
     if name == SMALL_CONV or not config.support_pretrained:
         return {}
-    file = cache_root(data.cache_dir) / "weights" / f"{name}.safetensors"
+    file = cache_root(config.cache_dir) / "weights" / f"{name}.safetensors"
     if file.is_file():
         log.info("support_encoder: weights from %s", file)
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}

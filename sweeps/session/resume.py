@@ -22,7 +22,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from fsdet.engine.report import BEST_EPOCH
+from fsdet.report import BEST_EPOCH
 from sweeps.errors import SweepError
 from sweeps.search.searcher import tell
 from sweeps.session.recorder import Recorder

@@ -13,8 +13,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from fsdet.engine.report import BEST_FILE
 from fsdet.files import write_text_atomic
+from fsdet.report import BEST_FILE
 from sweeps.errors import SweepError
 from sweeps.search.stops import EXIT_NONE_COMPLETED, Stop
 from sweeps.session.display import in_words, number, say, short, shown

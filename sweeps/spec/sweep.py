@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from fsdet.config import TrainConfig
-from fsdet.config_file import build_config
+from fsdet.config.parsing import build_config
 from sweeps.secrets import without_password
 from sweeps.spec.conditions import Space
 from sweeps.spec.parameter import Parameter, Part, Value

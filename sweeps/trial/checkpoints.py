@@ -48,7 +48,7 @@ def whole_checkpoints(run_dir: Path, tell: Callable[[str], None]) -> Iterator[Pa
 
 def foreign_checkpoint(path: Path, config: TrainConfig) -> str | None:
     """Why a checkpoint is not of a trial with `config`; None if it is."""
-    from fsdet.engine.checkpoint import load_checkpoint  # loads torch
+    from fsdet.checkpoint import load_checkpoint  # loads torch
 
     try:
         stored = load_checkpoint(path)["config"]

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Report, Result
 from fsdet.errors import FsdetError
+from fsdet.report import Report, Result
 from sweeps.errors import SweepError
 from sweeps.spec import Objective, SweepSpec
 from sweeps.storage.mirror import Mirror

@@ -38,7 +38,7 @@ def test_the_exit_code_is_that_of_the_call(capsys, code):
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "evaluate", "predict", "export", "health", "data/__main__"]
+    "name", ["train", "evaluate", "predict", "export", "health/__main__", "data/__main__"]
 )
 def test_every_command_ends_in_the_same_way(name):
     tree = ast.parse((PACKAGE / f"{name}.py").read_text())

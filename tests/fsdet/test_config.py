@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from fsdet.config import MODULES, MULTIPLIERS, TrainConfig
-from fsdet.config_file import build_config, load_config, save_config
+from fsdet.config.parsing import build_config, load_config, save_config
 from fsdet.errors import ConfigError
 
 

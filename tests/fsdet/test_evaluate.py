@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fsdet.checkpoint import load_checkpoint, load_detector, save_checkpoint
 from fsdet.config import TrainConfig
-from fsdet.engine.checkpoint import load_checkpoint, save_checkpoint
-from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.restore import load_detector
 from fsdet.evaluate import EvaluateConfig, main, summary
+from fsdet.evaluation.metrics import evaluate_run
 
 STAGE_1 = Path(__file__).parents[2] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
 

@@ -10,8 +10,8 @@ from pycocotools.coco import COCO
 import fsdet
 from fsdet.config import TrainConfig
 from fsdet.data.openmoji import load_openmoji
-from fsdet.engine.postprocess import SCORE_THRESHOLD
 from fsdet.inference.video import VideoWriter
+from fsdet.models.postprocess import SCORE_THRESHOLD
 from fsdet.predict import PredictConfig, main
 
 STAGE_1 = Path(__file__).parents[2] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Best, Explosion, Phase, Report, Result
+from fsdet.report import Best, Explosion, Phase, Report, Result
 
 STEPS = 3
 """Steps of an epoch."""
@@ -132,7 +132,7 @@ def hungry(
     """
     import ray
 
-    from fsdet.engine.checkpoint import save_checkpoint
+    from fsdet.checkpoint import save_checkpoint
 
     assert on_report is not None
     run_files(config)

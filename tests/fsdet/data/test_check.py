@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fsdet.data.__main__ import main
 from fsdet.data.check import Order, check, parse
-from fsdet.data.sheet import COLOURS
+from fsdet.data.contact_sheet import COLOURS
 from fsdet.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[3]

@@ -5,7 +5,7 @@ import pytest
 from made_up_data import HEIGHT, WIDTH, colour, config, moving_box, write_refdet
 
 from fsdet.data.episodes import EpisodeSource
-from fsdet.data.pictures import count_frames, read_frames
+from fsdet.data.images import count_frames, read_frames
 from fsdet.data.sources import check_data, load_annotated, load_image_set
 from fsdet.errors import DataError
 

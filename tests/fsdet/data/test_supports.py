@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from made_up_data import NAMES, colour, config, write_yolo
 from PIL import Image
 
-from fsdet.data.objects import Objects
+from fsdet.data.cleaning import Objects
 from fsdet.data.sources import load_annotated, load_image_set
 from fsdet.data.supports import cut, draw_instances
 

@@ -19,7 +19,7 @@ from mlflow.entities import Run
 from rich.console import Console
 from waiting import PATIENCE, wait_until
 
-from fsdet.config_file import save_config
+from fsdet.config.parsing import save_config
 from sweeps.confirmation.confirm import Confirmed, confirm
 from sweeps.confirmation.measured import load_confirmation
 from sweeps.confirmation.words import print_confirmation

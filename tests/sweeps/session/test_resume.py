@@ -17,8 +17,8 @@ from made_up_trainers import made_up
 from mlflow import MlflowClient
 from optuna.trial import create_trial
 
+from fsdet.checkpoint import save_checkpoint
 from fsdet.config import TrainConfig
-from fsdet.engine.checkpoint import save_checkpoint
 from sweeps.errors import SweepError
 from sweeps.search.rungs import recall
 from sweeps.search.scheduler import build_scheduler

@@ -9,7 +9,7 @@ from made_up_trainers import hungry
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from fsdet.engine.checkpoint import save_checkpoint
+from fsdet.checkpoint import save_checkpoint
 from sweeps.machine.machine import Machine
 from sweeps.search.sampler import build_sampler
 from sweeps.search.searcher import StudySearcher
