@@ -42,7 +42,7 @@ WARM_UP = 5
 def bare_step(run: TrainState, batch: Batch) -> None:
     run.detector.train()
     run.optimizer.zero_grad(set_to_none=True)
-    with autocast(run):
+    with autocast(run.config, run.device):
         losses, _ = forward(run, batch)
     losses.total.backward()
     torch.nn.utils.clip_grad_norm_(run.detector.parameters(), run.config.gradient_clip_norm)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -59,8 +58,6 @@ class Report:
 
     A value that is not finite stays as it was (inf or nan): it is for logs, never for a scheduler.
     """
-    save_checkpoint: Callable[[Path], None]
-    """Writes the full state of the run, atomically, to the given file."""
     best: Best | None = None
     """The best evaluation so far; None before the first."""
     final: dict[str, float] = field(default_factory=dict)

@@ -36,15 +36,6 @@ def load_image_set(config: DataConfig, split: Split) -> ImageSet:
     return image_set
 
 
-def load_annotated(config: DataConfig) -> Annotated:
-    """The decoded and checked dataset that all splits of a config other than `openmoji`'s come from.
-
-    Raises:
-        DataError: it is missing or broken.
-    """
-    return _annotated(_settings(config))
-
-
 def load_problems(config: DataConfig) -> tuple[Problem, ...]:
     """What is broken in the dataset, the photos of its objects included; nothing for `openmoji`.
 

@@ -80,7 +80,6 @@ class StabilityMonitor:
         self.reference = config.explosion_reference or reference
         """Healthy norm that rule 3 compares with; None where none is known, and the rule is silent."""
         self._above: deque[bool] = deque(maxlen=config.explosion_window)
-        self._norms: deque[float] = deque(maxlen=NORM_WINDOW)
         self._module_norms = {name: deque[float](maxlen=NORM_WINDOW) for name in modules}
         self._losses: deque[float] = deque(maxlen=LOSS_WINDOW)
         self._best_loss = math.inf
@@ -110,10 +109,6 @@ class StabilityMonitor:
         Always finite; at least 1 after an explosion by non_finite.
         """
         return max(self._worst, 1.0) if self._nonfinite else self._worst
-
-    def median(self) -> float | None:
-        """Running median of the healthy norms; None before the first."""
-        return median(self._norms) if self._norms else None
 
     def update(
         self,
@@ -164,7 +159,6 @@ class StabilityMonitor:
         return {
             "reference": self.reference,
             "above": list(self._above),
-            "norms": list(self._norms),
             "module_norms": {name: list(window) for name, window in self._module_norms.items()},
             "losses": list(self._losses),
             "best_loss": self._best_loss,
@@ -179,7 +173,6 @@ class StabilityMonitor:
         """Go on from `state_dict`; only a reference in the config goes before the stored one."""
         self.reference = self._config.explosion_reference or state.get("reference")
         self._above = deque(state["above"], maxlen=self._config.explosion_window)
-        self._norms = deque(state["norms"], maxlen=NORM_WINDOW)
         self._module_norms = {
             name: deque(values, maxlen=NORM_WINDOW)
             for name, values in state["module_norms"].items()
@@ -287,7 +280,6 @@ class StabilityMonitor:
         self.peak_norm = max(self.peak_norm, norm)
         self._worst = max(self._worst, math.log10(max(norm, TINY) / self.limit))
         if DEAD_NORM <= norm <= self.limit:
-            self._norms.append(norm)
             for name, value in module_norms.items():
                 if math.isfinite(value):
                     self._module_norms[name].append(value)

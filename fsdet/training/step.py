@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Collection
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from fsdet.config import MODULES, TrainConfig
+from fsdet.config import MODULES, GradientConfig, RunConfig, TrainConfig
 from fsdet.data.episodes import Request
 from fsdet.device import autocast_type
+from fsdet.health.stability import StabilityMonitor
 from fsdet.losses.criterion import Losses
 from fsdet.models.detector import EncodedImages
 from fsdet.report import Explosion
 from fsdet.structures import Batch
-from fsdet.training.gradients import clip_units_, gradient_shares
+from fsdet.training.gradients import GradientMonitor, clip_units_, gradient_shares
 from fsdet.training.state import TrainState
 
 log = logging.getLogger("fsdet.run")
@@ -34,7 +37,8 @@ def is_logged(step: int) -> bool:
 
 def backward(state: TrainState) -> tuple[list[Losses], dict[str, Tensor]]:
     """Forward and backward over all batches of the run's next optimiser step; see `accumulate`."""
-    return accumulate(state, state.step, shares_due(state))
+    due = shares_due(state.config, state.step, state.detector.frozen)
+    return accumulate(state, state.step, due)
 
 
 def accumulate(
@@ -58,7 +62,7 @@ def accumulate(
     parts, shares = [], {}
     for number, (request, then) in enumerate(zip(requests, following, strict=True)):
         batch = state.batches.take(request, then)
-        with autocast(state):
+        with autocast(state.config, state.device):
             losses, encoded = forward(state, batch)
         if number == len(requests) - 1 and with_shares:
             shares = gradient_shares(losses, encoded.taps, state.detector.backbone.shared_weight)
@@ -117,20 +121,16 @@ def forward(state: TrainState, batch: Batch) -> tuple[Losses, EncodedImages]:
     return state.criterion.episode(state.detector.search(encoded, shots), batch), encoded
 
 
-def autocast(state: TrainState) -> torch.autocast | nullcontext[None]:
+def autocast(config: RunConfig, device: str) -> torch.autocast | nullcontext[None]:
     """Mixed precision where it is asked for and available."""
-    dtype = autocast_type(state.config, state.device)
+    dtype = autocast_type(config, device)
     return nullcontext() if dtype is None else torch.autocast("cuda", dtype)
 
 
-def shares_due(state: TrainState) -> bool:
-    """Whether this step measures the gradient of each loss term and each scale."""
-    interval = state.config.share_interval
-    return (
-        interval is not None
-        and state.step % interval == 0
-        and "backbone" not in state.detector.frozen
-    )
+def shares_due(config: GradientConfig, step: int, frozen: Collection[str]) -> bool:
+    """Whether 0-based step `step` measures the gradient of each loss term and each scale."""
+    interval = config.share_interval
+    return interval is not None and step % interval == 0 and "backbone" not in frozen
 
 
 def step_batches(config: TrainConfig, step: int) -> list[Request]:
@@ -147,22 +147,25 @@ def step_batches(config: TrainConfig, step: int) -> list[Request]:
     return [(start + n * size, min(size, config.n_episodes - n * size)) for n in numbers]
 
 
-def clip(state: TrainState, norm: Tensor) -> Tensor:
-    """Clip the gradients as the config says.
+def clip(
+    config: GradientConfig, gradients: GradientMonitor, units: list[nn.Parameter], norm: Tensor
+) -> Tensor:
+    """Clip the gradients in place.
 
     Args:
-        state: with unscaled gradients.
+        config: how, and to which value.
+        gradients: of all trained parameters, unscaled.
+        units: the parameters that adaptive clipping (`agc`) clips.
         norm: global norm before clipping.
 
     Returns:
         the global norm that the optimiser gets, a scalar on the device.
     """
-    config = state.config
     if config.gradient_clip_mode == "agc":
-        clip_units_(state.clipped_units, config.agc_clip_factor)
-        return state.gradients.total()
+        clip_units_(units, config.agc_clip_factor)
+        return gradients.total()
     if config.gradient_clip_mode == "norm" and config.gradient_clip_norm > 0:
-        state.gradients.clip_(norm, config.gradient_clip_norm)
+        gradients.clip_(norm, config.gradient_clip_norm)
         return norm.clamp(max=config.gradient_clip_norm)
     return norm
 
@@ -205,10 +208,12 @@ def step_values(
     flat = torch.cat([piece.float() for piece in pieces]).tolist()
 
     out = {"step": float(state.step + 1), **dict(zip(names, flat, strict=True))}
-    return out | derived_values(state, terms, out)
+    return out | derived_values(state.optimizer, terms, out)
 
 
-def derived_values(state: TrainState, terms: list[str], out: dict[str, float]) -> dict[str, float]:
+def derived_values(
+    optimizer: Optimizer, terms: list[str], out: dict[str, float]
+) -> dict[str, float]:
     """What follows from the values of a step without a further look at the device."""
     total = sum(out[f"train/weighted/{term}"] for term in terms)
     values = {"train/loss/total": total}
@@ -219,23 +224,26 @@ def derived_values(state: TrainState, terms: list[str], out: dict[str, float]) -
         values |= {f"grad/share/{term}": out[f"grad/term/{term}"] / each for term in terms}
     values["grad/clipped"] = float(out["grad/norm_after"] < out["grad/norm"] * (1 - 1e-6))
     values |= {f"lr/{name}": 0.0 for name in MODULES}
-    values |= {f"lr/{group['name']}": group["lr"] for group in state.optimizer.param_groups}
+    values |= {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
     return values
 
 
-def check_stability(state: TrainState, values: dict[str, float]) -> Explosion | None:
-    """Show one step to the stability rules; an update ratio that is not finite tells of such weights.
+def check_stability(
+    stability: StabilityMonitor, scaler: torch.amp.GradScaler, values: dict[str, float]
+) -> Explosion | None:
+    """Apply the explosion rules to one step; an update ratio that is not finite means weights that are not.
 
     Args:
-        state: before its step counter advances.
+        stability: the rules and what they remember of earlier steps.
+        scaler: of the loss; a step is not judged while it is still backing off.
         values: of `step_values`.
     """
     overflow = math.isfinite(values["train/loss/total"]) and not math.isfinite(values["grad/norm"])
-    if overflow and state.scaler.is_enabled() and state.scaler.get_scale() > 1:
-        return None  # the scaler is still backing off
+    if overflow and scaler.is_enabled() and scaler.get_scale() > 1:
+        return None
     ratios = [values.get(f"update_ratio/{name}", 0.0) for name in MODULES]
-    return state.stability.update(
-        step=state.step + 1,
+    return stability.update(
+        step=int(values["step"]),
         loss=values["train/loss/total"],
         norm=values["grad/norm"],
         module_norms={name: values[f"grad/norm/{name}"] for name in MODULES},

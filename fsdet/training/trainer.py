@@ -111,9 +111,9 @@ def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None
     losses, shares = backward(state)
     state.scaler.unscale_(state.optimizer)
     norms = state.gradients.measure()
-    clipped = clip(state, norms[0])
+    clipped = clip(state.config, state.gradients, state.clipped_units, norms[0])
     values = step_values(state, norms, clipped, losses, shares)  # the one copy from the device
-    found = check_stability(state, values)
+    found = check_stability(state.stability, state.scaler, values)
     optimizer_step(state, finite=math.isfinite(values["grad/norm"]))
     return values, found
 
@@ -149,7 +149,6 @@ def build_report(
         epoch=state.epoch,
         metrics=metrics,
         history=history.take(),
-        save_checkpoint=state.save,
         best=state.best,
         final=final,
         explosion=state.explosion,

@@ -58,7 +58,6 @@ def report_of(
             "grad/clipped": np.ones(STEPS),
             "update_ratio/backbone": np.array([0.1] + [math.nan] * (STEPS - 1)),
         },
-        save_checkpoint=lambda _: None,
         best=best,
         final=best.metrics if best is not None and phase == "final" else {},
         explosion=Explosion("norm_ceiling", int(steps[-1]), "scs_fusion", "norm above 1e4")

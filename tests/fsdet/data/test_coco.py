@@ -9,13 +9,14 @@ from made_up_data import (
     coco_content,
     colour,
     config,
+    load_annotated,
     write_coco,
     write_shots,
     write_yolo,
 )
 
 from fsdet.data.episodes import EpisodeSource
-from fsdet.data.sources import check_data, load_annotated, load_image_set
+from fsdet.data.sources import check_data, load_image_set
 from fsdet.errors import DataError
 
 NOVEL = (3, 5, 9, 11)

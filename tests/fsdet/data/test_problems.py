@@ -5,12 +5,19 @@ import logging
 
 import numpy as np
 import pytest
-from made_up_data import NAMES, config, write_coco, write_refdet, write_video, write_yolo
+from made_up_data import (
+    NAMES,
+    config,
+    load_annotated,
+    write_coco,
+    write_refdet,
+    write_video,
+    write_yolo,
+)
 from PIL import Image
 
 from fsdet.data.problems import RULES, Problem, Problems, log_report
 from fsdet.data.sources import (
-    load_annotated,
     load_image_set,
     load_problems,
     log_problems,

@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from made_up_data import HEIGHT, WIDTH, colour, config, moving_box, write_refdet
+from made_up_data import HEIGHT, WIDTH, colour, config, load_annotated, moving_box, write_refdet
 
 from fsdet.data.episodes import EpisodeSource
 from fsdet.data.images import count_frames, read_frames
-from fsdet.data.sources import check_data, load_annotated, load_image_set
+from fsdet.data.sources import check_data, load_image_set
 from fsdet.errors import DataError
 
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from made_up_data import CLASSES, HEIGHT, NAMES, WIDTH, colour, config, write_yolo
+from made_up_data import CLASSES, HEIGHT, NAMES, WIDTH, colour, config, load_annotated, write_yolo
 
 from fsdet.config import DataConfig
 from fsdet.data.episodes import EpisodeSource
-from fsdet.data.sources import check_data, load_annotated, load_image_set
+from fsdet.data.sources import check_data, load_image_set
 from fsdet.data.yolo import class_names, read_description, read_yolo
 from fsdet.errors import DataError
 

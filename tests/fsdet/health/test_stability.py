@@ -272,15 +272,12 @@ def test_only_healthy_values_enter_the_windows(bad):
     for _ in range(K - 1):
         feed(norm=bad, loss=bad if not math.isfinite(bad) else 5.0, grown="backbone")
     state = feed.monitor.state_dict()
-    windows = [state["norms"], *state["module_norms"].values()]
-    assert {len(window) for window in windows} == {30}
+    assert {len(window) for window in state["module_norms"].values()} == {30}
     assert all(map(math.isfinite, state["losses"]))
-    assert feed.monitor.median() == 10.0
 
 
 def test_peak_limit_and_violation():
     feed = Feed(reference=10.0)
-    assert feed.monitor.median() is None
     assert feed.monitor.limit == RATIO * 10.0
     feed(norm=10.0)
     assert feed.monitor.violation == pytest.approx(-math.log10(RATIO))
