@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.box import SIMPLE
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from fsdet.command import run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.errors import ConfigError
 from fsdet.files import write_text_atomic
+from fsdet.tables import build_table, number_column, print_table
 
 SIZES = ("small", "medium", "large")
 """Areas of objects that have an AP of their own; see `fsdet.evaluation.average_precision`."""
@@ -74,13 +73,18 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
     return evaluate_run(detector, settings, device, final=True, label="evaluating")
 
 
-def summary(metrics: dict[str, float], checkpoint: Path) -> Group:
-    """What is shown of the metrics: a table, a small one for the sizes of objects, and what fits into neither."""
+def show(console: Console, metrics: dict[str, float], checkpoint: Path) -> None:
+    """Print the metrics: a table, a second one by the size of objects, and what fits into neither."""
     split = next(iter(metrics)).partition("/")[0]
     values = {name.partition("/")[2]: value for name, value in metrics.items()}
     title = f"{checkpoint}: novel classes of split '{split}'"
-    told = (Text(line) for line in remarks(values))
-    return Group(Text(title), main_table(values), *size_table(values), *told)
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    for table in (main_table(values), *size_table(values)):
+        console.print()
+        print_table(console, table)
+    console.print()
+    for line in remarks(values):
+        console.print(line, markup=False, highlight=False)
 
 
 def main_table(values: dict[str, float]) -> Table:
@@ -89,7 +93,7 @@ def main_table(values: dict[str, float]) -> Table:
         kind: [f"{ap}50", f"{ap}50_ci95", f"{ap}50_swapped", gap, ap, f"{ap}75"]
         for kind, ap, gap in (("novel", "nAP", "swap_gap"), ("base", "bAP", "base_swap_gap"))
     }
-    return table(values, ("AP50", "± 95 %", "swapped", "gap", "AP", "AP75"), rows)
+    return metrics_table(values, ("AP50", "± 95 %", "swapped", "gap", "AP", "AP75"), rows)
 
 
 def size_table(values: dict[str, float]) -> list[Table]:
@@ -99,10 +103,10 @@ def size_table(values: dict[str, float]) -> list[Table]:
         kind: [f"{kind[0]}AP_{size}" for size in sizes]  # n or b
         for kind in ("novel", "base")
     }
-    return [table(values, [f"AP {size}" for size in sizes], rows)] if sizes else []
+    return [metrics_table(values, [f"AP {size}" for size in sizes], rows)] if sizes else []
 
 
-def table(
+def metrics_table(
     values: dict[str, float], headings: Sequence[str], rows: Mapping[str, Sequence[str]]
 ) -> Table:
     """A table of metrics.
@@ -112,13 +116,10 @@ def table(
         headings: of the columns.
         rows: kind of classes -> name of the metric in each column.
     """
-    shown = Table(box=SIMPLE)
-    shown.add_column("classes", no_wrap=True)
-    for heading in headings:
-        shown.add_column(heading, justify="right", no_wrap=True)
+    table = build_table("classes", *map(number_column, headings))
     for kind, names in rows.items():
-        shown.add_row(kind, *(number(values, name) for name in names))
-    return shown
+        table.add_row(kind, *(number(values, name) for name in names))
+    return table
 
 
 def remarks(values: dict[str, float]) -> list[str]:
@@ -173,8 +174,8 @@ def run() -> int:
     metrics = evaluate_checkpoint(config)
     if config.json is not None:
         write_json(metrics, config.json)
-    Console().print(summary(metrics, config.checkpoint))
-    return 0
+    show(Console(), metrics, config.checkpoint)
+    return ExitCode.OK
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fsdet.checkpoint import load_checkpoint, restore_detector, save_checkpoint, weights_of
-from fsdet.command import run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
 from fsdet.device import usable_device
 from fsdet.errors import CheckpointError, ConfigError
@@ -123,7 +123,7 @@ def show(run_dir: Path, out: Path) -> int:
     """Export, and print what was written."""
     print(json.dumps(export(run_dir, out), indent=2))
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsdet.command import EXIT_MISTAKE, run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.errors import ConfigError
-
-EXIT_SKIPPED = 1
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,9 @@ def run() -> int:
     for reason in done.skipped:
         print(f"error: {reason}", file=sys.stderr)
     if not done.searched:
-        return EXIT_MISTAKE
+        return ExitCode.MISTAKE
     print(f"{done.summary}; skipped: {len(done.skipped)}" if done.skipped else done.summary)
-    return EXIT_SKIPPED if done.skipped else 0
+    return ExitCode.NOTHING_FOUND if done.skipped else ExitCode.OK
 
 
 def main() -> int:

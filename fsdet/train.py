@@ -12,13 +12,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fsdet.command import run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config, load_config
 from fsdet.errors import ConfigError
 from fsdet.report import Report, Result
-
-EXIT_EXPLODED = 3
 
 
 def train(
@@ -139,9 +137,9 @@ def run() -> int:
     if result.explosion is not None:
         where = f"step {result.explosion.step}: {result.explosion.detail}"
         print(f"exploded at {where}", file=sys.stderr)
-        return EXIT_EXPLODED
+        return ExitCode.EXPLODED
     print(f"done: {result.steps} steps, files in {result.run_dir}")
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-from fsdet.command import EXIT_MISTAKE, run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.data.check import check, parse
 
 
@@ -17,14 +17,14 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] != ["check"]:
         told = sys.stdout if {"-h", "--help"} & set(arguments[:1]) else sys.stderr
         told.write("usage: python -m fsdet.data check --dataset NAME --data_root PATH …\n")
-        return 0 if told is sys.stdout else EXIT_MISTAKE
+        return ExitCode.OK if told is sys.stdout else ExitCode.MISTAKE
     return run_command(lambda: look(arguments[1:]))
 
 
 def look(arguments: list[str]) -> int:
     """Check the data that the command line names."""
     check(parse(arguments), Console(width=None if sys.stdout.isatty() else 120))
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

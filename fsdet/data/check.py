@@ -10,7 +10,6 @@ from pathlib import Path
 import tyro
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from fsdet.config import DataConfig, TrainConfig
 from fsdet.config.parsing import describe, load_config
@@ -20,6 +19,7 @@ from fsdet.data.image_set import ImageSet, Split
 from fsdet.data.problems import RULES, Problem
 from fsdet.data.sources import load_image_set, load_problems
 from fsdet.errors import ConfigError, DataError
+from fsdet.tables import build_table, number_column, print_table
 
 SPLITS: tuple[Split, ...] = ("train", "base", "val", "test", "shots")
 DESCRIPTION = (
@@ -140,11 +140,8 @@ def print_splits(
     sets: dict[Split, ImageSet], refused: dict[Split, DataError], console: Console
 ) -> None:
     """Size and classes of each split, or why it is refused."""
-    table = Table(title="Splits", title_justify="left")
-    table.add_column("split")
-    for column in ("images", "without object", "objects", "classes", "usable"):
-        table.add_column(column, justify="right")
-    table.add_column("of them")
+    headings = ("images", "without object", "objects", "classes", "usable")
+    table = build_table("split", *map(number_column, headings), "names of the first usable classes")
     for split in SPLITS:
         if split in refused:
             table.add_row(split, *[""] * 5, f"refused: {refused[split]}")
@@ -155,4 +152,6 @@ def print_splits(
         some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
         sizes = (len(s), empty, len(s.labels), s.n_classes, len(s.usable_classes))
         table.add_row(split, *(f"{size:,}" for size in sizes), some)
-    console.print(table)
+    console.print("Splits", style="italic")
+    print_table(console, table)
+    console.print()

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column
 
-from fsdet.command import run_command
+from fsdet.command import ExitCode, run_command
+from fsdet.tables import build_table, number_column, print_table
 
 if TYPE_CHECKING:  # torch takes seconds to load, and --help needs none of it
     from fsdet.health.checklist import HealthReport
     from fsdet.health.evidence import Check
 
-EXIT_FAILED = 3
 PLAIN_WIDTH = 160
 """Columns of the table where there is no terminal."""
 NARROW = 120
@@ -40,16 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fsdet.health", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="checkpoint_dir of a run")
     options = parser.parse_args(arguments)
-    return run_command(lambda: judge(options.run_dir))
+    return run_command(lambda: report_on(options.run_dir))
 
 
-def judge(run_dir: Path) -> int:
+def report_on(run_dir: Path) -> int:
     """Show the report of a run; returns the exit code."""
     from fsdet.health.checklist import health_of_run
 
     report = health_of_run(run_dir)
     show(report)
-    return EXIT_FAILED if report.failed else 0
+    return ExitCode.EXPLODED if report.failed else ExitCode.OK
 
 
 def show(report: HealthReport) -> None:
@@ -58,16 +58,13 @@ def show(report: HealthReport) -> None:
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     wide = console.width >= NARROW
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("status", "line"):
-        table.add_column(column, no_wrap=True)
-    for column in ("value", "band") if wide else ("value",):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("what it says")
+    names = [Column(heading, no_wrap=True) for heading in ("status", "line")]
+    numbers = map(number_column, ("value", "band") if wide else ("value",))
+    table = build_table(*names, *numbers, "message")
     for check in report.checks:
         *figures, band, message = cells(check)
         table.add_row(*figures, *([band] if wide else []), message)
-    console.print(table)
+    print_table(console, table)
     for name in report.dead:
         console.print(f"dead: {escape(name)}", style="red")
     style = "bold red" if report.failed else "bold"

@@ -40,7 +40,7 @@ def test_a_sound_dataset_is_told_and_drawn(tmp_path, dataset):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for split in ("train", "base", "val", "test", "shots"):
-        assert f" {split} " in done.stdout
+        assert f"\n{split} " in done.stdout
     assert "refused" not in done.stdout
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:
         pixels = {c for _, c in sheet.convert("RGB").getcolors(1 << 24)}

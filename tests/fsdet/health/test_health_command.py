@@ -9,7 +9,7 @@ from fsdet.config import MODULES, TrainConfig
 from fsdet.config.parsing import save_config
 from fsdet.health.__main__ import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run_folder(folder: Path, count: int = 40, **values: object) -> Path:
