@@ -20,7 +20,7 @@ from fsdet.data.cache import Recipe, cache_root, cached
 
 __all__ = ["Array", "ImageSet", "Split", "cache_root", "cached_image_set"]
 
-Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 Split = Literal["train", "base", "val", "test", "shots"]
 """`train` and `base` show base classes (training and evaluation images), `val` and `test` novel ones (evaluation

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
+from jaxtyping import Float
 from torch import Tensor
 
 from fsdet.data.image_set import Array
@@ -161,7 +162,7 @@ def _silent(*_: object) -> None:
     """The evaluator's own progress lines say nothing that ours do not."""
 
 
-def _xywh(boxes: Tensor) -> list[list[float]]:
-    """xyxy (n, 4) -> COCO's x, y, width, height."""
+def _xywh(boxes: Float[Tensor, "boxes 4"]) -> list[list[float]]:
+    """xyxy -> COCO's x, y, width, height."""
     corners: list[list[float]] = boxes.tolist()
     return [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fsdet.data.image_set import Array, ImageSet
@@ -26,10 +27,10 @@ from fsdet.structures import Detections
 class Tube:
     """At most one box in every frame of a video."""
 
-    boxes: Tensor
-    """(F, 4) xyxy; of no meaning where there is no box."""
-    present: Tensor
-    """(F,) bool, True where there is a box."""
+    boxes: Float[Tensor, "frames 4"]
+    """Corners xyxy; without meaning where there is no box."""
+    present: Bool[Tensor, " frames"]
+    """True where there is a box."""
 
 
 def st_iou(truth: Tube, found: Tube) -> float:
@@ -41,8 +42,10 @@ def st_iou(truth: Tube, found: Tube) -> float:
     return float(overlap.sum() / either.sum())
 
 
-def paired_iou(first: Tensor, second: Tensor) -> Tensor:
-    """(n, 4) and (n, 4) xyxy -> (n,) IoU of each pair; 0 for two boxes without area."""
+def paired_iou(
+    first: Float[Tensor, "pairs 4"], second: Float[Tensor, "pairs 4"]
+) -> Float[Tensor, " pairs"]:
+    """IoU of each pair of boxes, xyxy; 0 for two boxes without area."""
     corner = torch.maximum(first[:, :2], second[:, :2])
     extent = (torch.minimum(first[:, 2:], second[:, 2:]) - corner).clamp(min=0)
     shared = extent.prod(dim=1)
@@ -50,7 +53,7 @@ def paired_iou(first: Tensor, second: Tensor) -> Tensor:
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
-def _area(boxes: Tensor) -> Tensor:
+def _area(boxes: Float[Tensor, "boxes 4"]) -> Float[Tensor, " boxes"]:
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
 
 
@@ -112,7 +115,11 @@ def _objects_in_videos(image_set: ImageSet) -> Iterator[tuple[int, Array]]:
 
 
 def _search(
-    detector: Detector, image_set: ImageSet, frames: Array, shots: Tensor, device: str
+    detector: Detector,
+    image_set: ImageSet,
+    frames: Array,
+    shots: Float[Tensor, "1 1 n_shot dim"],
+    device: str,
 ) -> list[Detections]:
     pixels = np.stack([image_set.image(int(frame)) for frame in frames])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)

@@ -8,10 +8,11 @@ floor, the entropy of its weights: about 0.5 nats on average.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 BoxLossKind = Literal["wiou_v1", "wiou_v2", "wiou_v3", "ciou"]
@@ -27,7 +28,7 @@ MOMENTUM = 0.01
 
 
 class BoxLoss(nn.Module):
-    """Loss per pair of boxes: pred (N, 4) and target (N, 4), xyxy in pixels -> (N,).
+    """Loss of each pair of a predicted and a target box, both xyxy in pixels.
 
     v2 and v3 weigh a box by its outlierness, its IoU loss over the running mean of that loss. The
     mean is a buffer, so it travels with the checkpoint; it moves in training mode only and never
@@ -41,12 +42,12 @@ class BoxLoss(nn.Module):
 
     def __init__(self, kind: BoxLossKind) -> None:
         super().__init__()
-        if kind not in get_args(BoxLossKind):
-            raise ValueError(f"kind must be one of {get_args(BoxLossKind)}, but got {kind!r}")
         self.kind = kind
         self.register_buffer("iou_mean", torch.tensor(1.0))
 
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        self, pred: Float[Tensor, "boxes 4"], target: Float[Tensor, "boxes 4"]
+    ) -> Float[Tensor, " boxes"]:
         pred, target = _full_precision(pred), _full_precision(target)
         iou, distance, diagonal = iou_and_geometry(pred, target)
         loss = 1 - iou
@@ -70,12 +71,13 @@ class BoxLoss(nn.Module):
         return torch.ones_like(loss)
 
 
-def iou_and_geometry(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compare the rows of two (N, 4) tensors of boxes, xyxy.
+def iou_and_geometry(
+    a: Float[Tensor, "boxes 4"], b: Float[Tensor, "boxes 4"]
+) -> tuple[Float[Tensor, " boxes"], Float[Tensor, " boxes"], Float[Tensor, " boxes"]]:
+    """Compare two lists of boxes, xyxy, pair by pair.
 
     Returns:
-        IoU (N,), squared distance of the centres (N,), squared diagonal of the box around
-        both (N,).
+        IoU, squared distance of the centres, squared diagonal of the box around both.
     """
     overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
     # a product by hand: the gradient of prod() counts zeros on the host
@@ -86,8 +88,10 @@ def iou_and_geometry(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return iou, distance, (extent**2).sum(dim=1) + EPS
 
 
-def aspect_penalty(pred: Tensor, target: Tensor, iou: Tensor) -> Tensor:
-    """CIoU's term for unlike aspect ratios, (N,); its weight is detached, as the paper has it."""
+def aspect_penalty(
+    pred: Float[Tensor, "boxes 4"], target: Float[Tensor, "boxes 4"], iou: Float[Tensor, " boxes"]
+) -> Float[Tensor, " boxes"]:
+    """CIoU's term for different aspect ratios; its weight is detached, as in the paper."""
     v = (4 / math.pi**2) * (_aspect_angle(target) - _aspect_angle(pred)) ** 2
     weight = (v / (v - iou + 1 + EPS)).detach()
     return weight * v
@@ -107,16 +111,17 @@ def _full_precision(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def dfl_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def dfl_loss(
+    logits: Float[Tensor, "points 4 reg_max"], targets: Float[Tensor, "points 4"]
+) -> Float[Tensor, " points"]:
     """Cross-entropy to the two bins beside the target, weighted by nearness; mean over the sides.
 
     Args:
-        logits: (N, 4, reg_max).
-        targets: (N, 4) left, top, right, bottom in stride units; clamped (in a copy) to just below
-            the last bin.
+        logits: of the distance distributions.
+        targets: left, top, right, bottom in stride units; clamped (in a copy) to just below the last bin.
 
     Returns:
-        (N,) nats per side.
+        nats per side.
     """
     bins = logits.shape[-1]
     clamped = targets.clamp(0, bins - 1 - 0.01)

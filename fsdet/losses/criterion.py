@@ -13,6 +13,7 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from ultralytics.utils.tal import TaskAlignedAssigner
 
@@ -38,15 +39,15 @@ COSINE_SCALE = 16.0
 class Losses:
     """Loss of one forward pass."""
 
-    raw: dict[str, Tensor]
-    """Term -> scalar before its weight."""
-    weighted: dict[str, Tensor]
-    """Term -> scalar times its weight."""
-    positives: Tensor
-    """Number of positive anchor points, a float scalar."""
+    raw: dict[str, Float[Tensor, ""]]
+    """Term -> its value before its weight."""
+    weighted: dict[str, Float[Tensor, ""]]
+    """Term -> its value times its weight."""
+    positives: Float[Tensor, ""]
+    """Number of positive anchor points."""
 
     @property
-    def total(self) -> Tensor:
+    def total(self) -> Float[Tensor, ""]:
         """Sum of the weighted terms."""
         return torch.stack(list(self.weighted.values())).sum()
 
@@ -55,22 +56,23 @@ class Losses:
 class Assignment:
     """Which target every positive anchor point stands for."""
 
-    positive: Tensor
-    """(B, A) bool."""
-    boxes: Tensor
-    """(B, A, 4) xyxy in pixels; meaningful where positive."""
-    target_index: Tensor
-    """(B, A) index into the image's targets; meaningful where positive."""
-    scores: Tensor
-    """(B, A, C) soft class targets."""
+    positive: Bool[Tensor, "images anchors"]
+    boxes: Float[Tensor, "images anchors 4"]
+    """Corners xyxy in pixels; meaningful where positive."""
+    target_index: Int[Tensor, "images anchors"]
+    """Index into the image's targets; meaningful where positive."""
+    scores: Float[Tensor, "images anchors classes"]
+    """Soft class targets."""
 
     @cached_property
-    def places(self) -> Tensor:
-        """(P,) the positive anchor points among the B * A of all images; the device is waited for once."""
+    def places(self) -> Int[Tensor, " positives"]:
+        """Numbers of the positive anchor points among those of all images; waits for the device, but only once."""
         return self.positive.flatten().nonzero()[:, 0]
 
-    def of_positives(self, values: Tensor) -> Tensor:
-        """(B, A, …) -> (P, …)."""
+    def of_positives(
+        self, values: Shaped[Tensor, "images anchors *rest"]
+    ) -> Shaped[Tensor, " positives *rest"]:
+        """The values of the positive anchor points."""
         return values.flatten(0, 1)[self.places]
 
 
@@ -108,12 +110,12 @@ class Criterion(nn.Module):
             raw["triplet"] = triplet_loss(embeddings, labels, self.margin)
         return self._weighted(raw, assigned)
 
-    def base(self, head: HeadOutput, shots: Tensor, batch: Batch) -> Losses:
+    def base(self, head: HeadOutput, shots: Float[Tensor, "1 n_way 1 dim"], batch: Batch) -> Losses:
         """Losses of base training (stage 1).
 
         Args:
             head: predictions without supports.
-            shots: (1, W, 1, D) embeddings of the support crops of `batch.classes`.
+            shots: embeddings of the support crops of `batch.classes`.
             batch: images with base-class labels.
         """
         targets = batch.targets
@@ -129,8 +131,11 @@ class Criterion(nn.Module):
         return self._weighted({**localisation, "base": objects + supports}, assigned)
 
     def _localise(
-        self, head: HeadOutput, logits: Tensor, targets: Targets
-    ) -> tuple[Assignment, dict[str, Tensor]]:
+        self,
+        head: HeadOutput,
+        logits: Float[Tensor, "images anchors classes"],
+        targets: Targets,
+    ) -> tuple[Assignment, dict[str, Float[Tensor, ""]]]:
         """Assignment, and the terms that every stage has: bbox, cls, dfl."""
         boxes = head.boxes()
         assigned = assign(boxes, logits, head.points, targets)
@@ -154,8 +159,8 @@ class Criterion(nn.Module):
 
 def _labelled_embeddings(
     output: EpisodeOutput, batch: Batch, assigned: Assignment
-) -> tuple[Tensor, Tensor]:
-    """(N, D) embeddings of the supports and of the positive anchor points, (N,) the dataset's classes."""
+) -> tuple[Float[Tensor, "samples dim"], Int[Tensor, " samples"]]:
+    """Embeddings of the supports and of the positive anchor points, and the dataset's class of each."""
     per_episode = len(batch.images) // len(batch.classes)
     class_of_way = batch.classes.repeat_interleave(per_episode, dim=0)
     ways = batch.targets.labels.gather(1, assigned.target_index)
@@ -165,14 +170,19 @@ def _labelled_embeddings(
     return torch.cat(embeddings), torch.cat([shown, found])
 
 
-def assign(boxes: Tensor, logits: Tensor, points: Tensor, targets: Targets) -> Assignment:
+def assign(
+    boxes: Float[Tensor, "images anchors 4"],
+    logits: Float[Tensor, "images anchors classes"],
+    points: Float[Tensor, "anchors 2"],
+    targets: Targets,
+) -> Assignment:
     """Choose the positive anchor points by task alignment (top 10, alpha 0.5, beta 6).
 
     Args:
-        boxes: (B, A, 4) predicted, xyxy in pixels.
-        logits: (B, A, C) predicted.
-        points: (A, 2) anchor points in pixels.
-        targets: labels in 0 … C - 1.
+        boxes: predicted, xyxy in pixels.
+        logits: predicted, of each class.
+        points: anchor points in pixels.
+        targets: labels in 0 … classes - 1.
     """
     assigner = TaskAlignedAssigner(
         topk=10, num_classes=logits.shape[-1], alpha=0.5, beta=6.0, stride=list(STRIDES)
@@ -188,32 +198,33 @@ def assign(boxes: Tensor, logits: Tensor, points: Tensor, targets: Targets) -> A
     return Assignment(positive, target_boxes, index, scores)
 
 
-def _cosine(embeddings: Tensor, table: Tensor) -> Tensor:
+def _cosine(
+    embeddings: Float[Tensor, "samples dim"], table: Float[Tensor, "classes dim"]
+) -> Float[Tensor, "samples classes"]:
     normalize = nn.functional.normalize
     return COSINE_SCALE * normalize(embeddings.float(), dim=-1) @ normalize(table, dim=-1).T
 
 
-def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy in nats, summed over all anchor points and classes, background included.
+def bce_loss(
+    logits: Float[Tensor, "images anchors classes"],
+    targets: Float[Tensor, "images anchors classes"],
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy in nats, summed over all anchor points and classes, background included; float32.
 
     Args:
-        logits: (B, A, C).
-        targets: (B, A, C) soft, 0 … 1.
-
-    Returns:
-        Scalar, float32.
+        logits: predicted.
+        targets: soft, 0 … 1.
     """
     return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum")
 
 
-def base_class_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy in nats; 0, still part of the graph, for no rows.
+def base_class_loss(
+    logits: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy in nats, float32; 0, still part of the graph, for no samples.
 
     Args:
-        logits: (N, C) scaled cosine similarities.
-        labels: (N,) in 0 … C - 1.
-
-    Returns:
-        Scalar, float32.
+        logits: scaled cosine similarities.
+        labels: in 0 … classes - 1.
     """
     return F.cross_entropy(logits.float(), labels, reduction="sum") / max(len(labels), 1)

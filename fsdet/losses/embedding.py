@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def supcon_loss(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def supcon_loss(
+    embeddings: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], temperature: float
+) -> Float[Tensor, ""]:
     """Pull embeddings of one label together, push others apart.
 
     Args:
-        embeddings: (N, D), normalised here.
-        labels: (N,).
+        embeddings: normalised here.
+        labels: of the embeddings.
         temperature: divides the cosine similarities.
 
     Returns:
-        Scalar in nats: mean over the embeddings that have a partner of the same label; 0, still
+        nats: mean over the embeddings that have a partner of the same label; 0, still
         part of the graph, if none has. float32, also under autocast.
     """
     unit = F.normalize(embeddings.float(), dim=-1)
@@ -34,19 +37,21 @@ def supcon_loss(embeddings: Tensor, labels: Tensor, temperature: float) -> Tenso
     return per_anchor.sum() / (partners > 0).sum().clamp(min=1)
 
 
-def triplet_loss(embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:
+def triplet_loss(
+    embeddings: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], margin: float
+) -> Float[Tensor, ""]:
     """Every embedding nearer to its farthest partner than to the nearest stranger, by a margin.
 
     Distances are 1 - cosine. The positive of an anchor has its label and is not the anchor itself;
     the negative has another label.
 
     Args:
-        embeddings: (N, D), N at least 1, normalised here.
-        labels: (N,).
+        embeddings: at least one, normalised here.
+        labels: of the embeddings.
         margin: in units of the distance.
 
     Returns:
-        Scalar: mean over the embeddings that have both a partner and a stranger; 0, still part of
+        the mean over the embeddings that have both a partner and a stranger; 0, still part of
         the graph, if none has. float32, also under autocast.
     """
     unit = F.normalize(embeddings.float(), dim=-1)

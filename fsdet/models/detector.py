@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from fsdet.config import MODULES, TrainConfig
@@ -21,10 +22,10 @@ log = logging.getLogger(__name__)
 class EncodedImages:
     """What the detector knows of images before it is told what to look for."""
 
-    taps: list[Tensor]
-    """P2 … P5 as the backbone gives them to the fusion, each (B, C, S / stride, S / stride)."""
-    pyramid: list[Tensor]
-    """The same scales at one width, each (B, D, S / stride, S / stride)."""
+    taps: list[Float[Tensor, "images _ _ _"]]
+    """P2 … P5 as the backbone passes them to the fusion, each with channels of its own."""
+    pyramid: list[Float[Tensor, "images dim _ _"]]
+    """The same scales with the same number of channels."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class EpisodeOutput:
     """Predictions of an episodic forward pass."""
 
     head: HeadOutput
-    logits: Tensor
-    """(B, A, n_way) class logits."""
-    supports: Tensor
-    """(E, n_way, n_shot, D) embeddings of the support crops, as the head compares them."""
+    logits: Float[Tensor, "images anchors n_way"]
+    """Class logits."""
+    supports: Float[Tensor, "episodes n_way n_shot dim"]
+    """Embeddings of the support crops, as the head compares them."""
 
 
 class Detector(nn.Module):
@@ -53,23 +54,24 @@ class Detector(nn.Module):
         self.detection_head = DetectionHead(config.embed_dim, config.reg_max, STRIDES)
         self.frozen: tuple[str, ...] = ()
 
-    def forward(self, images: Tensor, supports: Tensor) -> EpisodeOutput:
-        """Search E episodes.
-
-        Args:
-            images: (B, 3, S, S) uint8, B = E * images per episode, neighbours belonging together.
-            supports: (E, n_way, n_shot, 3, s, s) uint8.
-        """
+    def forward(
+        self,
+        images: UInt8[Tensor, "images 3 side side"],
+        supports: UInt8[Tensor, "episodes n_way n_shot 3 crop_side crop_side"],
+    ) -> EpisodeOutput:
+        """Search the images of each episode, which stand next to each other, with its supports."""
         return self.search(self.encode(images), self.embed_supports(supports))
 
-    def encode(self, images: Tensor) -> EncodedImages:
-        """(B, 3, S, S) uint8 -> what can be searched with any supports."""
+    def encode(self, images: UInt8[Tensor, "images 3 side side"]) -> EncodedImages:
+        """Encode images so that they can be searched with any supports."""
         # a view of each scale that the fusion alone reads, so that its gradient is that scale's share
         taps = [x.view_as(x) for x in self.backbone(images.float() / 255)]
         return EncodedImages(taps, self.scs_fusion.top_down(taps))
 
-    def search(self, images: EncodedImages, shots: Tensor) -> EpisodeOutput:
-        """Search encoded images with (E, n_way, n_shot, D) embedded supports."""
+    def search(
+        self, images: EncodedImages, shots: Float[Tensor, "episodes n_way n_shot dim"]
+    ) -> EpisodeOutput:
+        """Search encoded images with embedded supports."""
         repeats = len(images.taps[0]) // len(shots)
         prototypes = shots.mean(dim=2).repeat_interleave(repeats, dim=0)
         head: HeadOutput = self.detection_head(self.scs_fusion(images.pyramid, prototypes))
@@ -81,12 +83,14 @@ class Detector(nn.Module):
         output: HeadOutput = self.detection_head(images.pyramid)
         return output
 
-    def embed_supports(self, supports: Tensor) -> Tensor:
-        """(E, n_way, n_shot, 3, s, s) uint8 -> (E, n_way, n_shot, D)."""
+    def embed_supports(
+        self, supports: UInt8[Tensor, "episodes n_way n_shot 3 side side"]
+    ) -> Float[Tensor, "episodes n_way n_shot dim"]:
+        """Embed the supports of episodes."""
         return self.embed_crops(supports.flatten(0, 2)).view(*supports.shape[:3], -1)
 
-    def embed_crops(self, crops: Tensor) -> Tensor:
-        """(N, 3, s, s) uint8 -> (N, D)."""
+    def embed_crops(self, crops: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops dim"]:
+        """Embed support crops."""
         embeddings: Tensor = self.support_encoder(crops.float() / 255)
         return embeddings
 

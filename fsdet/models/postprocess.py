@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -27,12 +28,14 @@ def detect(output: EpisodeOutput) -> list[Detections]:
     return [detect_image(b, s) for b, s in zip(boxes, scores, strict=True)]
 
 
-def detect_image(boxes: Tensor, scores: Tensor) -> Detections:
-    """Final detections of one image, on the host; weights that are not finite find nothing.
+def detect_image(
+    boxes: Float[Tensor, "anchors 4"], scores: Float[Tensor, "anchors n_way"]
+) -> Detections:
+    """Final detections of one image, on the host; what is not finite is left out.
 
     Args:
-        boxes: (A, 4) xyxy.
-        scores: (A, n_way) in 0 … 1.
+        boxes: xyxy in pixels.
+        scores: in 0 … 1.
     """
     best = scores.flatten().topk(min(CANDIDATES, scores.numel()))
     points, ways = best.indices // scores.shape[1], best.indices % scores.shape[1]

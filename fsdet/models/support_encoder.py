@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fsdet.config import TrainConfig
@@ -24,7 +25,7 @@ HUB_TIMEOUT = 10.0
 
 
 class SmallConv(nn.Sequential):
-    """Five strided convolutions and a global average: (N, 3, s, s) -> (N, 128). 0.3 M parameters."""
+    """Five strided convolutions and a global average to 128 features. 0.3 M parameters."""
 
     num_features = 128
 
@@ -41,12 +42,12 @@ class SmallConv(nn.Sequential):
 
 
 class SupportEncoder(nn.Module):
-    """(N, 3, s, s) in 0 … 1 -> (N, embed_dim): a trunk and a linear projection.
+    """Embeds support crops: a trunk and a linear projection.
 
     Args:
-        trunk: (N, 3, s, s) normalised -> (N, features).
-        features: what the trunk gives.
-        embed_dim: what the detector compares.
+        trunk: normalised crops -> features.
+        features: number of features of the trunk.
+        embed_dim: number of features that the detector compares.
         mean: of each colour, what the trunk was trained with.
         std: likewise.
     """
@@ -68,12 +69,16 @@ class SupportEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, crops: Tensor) -> Tensor:
+    def forward(
+        self, crops: Float[Tensor, "crops 3 side side"]
+    ) -> Float[Tensor, "crops embed_dim"]:
         embedding: Tensor = self.project(self.features(crops))
         return embedding
 
-    def features(self, crops: Tensor) -> Tensor:
-        """(N, 3, s, s) in 0 … 1 -> (N, features): what the trunk gives."""
+    def features(
+        self, crops: Float[Tensor, "crops 3 side side"]
+    ) -> Float[Tensor, "crops features"]:
+        """Output of the trunk for crops in 0 … 1."""
         found: Tensor = self.trunk((crops - self.mean) / self.std)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fsdet.data.image_set import ImageSet
@@ -27,8 +28,10 @@ class SupportFeatures:
         self._known = torch.zeros(len(self._crops), dtype=torch.bool)
         self._table: Tensor | None = None
 
-    def look_up(self, ids: Tensor) -> Tensor:
-        """(E, n_way, n_shot) crop numbers on the host -> (E, n_way, n_shot, D) on the device."""
+    def look_up(
+        self, ids: Int[Tensor, "episodes n_way n_shot"]
+    ) -> Float[Tensor, "episodes n_way n_shot dim"]:
+        """Embeddings, on the device, of the crops with these numbers, which are on the host."""
         classes = (ids // self._crops.shape[1]).unique()
         for label in classes[~self._known[classes]].tolist():
             self._remember(label, self._encode(label))
@@ -37,7 +40,7 @@ class SupportFeatures:
         embeddings: Tensor = self._detector.support_encoder.project(features)
         return embeddings
 
-    def _remember(self, label: int, features: Tensor) -> None:
+    def _remember(self, label: int, features: Float[Tensor, "variants dim"]) -> None:
         variants = len(features)
         if self._table is None:
             self._table = features.new_zeros(len(self._crops) * variants, features.shape[1])
@@ -45,7 +48,7 @@ class SupportFeatures:
         self._known[label] = True
 
     @torch.no_grad()
-    def _encode(self, label: int) -> Tensor:
+    def _encode(self, label: int) -> Float[Tensor, "variants dim"]:
         crops = torch.from_numpy(self._crops[label].copy()).permute(0, 3, 1, 2).to(self._device)
         encoder = self._detector.support_encoder
         was_training = encoder.trunk.training
