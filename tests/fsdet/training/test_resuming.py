@@ -1,4 +1,5 @@
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from fsdet.training.resuming import (
     HARMLESS,
     check_architecture,
     check_changes,
+    continues,
     find_changes,
 )
 
@@ -38,11 +40,15 @@ def test_another_architecture_is_named_with_its_cure(tmp_path, stored, wanted, m
         check_architecture(load_checkpoint(path), TrainConfig(**wanted), path)
 
 
-def test_the_same_or_an_earlier_stage_fits(tmp_path):
-    for stored, wanted in ((1, 1), (1, 2), (2, 2)):
-        save_checkpoint(tmp_path / "c.pt", STATE, TrainConfig(stage=stored))
-        state = load_checkpoint(tmp_path / "c.pt")
-        check_architecture(state, TrainConfig(stage=wanted), tmp_path / "c.pt")
+@pytest.mark.parametrize(("stored", "wanted"), product((1, 2, 3), repeat=2))
+def test_a_stage_starts_from_the_same_or_an_earlier_one(stored, wanted):
+    state = {"config": TrainConfig(stage=stored).model_dump(mode="json")}
+    refused = ""
+    try:
+        check_architecture(state, TrainConfig(stage=wanted), Path("c.pt"))
+    except CheckpointError as error:
+        refused = str(error)
+    assert (f"is of stage {stored}, but the run is stage {wanted}" in refused) is (stored > wanted)
 
 
 SOME_VALUES = (
@@ -142,4 +148,8 @@ def test_other_inputs_are_a_change(name):
 
 def test_an_exported_checkpoint_starts_its_stage_anew_with_any_settings():
     exported = {key: value for key, value in STORED.items() if key != "optimizer"}
-    check_architecture(exported, TrainConfig(lr=0.2, epochs=7), Path("a.pt"))
+    config, path = TrainConfig(lr=0.2, epochs=7), Path("a.pt")
+    with pytest.raises(CheckpointError, match="lr was"):
+        check_architecture(STORED, config, path)
+    assert not continues(exported, config)
+    check_architecture(exported, config, path)

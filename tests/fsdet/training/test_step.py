@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 
+import jaxtyping
 import pytest
 import torch
 from timm.utils.agc import adaptive_clip_grad
@@ -193,7 +194,9 @@ def test_every_evaluation_stands_in_a_file(small_config):
 @pytest.mark.timeout(
     3600
 )  # compiles for half a minute on a free machine, ten times that beside other work
-def test_a_compiled_detector_gives_the_same_numbers(small_config, train_set):
+def test_a_compiled_detector_gives_the_same_numbers(small_config, train_set, monkeypatch):
+    # what is compiled is the plain detector, without the checks of the tests
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     compiled, plain = (
         build_state(small_config(compile=c, n_query=2), train_set, None) for c in (True, False)
     )
