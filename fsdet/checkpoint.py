@@ -35,10 +35,10 @@ def load_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
 
     Args:
         path: file that `save_checkpoint` wrote.
-        setting: what names it, for the message.
+        setting: that names the file, for the message.
 
     Raises:
-        CheckpointError: missing, damaged, or not one of ours.
+        CheckpointError: missing, damaged, or written by another program.
     """
     try:
         state = load_plain(path)
@@ -84,16 +84,16 @@ def restore_detector(
         device: of `fsdet.device.usable_device`.
     """
     config = build_config(state["config"], str(path))
-    # nothing is fetched that the checkpoint replaces anyway
+    # no pretrained weights are fetched that the checkpoint replaces anyway
     bare = config.model_copy(update={"support_pretrained": False, "yolo_weights": None})
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to seed
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's random state alone
         detector = build_detector(bare)
     try:
         detector.load_state_dict(weights_of(state))
     except RuntimeError as error:
         raise CheckpointError(
             f"{path}: checkpoint: its weights do not fit this version of the detector "
-            f"({str(error).splitlines()[-1].strip()}); use the version that wrote it, or train anew"
+            f"({str(error).splitlines()[-1].strip()}); use the version that wrote it, or train again"
         ) from None
     return detector.to(device).eval(), config
 

@@ -33,7 +33,7 @@ def usable_device(wanted: str) -> str:
 
 
 def check_cuda(device: str) -> None:
-    """Refuse a CUDA device that this machine does not have.
+    """Refuse a CUDA device that does not exist.
 
     Raises:
         ConfigError: with what to set instead.

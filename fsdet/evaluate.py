@@ -19,12 +19,12 @@ from fsdet.files import write_text_atomic
 from fsdet.tables import build_table, number_column, print_table
 
 SIZES = ("small", "medium", "large")
-"""Areas of objects that have an AP of their own; see `fsdet.evaluation.average_precision`."""
+"""Sizes of objects with an AP of their own; see `fsdet.evaluation.average_precision`."""
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Evaluate a checkpoint with the settings stored in it; what is not given here stays as it is there."""
+    """Evaluate a checkpoint with the settings stored in it; flags replace settings."""
 
     checkpoint: Path
     """Of any stage."""
@@ -35,7 +35,7 @@ class EvaluateConfig:
     eval_episodes: int | None = None
     """Episodes of novel classes in a set; half as many of base classes."""
     data_root: Path | None = None
-    """Where the dataset lies on this machine."""
+    """Folder of the dataset on this machine."""
     json: Path | None = None
     """File for all metrics."""
     device: str = "auto"
@@ -74,7 +74,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
 
 
 def show(console: Console, metrics: dict[str, float], checkpoint: Path) -> None:
-    """Print the metrics: a table, a second one by the size of objects, and what fits into neither."""
+    """Print the metrics: a table, a second one by the size of objects, and the other metrics."""
     split = next(iter(metrics)).partition("/")[0]
     values = {name.partition("/")[2]: value for name, value in metrics.items()}
     title = f"{checkpoint}: novel classes of split '{split}'"
@@ -97,7 +97,7 @@ def main_table(values: dict[str, float]) -> Table:
 
 
 def size_table(values: dict[str, float]) -> list[Table]:
-    """AP by the size of objects, for the sizes that there are; no table where there are none."""
+    """AP by the size of objects, for the sizes that occur; no table if there are none."""
     sizes = [size for size in SIZES if {f"nAP_{size}", f"bAP_{size}"} & values.keys()]
     rows = {
         kind: [f"{kind[0]}AP_{size}" for size in sizes]  # n or b
@@ -123,21 +123,21 @@ def metrics_table(
 
 
 def remarks(values: dict[str, float]) -> list[str]:
-    """What does not fit into the rows, line by line."""
+    """Metrics that are not in the tables, one per line."""
     lines = [
-        "± over episodes of these very classes; swapped: every class searched with another class's supports"
+        "± over episodes of these classes; swapped: every class searched with another class's supports"
     ]
     if "nAP50_se_classes" in values:
         error = number(values, "nAP50_se_classes")
         lines.append(f"standard error of novel AP50 over classes: {error}")
     if "ST_IoU" in values:
         lines.append(f"ST-IoU over videos: {number(values, 'ST_IoU')}")
-    lines.append(f"AP50 of objects of whatever class: {number(values, 'object_AP50')}")
+    lines.append(f"class-agnostic AP50 of objects: {number(values, 'object_AP50')}")
     return lines
 
 
 def number(values: dict[str, float], name: str) -> str:
-    """Three digits, or a dash for what was not measured."""
+    """Three digits, or a dash if it was not measured."""
     return f"{values[name]:.3f}" if name in values else "–"
 
 
@@ -169,7 +169,7 @@ def parse(arguments: Sequence[str]) -> EvaluateConfig:
 
 
 def run() -> int:
-    """Evaluate, write and show what the command line asks for."""
+    """Evaluate as the command line says, write and show the metrics."""
     config = parse(sys.argv[1:])
     metrics = evaluate_checkpoint(config)
     if config.json is not None:

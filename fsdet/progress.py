@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Go through `items` with a bar named `label`."""
+    """Iterate over `items` with a bar named `label`."""
     console = Console(stderr=True)
     if not console.is_terminal:
         console.print(f"{label} …", highlight=False)
@@ -21,10 +21,10 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterat
     )
 
 
-MANY = 5000
-"""Files that are looked at in about two seconds."""
+MIN_FOR_BAR = 5000
+"""Fewer items than this take less than about two seconds."""
 
 
-def patiently(items: Collection[T], label: str) -> Iterable[T]:
-    """Go through `items`, with a bar where they are many."""
-    return progress(items, label) if len(items) > MANY else items
+def progress_if_many(items: Collection[T], label: str) -> Iterable[T]:
+    """Iterate over `items`, with a bar if they are many."""
+    return progress(items, label) if len(items) > MIN_FOR_BAR else items

@@ -1,4 +1,4 @@
-"""The seam between the trainer and whoever runs it: what a run tells (`Report`) and what it leaves (`Result`)."""
+"""The interface between the trainer and its caller: what a run reports (`Report`) and returns (`Result`)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 BEST_FILE = "best.pt"
 """Weights of the best epoch, in the folder of a run."""
 BEST_EPOCH = "best_epoch"
-"""Key in `evaluations.jsonl` that only the last evaluation has: the epoch whose weights it is about."""
+"""Key in `evaluations.jsonl` that only the last evaluation has: the epoch of its weights."""
 
 Phase = Literal["running", "final", "exploded"]
 
 
 @dataclass(frozen=True)
 class Explosion:
-    """Why a run was called exploded (the rules stand in `fsdet.health.stability`)."""
+    """Why a run counts as exploded (see the rules in `fsdet.health.stability`)."""
 
     reason: str
     """Name of the rule: non_finite, norm_ceiling, norm_ratio, loss_divergence, loss_collapse or silent_death."""
     step: int
-    """Optimiser step, counted from 1, at which the rule had held for its patience."""
+    """Optimiser step, counted from 1, at which the rule fired."""
     module: str
     """Module whose gradient norm grew most against its own running median."""
     detail: str
@@ -56,7 +56,7 @@ class Report:
     history: dict[str, np.ndarray]
     """Per-step values since the last report, one float64 array per metric, all as long as `history["step"]`.
 
-    A value that is not finite stays as it was (inf or nan): it is for logs, never for a scheduler.
+    A value that is not finite stays as it was (inf or nan): do not pass it to a scheduler.
     """
     best: Best | None = None
     """The best evaluation so far; None before the first."""
@@ -64,14 +64,14 @@ class Report:
     """Metrics of the last evaluation: the weights of the best epoch on other episodes. Of phase `final` only."""
     explosion: Explosion | None = None
     peak_norm: float = 0.0
-    """Largest finite gradient norm seen so far in the whole run."""
+    """Largest finite gradient norm of the run so far."""
     violation: float = 0.0
     """Largest log10(gradient norm / explosion limit) of any step: above 0 only if one passed it; always finite."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run leaves."""
+    """The outcome of a finished run."""
 
     metrics: dict[str, float]
     """The metrics of the last evaluation, which is that of the best epoch's weights."""

@@ -31,7 +31,7 @@ logger = logging.getLogger("fsdet.run")
 class StepHistory:
     """Per-step values: kept until the next report, and appended to `steps.jsonl` as they come.
 
-    A resumed run drops the lines of steps that it will do again.
+    A resumed run drops the lines of the steps that it will repeat.
     """
 
     def __init__(self, folder: Path, steps_done: int) -> None:
@@ -39,7 +39,7 @@ class StepHistory:
         self._file = _reopened(folder / STEPS_FILE, steps_done)
 
     def append(self, values: dict[str, float]) -> None:
-        """Add one step. A value that is not finite stands as a string in the file: JSON has none."""
+        """Add one step. A value that is not finite is written as a string, since JSON has no such numbers."""
         self._rows.append(values)
         self._file.write(_line(values))
 
@@ -60,7 +60,7 @@ class EvaluationLog:
 
     def __init__(self, folder: Path, steps_done: int) -> None:
         self._path = folder / EVALUATIONS_FILE
-        _reopened(self._path, steps_done - 1).close()  # the last one is done again
+        _reopened(self._path, steps_done - 1).close()  # the last evaluation is repeated
 
     def append(self, step: int, epoch: int, metrics: dict[str, float], device: str) -> None:
         """Add one evaluation."""
@@ -71,7 +71,7 @@ class EvaluationLog:
     def append_final(
         self, step: int, epoch: int, metrics: dict[str, float], device: str, best_epoch: int
     ) -> None:
-        """Add the last evaluation, whose weights are those of `best_epoch`; the key tells it from the others."""
+        """Add the last evaluation, whose weights are those of `best_epoch`; only this evaluation has that key."""
         self.append(step, epoch, {BEST_EPOCH: float(best_epoch), **metrics}, device)
 
 
@@ -80,9 +80,7 @@ def memory(device: str) -> float:
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated(device))
     info = psutil.Process().memory_info()
-    return float(
-        info.rss - getattr(info, "shared", 0)
-    )  # pages of memory-mapped images are no one's
+    return float(info.rss - getattr(info, "shared", 0))  # pages of memory-mapped images are shared
 
 
 def _line(values: dict[str, float]) -> str:
@@ -90,14 +88,14 @@ def _line(values: dict[str, float]) -> str:
 
 
 def _reopened(path: Path, steps_done: int) -> TextIO:
-    """The file for writing, behind the lines of the steps that stay done."""
+    """The file, opened for appending after the lines of the steps that are not repeated."""
     kept = _lines_up_to(path, steps_done) if path.exists() and steps_done > 0 else []
     write_text_atomic(path, "".join(kept))
     return path.open("a", encoding="utf-8")
 
 
 def write_changes(folder: Path, changed: list[dict[str, Any]]) -> None:
-    """`changes.json`: with what changes the stages of a run were resumed; no file where there were none."""
+    """`changes.json`: the changed settings with which stages of a run were resumed; no file if there were none."""
     if changed:
         write_text_atomic(folder / CHANGES_FILE, json.dumps(changed, indent=2) + "\n")
     else:
@@ -105,7 +103,7 @@ def write_changes(folder: Path, changed: list[dict[str, Any]]) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Move what an earlier run wrote into `folder` to `earlier-N` there; the debug log goes on."""
+    """Move what an earlier run wrote into `folder` to `earlier-N` there; the debug log is continued."""
     names = (
         *(CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE),
         *(HEALTH_FILE, CHANGES_FILE, BEST_FILE),
@@ -158,13 +156,13 @@ def _load_lines(path: Path) -> list[Row]:
             row = _numbers(json.loads(line))
         except ValueError:
             break  # the last line of a killed run may be cut off
-        if math.isfinite(row.get("step", math.nan)):  # else it is none of ours
+        if math.isfinite(row.get("step", math.nan)):  # other lines were not written by a run
             rows.append(row)
     return rows
 
 
 def _numbers(content: Any) -> Row:
-    """What in a line is a number; inf and NaN stand as text there, as JSON has no word for them."""
+    """The numbers in a line; inf and NaN are stored as text, since JSON cannot represent them."""
     row = {}
     for key, value in content.items() if isinstance(content, dict) else ():
         try:

@@ -1,7 +1,7 @@
 """`python -m fsdet.train …`: one training run. Parse, check, train, close.
 
 The flags are the fields of `fsdet.config.TrainConfig`; `--config FILE` reads them from YAML, and flags
-given beside it win.
+take precedence.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def train(
     Args:
         config: everything the run depends on; files go to `config.checkpoint_dir`.
         on_report: called at every evaluation, at the end and at an explosion; it stops the run by raising.
-        resume: checkpoint of this very run to go on from; `config.resume` names the one to start from.
+        resume: checkpoint of this run to resume from; `config.resume` is one to start from.
 
     Returns:
         the last metrics and where the files are. An explosion is a result, not an exception.
@@ -60,7 +60,7 @@ def train(
 
 
 def check(config: TrainConfig) -> None:
-    """Look at every file and name in `config` without starting anything.
+    """Check every file and name in `config` without starting anything.
 
     Raises:
         FsdetError: the first one that cannot be used.
@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
         rest,
         dict(default),
         prog="python -m fsdet.train",
-        description="Train the few-shot detector. --config FILE.yaml gives the settings not named here.",
+        description="Train the few-shot detector. --config FILE.yaml gives the settings without a flag.",
     )
     return build_config(values, "the command line")
 
@@ -124,11 +124,11 @@ def main() -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger().handlers[0].setLevel(logging.INFO)  # the debug log takes the rest
     logging.getLogger("fsdet").setLevel(logging.INFO)
-    return run_command(run, "interrupted; go on with --resume and the newest checkpoint")
+    return run_command(run, "interrupted; continue with --resume and the newest checkpoint")
 
 
 def run() -> int:
-    """Train as the command line says, and say how it went; returns the exit code."""
+    """Train as the command line says and print the outcome; returns the exit code."""
     from fsdet.health.checklist import read_health
 
     result = train(parse(sys.argv[1:]))

@@ -28,7 +28,7 @@ class Group(BaseModel):
 
 
 class DataConfig(Group):
-    """Where images come from and how they are dealt out as batches or episodes."""
+    """The source of the images, and how batches or episodes are drawn from it."""
 
     dataset: Literal["openmoji", "yolo", "coco", "refdet"] = "openmoji"
     """Source of images: `openmoji` (embedded, nothing to download), `yolo` (an Ultralytics data.yaml), `coco`
@@ -36,27 +36,27 @@ class DataConfig(Group):
     data_root: Path | None = None
     """Folder of the dataset, or its data.yaml; not used by `openmoji`."""
     base_classes: tuple[str, ...] = ()
-    """Names of the classes to train on; empty takes all that are not novel."""
+    """Names of the classes to train on; empty: all that are not novel."""
     novel_classes: tuple[str, ...] = ()
-    """Names of the classes never trained on; empty takes `split_file`, else a seeded part of all."""
+    """Names of the classes never trained on; empty: those of `split_file`, or a seeded part of all."""
     split_file: Path | None = None
-    """YAML file with the class names of the splits: `val` and `test`, or `novel`, and if wanted `base`."""
+    """YAML file with the class names of the splits: `val` and `test`, or `novel`, and optionally `base`."""
     novel_fraction: float = Field(0.25, gt=0, lt=1)
-    """Part of the classes that a seeded split makes novel."""
+    """Fraction of the classes that a seeded split makes novel."""
     split_seed: int = Field(0, ge=0)
     """Seed of the class split and of the choice of the K shots; the same for all runs that are compared."""
     k_shot: int = Field(8, ge=1)
     """Annotated instances per class that serve as supports; of novel classes also what stage 3 learns from."""
     shots_dir: Path | None = None
-    """Folder of K-shot files (full_box_{K}shot_{class}_trainval.json, `coco` only); None draws them."""
+    """Folder of K-shot files (full_box_{K}shot_{class}_trainval.json, `coco` only); None: they are drawn."""
     novel_split: Literal["val", "test"] = "val"
     """Novel classes that evaluation and stage 3 see: `val` selects, `test` reports."""
     frames_per_video: int = Field(64, ge=2)
     """Annotated frames kept of every video (`refdet`), evenly spaced; background frames come on top."""
     cache_dir: Path | None = None
-    """Folder of decoded images shared by all runs; default $FSDET_CACHE, else ~/.cache/fsdet."""
+    """Folder of decoded images shared by all runs; default $FSDET_CACHE or ~/.cache/fsdet."""
     cache_limit_gb: float = Field(50.0, gt=0)
-    """Most that `cache_dir` may hold, in 10^9 bytes; the entries not used for longest make room."""
+    """Size limit of `cache_dir` in 10^9 bytes; the least recently used entries are removed."""
     image_size: int = Field(128, ge=64, le=2048, multiple_of=32)
     """Side of a query image in pixels; a multiple of 32."""
     support_size: int = Field(48, ge=32, le=1024)
@@ -78,7 +78,7 @@ class DataConfig(Group):
     eval_draws: int = Field(3, ge=1)
     """Sets of `eval_episodes` other episodes that the last evaluation of a run averages over."""
     final_split: Literal["val", "test"] | None = None
-    """Novel classes of the last evaluation; None takes `novel_split`."""
+    """Novel classes of the last evaluation; None: `novel_split`."""
     num_workers: int = Field(0, ge=0)
     """Processes that build the decoded cache; 0 builds it in the main process."""
 
@@ -129,9 +129,9 @@ class OptimConfig(Group):
     weight_decay: float = Field(0.05, ge=0)
     """AdamW's decoupled weight decay."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
-    """Part of all steps over which the learning rate rises linearly."""
+    """Fraction of all steps over which the learning rate rises linearly."""
     final_lr_fraction: float = Field(0.01, ge=0, le=1)
-    """The cosine ends at this part of the learning rate; 1 keeps it constant."""
+    """The cosine ends at this fraction of the learning rate; 1 keeps it constant."""
     gradient_accumulation: int = Field(4, ge=1)
     """Forward passes per optimiser step."""
     backbone_lr_mult: float = Field(0.5, ge=0)
@@ -151,30 +151,30 @@ class OptimConfig(Group):
 
 
 class GradientConfig(Group):
-    """Clipping, and the rules by which a run is called exploded (see `fsdet.health.stability`)."""
+    """Clipping, and the rules by which a run counts as exploded (see `fsdet.health.stability`)."""
 
     gradient_clip_mode: Literal["norm", "agc", "none"] = "norm"
     """`norm` clips the global norm, `agc` each unit's gradient by its weight norm, `none` nothing."""
     gradient_clip_norm: float = Field(10.0, ge=0)
     """Clip the global gradient norm to this value (mode `norm`); 0 = off."""
     agc_clip_factor: float = Field(0.01, gt=0)
-    """Part of a unit's weight norm that its gradient norm may reach (mode `agc`)."""
+    """Largest ratio of a unit's gradient norm to its weight norm (mode `agc`)."""
     share_interval: int | None = Field(250, ge=1)
-    """Steps between two measurements of the gradient of each loss term and each scale; None takes none."""
+    """Steps between two measurements of the gradient of each loss term and each scale; None: no measurement."""
     explosion_norm: float | None = Field(None, gt=0)
-    """Absolute ceiling of the gradient norm before clipping; None takes 1e4, or ten times the reference if that is
+    """Absolute ceiling of the gradient norm before clipping; None: 1e4, or ten times the reference if that is
     more."""
     explosion_ratio: float = Field(4.0, gt=1)
     """A norm above this many times the reference counts towards an explosion."""
     explosion_patience: int = Field(3, ge=1)
-    """Steps in a row that a rule must hold before the run is called exploded; for `explosion_ratio` steps of
+    """Consecutive steps for which a rule must hold before the run counts as exploded; for `explosion_ratio` steps of
     the last `explosion_window`."""
     explosion_window: int = Field(10, ge=1)
-    """Steps that `explosion_ratio` looks back on: an explosion comes in spikes."""
+    """Number of last steps that `explosion_ratio` counts in: an explosion comes in spikes."""
     explosion_warmup: int = Field(20, ge=1)
-    """Steps before the loss may be called diverged."""
+    """Steps before the loss can count as diverged."""
     explosion_reference: float | None = Field(None, gt=0)
-    """Healthy gradient norm to compare with; None measures the run's own before its first update."""
+    """Healthy gradient norm to compare with; None: it is measured before the first update."""
     explosion_loss_ratio: float = Field(3.0, gt=1)
     """A loss whose running median exceeds its best running median by this factor has diverged."""
     stop_on_explosion: bool = True
@@ -207,7 +207,7 @@ class RunConfig(Group):
     """One run: stage, length, seed, device and files."""
 
     best_metric: Literal["nAP50", "nAP"] = "nAP50"
-    """Metric of an evaluation by which the best epoch is chosen; stage 1, without prototypes, takes its last."""
+    """Metric of an evaluation by which the best epoch is chosen; stage 1, without prototypes, uses its last."""
     best_mode: Literal["max", "min"] = "max"
     """Whether the larger or the smaller value is the better one."""
     stage: Literal[1, 2, 3] = 2
@@ -221,9 +221,9 @@ class RunConfig(Group):
     checkpoint_dir: Path = Path("checkpoints")
     """Folder for checkpoints and logs of this run."""
     resume: Path | None = None
-    """Checkpoint to go on from; one of an earlier stage starts this stage at epoch 0 with a fresh optimiser."""
+    """Checkpoint to resume from; one of an earlier stage starts this stage at epoch 0 with a fresh optimiser."""
     resume_with_changes: bool = False
-    """Let a stage that resumes midway do so with other settings; the changes are logged and recorded."""
+    """Allow a stage to resume with other settings; the changes are logged and recorded."""
     seed: int = Field(0, ge=0)
     """Seed of weights, episodes and scenes order; the evaluation episodes do not depend on it."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

@@ -13,10 +13,10 @@ from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, Part, Record
 from fsdet.errors import DataError
 
-SMALLEST = 1.0
-"""Pixels that a box must be wide and high, in the image as it was."""
+MIN_SIDE = 1.0
+"""Least width and height of a box, in pixels of the original image."""
 SLACK = 1.0
-"""Pixels that a box may reach beyond the image without being counted; rounding does that."""
+"""Pixels that a box may extend beyond the image without being counted, because of rounding."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Objects:
     """The annotated objects that can be used, ordered by record."""
 
     records: Array
-    """(M,) number of the record an object lies in."""
+    """(M,) number of the record of each object."""
     boxes: Array
-    """(M, 4) float32 xyxy in pixels of the image as it was, inside it."""
+    """(M, 4) float32 xyxy in pixels of the original image, inside it."""
     labels: Array
     """(M,) class."""
 
@@ -41,7 +41,7 @@ def usable_objects(dataset: Dataset, extents: Array, problems: Problems) -> Obje
     Args:
         dataset: the records.
         extents: (N, 2) width and height of each record's image, zeros where it is lost.
-        problems: takes what is wrong.
+        problems: to which problems are added.
     """
     counts = [len(record.labels) for record in dataset.records]
     found = Objects(
@@ -68,7 +68,7 @@ def usable_objects(dataset: Dataset, extents: Array, problems: Problems) -> Obje
     across = np.any((found.boxes < -SLACK) | (found.boxes > borders + SLACK), axis=1)
     cut = np.clip(found.boxes, 0, borders).astype(np.float32)
     found = Objects(found.records, cut, found.labels)
-    tiny = np.any(cut[:, 2:] - cut[:, :2] < SMALLEST, axis=1)
+    tiny = np.any(cut[:, 2:] - cut[:, :2] < MIN_SIDE, axis=1)
     _count(dataset, found.records[across & ~tiny], "box across the border", problems)
     return refuse(found, tiny, "box without area")
 
@@ -79,17 +79,17 @@ NO_LABELS = np.zeros(0, np.int64)
 
 def _count(dataset: Dataset, records: Array, kind: str, problems: Problems) -> None:
     for record, count in zip(*np.unique(records, return_counts=True), strict=True):
-        problems.add(kind, dataset.place(dataset.records[record].picture.file), int(count))
+        problems.add(kind, dataset.place(dataset.records[record].image.file), int(count))
 
 
-MOST_UNREADABLE = 0.5
-"""Part of the images that may be unreadable or missing before the dataset is refused."""
+MAX_UNREADABLE = 0.5
+"""Fraction of the images that may be unreadable or missing before the dataset is refused."""
 
 
 def merge_shots(dataset: Dataset, decoded: Decoded) -> tuple[Dataset, Decoded]:
-    """The same with one record for each image of the K-shot files, which holds the boxes of all of them.
+    """Merge the records of one image in several K-shot files into one with all boxes.
 
-    There is a K-shot file per class, so an image with instances of two classes stands in two of them.
+    There is a K-shot file per class, so an image with instances of two classes is in two of them.
     """
     kept: list[Record] = []
     rows: list[int] = []
@@ -113,59 +113,59 @@ def _with_objects_of(record: Record, other: Record) -> Record:
 
 
 def usable_extents(dataset: Dataset, decoded: Decoded, problems: Problems) -> Array:
-    """(N, 2) width and height of each record's image as it was; zeros where it is left out.
+    """(N, 2) original width and height of each record's image; zeros if it is left out.
 
     Args:
         dataset: the records.
         decoded: their images.
-        problems: takes what is wrong.
+        problems: to which problems are added.
 
     Raises:
         DataError: more than half of the images cannot be read.
     """
     extents = np.where(decoded.rows[:, None] >= 0, decoded.extents[decoded.rows], 0)
     _count_lost(dataset, decoded, extents, problems)
-    wanted = _is_wanted(dataset, decoded, extents, problems)
+    wanted = _is_usable(dataset, decoded, extents, problems)
     return np.asarray(extents * wanted[:, None])
 
 
 def _count_lost(dataset: Dataset, decoded: Decoded, extents: Array, problems: Problems) -> None:
-    """Report pictures that could not be decoded.
+    """Report images that could not be decoded.
 
     Raises:
         DataError: they are more than half.
     """
     lost = np.any(extents == 0, axis=1)
-    videos = {r.picture.file for r, gone in zip(dataset.records, lost, strict=True) if not gone}
+    videos = {r.image.file for r, gone in zip(dataset.records, lost, strict=True) if not gone}
     broken = set()
     for number in np.flatnonzero(lost & (decoded.rows >= 0)):
-        picture = dataset.records[number].picture
-        if picture.frame is None:
-            problems.add("image unreadable", dataset.place(picture.file))
-        elif picture.file in videos:
-            problems.add("frame beyond the end", dataset.place(picture.file))
+        image = dataset.records[number].image
+        if image.frame is None:
+            problems.add("image unreadable", dataset.place(image.file))
+        elif image.file in videos:
+            problems.add("frame beyond the end", dataset.place(image.file))
         else:
-            broken.add(picture.file)
+            broken.add(image.file)
     for file in sorted(broken):
         problems.add("video unreadable", dataset.place(file))
     never_read = dataset.problems.counts.get("image missing", 0)
     gone, total = int(lost.sum()) + never_read, len(lost) + never_read
-    if gone > MOST_UNREADABLE * total or not total:
+    if gone > MAX_UNREADABLE * total or not total:
         report = "; ".join(map(str, problems.report()))
         raise DataError(
             f"{dataset.root}: {gone} of {total} images cannot be read, more than half; check data_root and copy the "
-            f"images anew ({report})"
+            f"images again ({report})"
         )
 
 
-def _is_wanted(dataset: Dataset, decoded: Decoded, extents: Array, problems: Problems) -> Array:
-    """(N,) bool: not a second copy in its part, and of the size that the annotations give."""
+def _is_usable(dataset: Dataset, decoded: Decoded, extents: Array, problems: Problems) -> Array:
+    """(N,) bool: not a second copy in its part, and of the annotated size."""
     wanted = np.ones(len(dataset.records), bool)
     seen: dict[tuple[Part | None, int], int] = {}
     for number, record in enumerate(dataset.records):
         if not extents[number].all():
             continue
-        place = dataset.place(record.picture.file)
+        place = dataset.place(record.image.file)
         if record.extent is not None and record.extent != tuple(extents[number].tolist()):
             problems.add("image of another size", place)
             wanted[number] = False
@@ -176,11 +176,11 @@ def _is_wanted(dataset: Dataset, decoded: Decoded, extents: Array, problems: Pro
             seen[_kind(record), int(decoded.rows[number])] = number
     both = {row for part, row in seen if part == "train"} & {r for p, r in seen if p == "eval"}
     for row in sorted(both):
-        picture = dataset.records[seen["eval", row]].picture
-        problems.add("image in both parts", dataset.place(picture.file))
+        image = dataset.records[seen["eval", row]].image
+        problems.add("image in both parts", dataset.place(image.file))
     return wanted
 
 
 def _kind(record: Record) -> Part | None:
-    """Where a copy counts: in its part, and of a frame everywhere, since a video is divided only later."""
+    """The part in which copies are looked for: for a frame everywhere, since videos are divided later."""
     return record.part if record.video is None else None

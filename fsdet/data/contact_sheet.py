@@ -1,4 +1,4 @@
-"""A contact sheet of episodes: what the model sees, for people."""
+"""A contact sheet of episodes, as the model sees them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fsdet.structures import Batch
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#f032e6", "#9a6324")
 """One for each class of an episode, again from the start after the last."""
 COLUMNS = 4
-"""Query images beside each other; there are as many lines as the supports are high, at least two."""
+"""Query images per row; there are as many rows as fit the height of the supports, at least two."""
 QUERY, SUPPORT = 192, 88
 """Sides in pixels at which they are drawn."""
 GAP, LINE = 8, 18
-"""Pixels between pictures, and of a line of text."""
+"""Pixels between images, and of a line of text."""
 
 
 def write_sheet(sources: dict[str, EpisodeSource], count: int, path: Path) -> None:
@@ -49,18 +49,18 @@ def write_sheet(sources: dict[str, EpisodeSource], count: int, path: Path) -> No
         sheet.save(part, "PNG")
 
 
-def _beside(pictures: list[Image.Image]) -> Image.Image:
-    size = (sum(p.width + 2 * GAP for p in pictures), max(p.height for p in pictures))
+def _beside(images: list[Image.Image]) -> Image.Image:
+    size = (sum(p.width + 2 * GAP for p in images), max(p.height for p in images))
     row = Image.new("RGB", size, "white")
     left = 0
-    for picture in pictures:
-        row.paste(picture, (left, 0))
-        left += picture.width + 2 * GAP
+    for image in images:
+        row.paste(image, (left, 0))
+        left += image.width + 2 * GAP
     return row
 
 
 def _episode(title: str, episode: Batch, image_set: ImageSet) -> Image.Image:
-    """The supports of each class in a line of its own, and the queries beside them."""
+    """The supports, one class per row, and the queries to their right."""
     labels = episode.classes[0].tolist()
     called = [image_set.names[label] if image_set.names else str(label) for label in labels]
     supports = _supports(episode.supports[0], called)
@@ -95,7 +95,7 @@ def _supports(crops: Tensor, names: list[str]) -> Image.Image:
         top = way * (SUPPORT + LINE + GAP)
         draw.text((GAP, top), name, COLOURS[way % len(COLOURS)], _font(13))
         for shot in range(crops.shape[1]):
-            crop = _picture(crops[way, shot]).resize((SUPPORT - 4, SUPPORT - 4))
+            crop = _to_image(crops[way, shot]).resize((SUPPORT - 4, SUPPORT - 4))
             left = GAP + shot * (SUPPORT + GAP)
             draw.rectangle(
                 (left, top + LINE, left + SUPPORT - 1, top + LINE + SUPPORT - 1),
@@ -107,10 +107,10 @@ def _supports(crops: Tensor, names: list[str]) -> Image.Image:
 
 def _query(episode: Batch, index: int, names: list[str]) -> Image.Image:
     """A query image with the boxes of its targets."""
-    picture = _picture(episode.images[index])
-    scale = QUERY / picture.width
-    picture = picture.resize((QUERY, QUERY), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
+    image = _to_image(episode.images[index])
+    scale = QUERY / image.width
+    image = image.resize((QUERY, QUERY), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
     mask = episode.targets.mask[index]
     boxes = (episode.targets.boxes[index][mask] * scale).tolist()
     ways = episode.targets.labels[index][mask].tolist()
@@ -120,7 +120,7 @@ def _query(episode: Batch, index: int, names: list[str]) -> Image.Image:
         _tag(draw, box, names[way], COLOURS[way % len(COLOURS)])
     if not ways:
         _tag(draw, [0, 0, 0, 0], "no target", "#555555")
-    return picture
+    return image
 
 
 def _tag(draw: ImageDraw.ImageDraw, box: list[float], text: str, colour: str) -> None:
@@ -133,7 +133,7 @@ def _tag(draw: ImageDraw.ImageDraw, box: list[float], text: str, colour: str) ->
     draw.text((x + 2, y + 1), text, "white", font)
 
 
-def _picture(pixels: Tensor) -> Image.Image:
+def _to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 

@@ -1,11 +1,12 @@
-"""Fingerprints of files: whether two files are the same, and whether a file is still the one that was read before.
+"""Fingerprints of files: whether two files are the same, and whether a file has changed since it was read.
 
-An image counts as another's copy by its fingerprint, so it is hashed whole: uncompressed images of one size and
+Images with the same fingerprint count as copies, so they are hashed whole: uncompressed images of one size and
 background differ in few places. Of a video, and of what the cache wrote itself, the length and evenly spaced blocks
-are hashed, which finds a file that was cut, replaced or encoded anew at a cost that does not grow with its length; a
+are hashed, which finds a file that was cut, replaced or re-encoded at a cost that does not grow with its length; a
 few changed bytes between the blocks of a file of the same length go unnoticed.
 
-`Digests` stores the fingerprints of a dataset's files, so that only the first process of a machine reads them all.
+`FingerprintCache` stores the fingerprints of a dataset's files, so that only the first process of a machine reads all
+of them.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def sampled_fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-class Digests:
-    """Fingerprints by file; one that has the size and time of change of before is not read again.
+class FingerprintCache:
+    """Fingerprints by file; a file of the same size and modification time is not read again.
 
     Args:
         cache: folder of all caches.
@@ -83,7 +84,7 @@ class Digests:
         return digest
 
     def save(self) -> None:
-        """Remember what was asked for; what was not is forgotten."""
+        """Store the fingerprints that were requested, and only these."""
         if self._seen != self._known:
             write_text_atomic(self._path, json.dumps(self._seen))
 

@@ -15,50 +15,52 @@ from PIL import Image, ImageOps
 from fsdet.data.image_set import Array
 from fsdet.errors import DataError
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is broken is told in our own words
+os.environ.setdefault(
+    "OPENCV_FFMPEG_LOGLEVEL", "-8"
+)  # broken files are reported in our own messages
 
 
 class UnreadableError(Exception):
-    """A file that is no picture, or only part of one."""
+    """A file that is not an image, or only part of one."""
 
 
 def open_image(file: Path) -> Array:
-    """(H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+    """(H, W, 3) uint8 RGB, rotated by its EXIF orientation.
 
     Raises:
         UnreadableError: it cannot be decoded.
-        DataError: the disk or the permissions do not let it be read, which is no fault of the file's content.
+        DataError: the disk or the permissions do not let it be read, whatever its content.
     """
     try:
         with _pillow_open()(file) as opened:
             return to_rgb(opened)
-    except Exception as error:  # Pillow's plug-ins raise what they like on broken files
+    except Exception as error:  # Pillow's plug-ins raise any exception on broken files
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from None
         raise UnreadableError(str(error)) from None
 
 
-def to_rgb(picture: Image.Image) -> Array:
-    """(H, W, 3) uint8 RGB of a PIL image, turned as its EXIF orientation says.
+def to_rgb(image: Image.Image) -> Array:
+    """(H, W, 3) uint8 RGB of a PIL image, rotated by its EXIF orientation.
 
-    Of 16 bits the upper eight are kept, so that white is 65535 whatever an image holds. What is transparent is laid
-    over the grey beside a letterboxed picture: it may have any colour, and none that a viewer would show.
+    Of 16 bits the upper eight are kept, so that white is 65535 whatever an image holds. Transparent images are
+    composited over the padding grey: the colour of transparent pixels is arbitrary, and no viewer shows it.
     """
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):  # I;16 and its byte orders; I is how Pillow opens 16-bit PGM
-        high = np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # I;16 and its byte orders; I is how Pillow opens 16-bit PGM
+        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
         return np.repeat(high[..., None], 3, axis=2)
-    if picture.has_transparency_data:
-        behind = Image.new("RGBA", picture.size, (GREY, GREY, GREY, 255))
-        picture = Image.alpha_composite(behind, picture.convert("RGBA"))
-    return np.asarray(picture.convert("RGB"))
+    if image.has_transparency_data:
+        behind = Image.new("RGBA", image.size, (PADDING_GREY, PADDING_GREY, PADDING_GREY, 255))
+        image = Image.alpha_composite(behind, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
 
 
 @cache
 def _pillow_open() -> Callable[[Path], Image.Image]:
     """`Image.open` itself.
 
-    Ultralytics puts a function in its place that answers a broken image by fetching a package for another format.
+    Ultralytics replaces it by a function that reacts to a broken image by installing a package for another format.
     """
     known = [Image.open, *getattr(Image.open, "__globals__", {}).values()]
     own = (f for f in known if getattr(f, "__module__", "") == "PIL.Image")
@@ -66,7 +68,7 @@ def _pillow_open() -> Callable[[Path], Image.Image]:
 
 
 def read_frames(file: Path, frames: Sequence[int]) -> Iterator[Array | None]:
-    """(H, W, 3) uint8 RGB of each of the rising `frames`, in one pass; None for those beyond the end."""
+    """(H, W, 3) uint8 RGB of each of the rising `frames`, in one pass; None beyond the end."""
     with _video(file) as video:
         position = 0
         for frame in frames:
@@ -74,8 +76,8 @@ def read_frames(file: Path, frames: Sequence[int]) -> Iterator[Array | None]:
             while there and position <= frame:
                 there = video.grab()
                 position += 1
-            found, picture = video.retrieve() if there else (False, None)
-            yield cv2.cvtColor(np.asarray(picture), cv2.COLOR_BGR2RGB) if found else None
+            found, image = video.retrieve() if there else (False, None)
+            yield cv2.cvtColor(np.asarray(image), cv2.COLOR_BGR2RGB) if found else None
 
 
 def count_frames(file: Path) -> int:
@@ -94,12 +96,12 @@ def _video(file: Path) -> Iterator[cv2.VideoCapture]:
         video.release()
 
 
-GREY = 114
-"""What is shown where a picture has no pixels: beside it, and behind transparent ones."""
+PADDING_GREY = 114
+"""Grey value of the padding of letterboxed images, and behind transparent pixels."""
 
 
 def mirror(image: Array, boxes: Array) -> tuple[Array, Array]:
-    """Left and right exchanged.
+    """Mirror an image left to right, with its boxes.
 
     Args:
         image: (H, W, 3).
@@ -112,7 +114,7 @@ def mirror(image: Array, boxes: Array) -> tuple[Array, Array]:
 
 
 def letterbox(image: Array, boxes: Array, size: int) -> tuple[Array, Array]:
-    """The image scaled to fit a grey square of `size` pixels, in its middle, and its boxes.
+    """Scale an image to fit the centre of a grey square of `size` pixels, with its boxes.
 
     Args:
         image: (H, W, 3) uint8.
@@ -122,7 +124,7 @@ def letterbox(image: Array, boxes: Array, size: int) -> tuple[Array, Array]:
 
     extent = np.array(image.shape[1::-1])
     (width, height), (left, top) = _fitted(extent, size)
-    canvas = np.full((size, size, 3), GREY, np.uint8)
+    canvas = np.full((size, size, 3), PADDING_GREY, np.uint8)
     canvas[top : top + height, left : left + width] = np.asarray(
         Image.fromarray(image).resize((int(width), int(height)), Image.Resampling.BILINEAR)
     )
@@ -130,7 +132,7 @@ def letterbox(image: Array, boxes: Array, size: int) -> tuple[Array, Array]:
 
 
 def letterbox_boxes(boxes: Array, extents: Array, size: int) -> Array:
-    """Where `letterbox` puts boxes.
+    """The boxes after `letterbox`.
 
     Args:
         boxes: (m, 4) xyxy in pixels of their images.

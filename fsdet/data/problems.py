@@ -1,8 +1,8 @@
-"""What is wrong with a dataset: every kind of problem, its rule, how often it was met and where first.
+"""The problems of a dataset: every kind with its rule, its count and the first files.
 
-Broken data neither kills a run late nor goes unseen: each problem has one rule (`RULES`), is counted, and is
-reported once. Refused (`DataError`) is a dataset that is not there, of which more than half of the images cannot
-be read, or whose splits show too few classes for an episode.
+Broken data neither stops a run late nor stays unnoticed: each kind of problem has one rule (`RULES`), is counted, and
+is reported once. A dataset is refused (`DataError`) if it does not exist, if more than half of its images cannot be
+read, or if its splits have too few classes for an episode.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 log = logging.getLogger("fsdet.data")
 
 RULES = {
-    "image missing": "left out; the annotations name a file that is not there",
-    "image unreadable": "left out with its objects; the file is truncated, or no image",
-    "image of another size": "left out with its objects; the annotations give another width or height",
+    "image missing": "left out; the annotations name a file that does not exist",
+    "image unreadable": "left out with its objects; the file is truncated or not an image",
+    "image of another size": "left out with its objects; the annotations have another width or height",
     "image twice": "the later copy is left out; same content in the same part of the data, or a copy of a video",
-    "image id twice": "left out, all of them; their annotations do not say which image they mean",
-    "image in both parts": "kept in both; evaluation then sees what was trained on",
+    "image id twice": "left out, all of them; their annotations are ambiguous",
+    "image in both parts": "kept in both; evaluation then uses training images",
     "label file without image": "ignored",
     "label file missing": "kept as an image without objects",
     "label file empty": "kept as an image without objects",
@@ -27,15 +27,15 @@ RULES = {
     "crowd": "object left out; it marks a region with many objects (iscrowd 1)",
     "class unknown": "object left out; its class has no name",
     "box not finite": "object left out; a coordinate is NaN or infinite",
-    "box outside": "object left out; no part of it lies in the image",
+    "box outside": "object left out; it is entirely outside the image",
     "box without area": "object left out; less than a pixel wide or high inside the image",
-    "box across the border": "cut at the border; it reached more than a pixel beyond",
+    "box across the border": "cut at the border; it extended more than a pixel beyond",
     "class without instance": "left out of all splits",
     "class with fewer than K instances": "kept with what it has; its crops repeat",
     "video missing": "its annotations are left out",
     "video unreadable": "left out",
     "video without annotation": "left out",
-    "video without object images": "left out; there would be nothing to search it with",
+    "video without object images": "left out; it has no supports",
     "object image unreadable": "left out",
     "frame beyond the end": "left out; the video is shorter than its annotations",
 }
@@ -53,7 +53,7 @@ class Problem:
     """A key of `RULES`."""
     count: int
     places: tuple[str, ...]
-    """The first files or classes it was met in."""
+    """The first files or classes with it."""
 
     def __str__(self) -> str:
         more = ", …" if self.count > len(self.places) else ""
@@ -75,7 +75,7 @@ class Problems:
             named.append(str(place))
 
     def copy(self) -> Problems:
-        """The same counts, to be counted on."""
+        """A copy that can be added to."""
         return Problems(dict(self.counts), {kind: list(p) for kind, p in self.places.items()})
 
     def report(self) -> tuple[Problem, ...]:
@@ -88,7 +88,7 @@ class Problems:
 
 
 def log_report(name: str, problems: tuple[Problem, ...]) -> None:
-    """Say in one warning what was found, if anything."""
+    """Log all problems in one warning, if there are any."""
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        log.warning("%s: what is broken in the data, and what becomes of it:\n%s", name, lines)
+        log.warning("%s: problems in the data, and how they are handled:\n%s", name, lines)

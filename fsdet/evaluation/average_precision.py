@@ -1,7 +1,7 @@
 """Average precision with COCO semantics, by faster-coco-eval, episode by episode.
 
 Detections are matched within one image and one class; AP is the 101-point interpolated mean. A class
-counts anew in every episode, so that a result is a mean over episodes and has an interval over them.
+counts once in every episode it is in, so that a result is a mean over episodes, with a confidence interval over them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 from fsdet.data.image_set import Array
 from fsdet.errors import DataError
 from fsdet.evaluation.intervals import half_width, standard_error
-from fsdet.models.postprocess import MOST_DETECTIONS
+from fsdet.models.postprocess import MAX_DETECTIONS
 from fsdet.structures import Detections, Targets
 
 AREAS = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
 """COCO's areas of a box, in square pixels of the network's image."""
 AP50, AP75 = 0, 5
-"""Places of IoU 0.5 and 0.75 among COCO's thresholds 0.5, 0.55 … 0.95."""
+"""Indices of IoU 0.5 and 0.75 among COCO's thresholds 0.5, 0.55 … 0.95."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Scores:
 
     @property
     def ap50_se(self) -> float:
-        """Standard error of `ap50` over episodes of these very classes; NaN for a single one."""
+        """Standard error of `ap50` over episodes of these classes; NaN for a single one."""
         return standard_error(self.episodes["AP50"])
 
     @property
     def ap50_se_classes(self) -> float:
-        """Standard error of `ap50` over classes: how well it speaks of other classes. NaN for a single one."""
+        """Standard error of `ap50` over classes: how well it generalises to other classes. NaN for a single one."""
         return standard_error([float(np.mean(values)) for values in self.classes.values()])
 
     @property
@@ -77,7 +77,7 @@ class Scores:
 
 
 def collect(episodes: Sequence[EpisodeScores]) -> Scores:
-    """Several results of `score_episode` as one.
+    """Combine results of `score_episode`.
 
     Raises:
         DataError: no episode has a target.
@@ -136,7 +136,7 @@ def _precision(targets: Targets, found: list[Detections], n_way: int) -> Array:
     evaluation = COCOeval_faster(truth, results, "bbox", print_function=_silent)
     evaluation.params.areaRng = [list(area) for area in AREAS.values()]
     evaluation.params.areaRngLbl = list(AREAS)
-    evaluation.params.maxDets = [MOST_DETECTIONS]
+    evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.evaluate()
     evaluation.accumulate()
     precision: Array = np.asarray(evaluation.eval["precision"])[..., 0]
@@ -159,7 +159,7 @@ def _results(found: list[Detections]) -> Iterator[dict[str, Any]]:
 
 
 def _silent(*_: object) -> None:
-    """The evaluator's own progress lines say nothing that ours do not."""
+    """Discards the evaluator's progress lines."""
 
 
 def _xywh(boxes: Float[Tensor, "boxes 4"]) -> list[list[float]]:

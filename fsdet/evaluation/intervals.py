@@ -1,4 +1,4 @@
-"""How far a mean over few values can be trusted."""
+"""Standard errors and confidence intervals of means over few values."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a detector is worth: AP over fixed episodes, the swap control beside it, ST-IoU over videos.
+"""The metrics of a detector: AP over fixed episodes with a swap control, and ST-IoU over videos.
 
-The swap control is the same episodes with every class given another class's supports. A detector that
-ignores its supports scores the same; the gap between the two is what the supports are worth.
+The swap control repeats the same episodes with every class searched with another class's supports. A detector that
+ignores its supports scores the same on both; the gap measures how much it uses them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fsdet.models.support_features import SupportFeatures
 from fsdet.progress import progress
 
 OBJECT_IMAGES, OBJECT_BATCH = 64, 8
-"""Images on which the finding of objects is scored, and how many at a time."""
+"""Images on which class-agnostic detection is scored, and how many per batch."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Evaluation:
     right: Scores
     """With the episodes' own supports."""
     swapped: Scores
-    """With every class given its neighbour's supports."""
+    """With every class searched with its neighbour's supports."""
 
     @property
     def ap50(self) -> float:
@@ -44,7 +44,7 @@ class Evaluation:
 
     @property
     def swap_gap(self) -> float:
-        """What the supports are worth, in AP50."""
+        """AP50 that is lost when the supports are swapped."""
         return self.right.ap50 - self.swapped.ap50
 
     @property
@@ -59,17 +59,17 @@ def evaluate_run(
 ) -> dict[str, float]:
     """The metrics of one evaluation, by name.
 
-    Every evaluation but the last is over the same few episodes of `config.novel_split`, by which epochs and trials
-    are compared while they run. The last one is what is reported: over `config.eval_draws` times as many episodes,
-    none of which has selected anything, of `config.reported_split`; also base classes on unseen images, the finding
-    of objects of whatever class, and videos where there are some.
+    Every evaluation except the last is over the same few episodes of `config.novel_split`, which compare epochs and
+    trials while they run. The last one is reported: over `config.eval_draws` times as many episodes,
+    none of which was used for selection, of `config.reported_split`; also base classes on unseen images,
+    class-agnostic detection of objects, and videos if there are any.
 
     Args:
-        detector: put into evaluation mode meanwhile.
+        detector: in evaluation mode while this runs.
         config: data, sizes of the episodes, their number.
         device: where the detector lives.
         final: whether this is the last evaluation of a run.
-        label: names a progress bar; None shows none, where another one is running.
+        label: of the progress bar; None shows none.
 
     Raises:
         DataError: no episode has a target, or the dataset cannot be used.
@@ -96,12 +96,12 @@ def evaluate_run(
 
 
 def final_episodes(config: TrainConfig) -> range:
-    """Numbers of the episodes of the last evaluation; those of the others come before them."""
+    """Numbers of the episodes of the last evaluation, which follow those of the others."""
     return range(config.eval_episodes, config.eval_episodes * (1 + config.eval_draws))
 
 
 def novel_metrics(novel: Evaluation) -> dict[str, float]:
-    """Name without prefix -> value: nAP50 and its kin, its spread over episodes and over classes, the swap control."""
+    """Name without prefix -> value: AP of novel classes, its spread over episodes and classes, the swap control."""
     right = novel.right
     metrics = {f"n{name}": value for name, value in right.means().items()}
     metrics |= {"nAP50_se": right.ap50_se, "nAP50_ci95": right.ap50_ci95}
@@ -146,7 +146,7 @@ def evaluate(
     The images of an episode are encoded once, and each support crop once.
 
     Args:
-        detector: put into evaluation mode meanwhile.
+        detector: in evaluation mode while this runs.
         episodes: fixed source.
         numbers: of the episodes.
         device: where the detector lives.
@@ -172,7 +172,7 @@ def evaluate(
 
 @torch.no_grad()
 def evaluate_objects(detector: Detector, images: BaseSource, device: str) -> Scores:
-    """Score the finding of objects of whatever class, without supports, on the first images."""
+    """Score the class-agnostic detection of objects, without supports, on the first images."""
     scores = []
     with evaluation_mode(detector):
         for first in range(0, OBJECT_IMAGES, OBJECT_BATCH):
@@ -188,7 +188,7 @@ def evaluate_objects(detector: Detector, images: BaseSource, device: str) -> Sco
 
 @contextmanager
 def evaluation_mode(detector: Detector) -> Iterator[None]:
-    """Put the detector into evaluation mode, and back into the mode it was in."""
+    """Put the detector into evaluation mode, and restore its mode afterwards."""
     was_training = detector.training
     detector.eval()
     try:

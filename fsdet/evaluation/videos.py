@@ -74,11 +74,11 @@ def evaluate_videos(
 
     Args:
         detector: in evaluation mode.
-        image_set: its `groups` say which images are the frames of one video, in order.
+        image_set: `groups` gives the video of each frame, in order of time.
         features: embedded supports of `image_set`.
-        n_shot: supports that an object is searched with: the first ones of its class.
+        n_shot: number of supports per object: the first ones of its class.
         device: where the detector lives.
-        label: names a progress bar; None shows none.
+        label: of the progress bar; None shows none.
     """
     values = []
     objects = list(_objects_in_videos(image_set))

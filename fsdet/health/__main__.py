@@ -1,4 +1,4 @@
-"""`python -m fsdet.health RUN_DIR`: the health report of a run, worked out anew from its files.
+"""`python -m fsdet.health RUN_DIR`: the health report of a run, computed from its files.
 
 Exit code 0 if nothing failed, 3 if a line failed, 2 if RUN_DIR is no run or cannot be read.
 """

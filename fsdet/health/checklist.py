@@ -1,6 +1,6 @@
-"""The health report of a run: a checklist with a verdict, written as `health.json` at the end of every run.
+"""The health report of a run: a checklist with a verdict, written to `health.json` at the end of every run.
 
-A figure inside or below its band passes, above it warns. Only real faults fail: an explosion, inf or NaN, a
+A value inside or below its band passes, above it warns. Only real faults fail: an explosion, inf or NaN, a
 module or tensor without gradient, no positives, DFL that does not come down, and, in a long run, no AP or no
 use of the supports. Bands are settings (`health_*`); what counts as a fault is not.
 """
@@ -14,13 +14,13 @@ from pathlib import Path
 from fsdet.config import TrainConfig
 from fsdet.errors import ConfigError
 from fsdet.health import rules
-from fsdet.health.dfl import PATIENCE, dfl_falls
+from fsdet.health.dfl import MIN_STEPS, dfl_falls
 from fsdet.health.evidence import Check, Evidence
 from fsdet.health.record import read_run, read_stored, save_health
 from fsdet.report import Explosion
 from fsdet.run_files import HEALTH_FILE, load_evaluations, load_steps
 
-LINES: tuple[Callable[[Evidence], Check | list[Check]], ...] = (
+RULES_IN_ORDER: tuple[Callable[[Evidence], Check | list[Check]], ...] = (
     rules.exploded,
     rules.all_finite,
     rules.gradient_norm,
@@ -41,13 +41,13 @@ LINES: tuple[Callable[[Evidence], Check | list[Check]], ...] = (
 
 @dataclass(frozen=True)
 class HealthReport:
-    """What became of a run."""
+    """The health of a run, line by line."""
 
     checks: tuple[Check, ...]
     dead: tuple[str, ...]
-    """Names of the tensors that never had a gradient."""
+    """Names of the tensors that never received a gradient."""
     verdict: str
-    """The whole in words."""
+    """The summary in words."""
 
     @property
     def failed(self) -> bool:
@@ -73,18 +73,18 @@ def health_report(
     peaks: Mapping[str, float],
     explosion: Explosion | None,
 ) -> HealthReport:
-    """Judge a run.
+    """Apply all rules to a run.
 
     Args:
         config: of the run.
         steps: what was measured at each optimiser step, in order; any value may be missing or not finite.
         evaluations: metrics of each evaluation, in order, with its `step`.
-        peaks: trainable tensor -> largest gradient norm that it had; empty if not recorded.
-        explosion: the verdict of `fsdet.health.stability`.
+        peaks: trainable tensor -> its largest gradient norm; empty if not recorded.
+        explosion: of `fsdet.health.stability`, if there was one.
     """
     run = Evidence(config, steps, evaluations, peaks, explosion)
     checks: list[Check] = []
-    for line in LINES:
+    for line in RULES_IN_ORDER:
         found = line(run)
         checks += found if isinstance(found, list) else [found]
     dead = rules.dead_tensors(run)
@@ -92,24 +92,24 @@ def health_report(
 
 
 def verdict(checks: Sequence[Check], steps: int) -> str:
-    """The report in a sentence or two, the faults first; a run of a few steps is not called healthy."""
+    """A summary in a sentence or two, the faults first; a run of a few steps is not called healthy."""
     if steps == 0:
-        return "nothing to judge: the run has not taken a step"
+        return "nothing to report: the run has not taken a step"
     taken = f"{steps} step{'s' if steps > 1 else ''}"
     warned = [check.name for check in checks if check.status == "warn"]
     notes = f"warnings: {', '.join(warned)}" if warned else "no warnings"
     faults = [f"{check.name}: {check.message}" for check in checks if check.status == "fail"]
     if faults:
         return f"not healthy after {taken}. {'. '.join(faults)}. {notes.capitalize()}"
-    if steps < PATIENCE:
-        return f"too short to judge: {taken} without a fault, but it takes {PATIENCE}; {notes}"
+    if steps < MIN_STEPS:
+        return f"too short to judge: {taken} without a fault, but it takes {MIN_STEPS}; {notes}"
     return f"healthy after {taken}; {notes}"
 
 
 def write_health(
     run_dir: Path, config: TrainConfig, peaks: Mapping[str, float], explosion: Explosion | None
 ) -> HealthReport:
-    """Judge the run whose steps and evaluations lie in `run_dir`, and write `health.json` there, atomically."""
+    """Report on the run in the folder `run_dir`, and write `health.json` there, atomically."""
     steps = load_steps(run_dir)
     report = health_report(config, steps, load_evaluations(run_dir), peaks, explosion)
     save_health(run_dir, asdict(report), len(steps), peaks, explosion)
@@ -117,7 +117,7 @@ def write_health(
 
 
 def health_of_run(run_dir: Path) -> HealthReport:
-    """Judge a run by its files: finished, exploded, killed or still going.
+    """Report on a run from its files: finished, exploded, killed or still running.
 
     Raises:
         ConfigError: the folder is no run, a file cannot be opened, or the config cannot be used.
@@ -135,6 +135,6 @@ def read_health(run_dir: Path) -> HealthReport:
     stored = read_stored(run_dir)
     if stored is None:
         raise ConfigError(
-            f"{run_dir}: holds no {HEALTH_FILE} that can be read; `python -m fsdet.health {run_dir}` works it out"
+            f"{run_dir}: holds no {HEALTH_FILE} that can be read; `python -m fsdet.health {run_dir}` computes it"
         )
     return HealthReport(stored.checks, stored.dead, stored.verdict)

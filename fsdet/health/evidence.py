@@ -1,4 +1,4 @@
-"""What the health report is made from (`Evidence`) and what one line of it says (`Check`)."""
+"""The input of the health report (`Evidence`) and one line of it (`Check`)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fsdet.report import Explosion
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Status = Literal["pass", "warn", "fail", "skip"]
 
-SHORTEST_WINDOW, LONGEST_WINDOW = 10, 200
-"""The last fifth of the steps stands for "now", but at least and at most so many."""
+MIN_WINDOW, MAX_WINDOW = 10, 200
+"""Limits for the number of last steps that count as "now", a fifth of all."""
 LONG_FROM_CHECKPOINT, LONG_FROM_SCRATCH = 300, 1000
-"""Steps from which on a run is long. On the embedded data AP and the use of the supports are there after 50 to 100
+"""A run with this many steps is long. On the embedded data AP and the use of the supports appear after 50 to 100
 steps from a checkpoint, and after 400 to 500 from random weights."""
 
 
@@ -30,22 +30,22 @@ class Check:
     name: str
     status: Status
     value: float | None
-    """The figure; None where there is none, or where it is not finite."""
+    """The measured value; None if there is none, or if it is not finite."""
     band: Band | None
-    """Where the figure usually lies; below it is never a fault."""
+    """Usual range of the value; below it is never a fault."""
     message: str
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known of a run.
+    """Everything that is known about a run.
 
     Args:
         config: of the run.
         steps: one mapping per optimiser step, in order (the lines of `steps.jsonl`).
         evaluations: one mapping per evaluation, in order (the lines of `evaluations.jsonl`).
-        peaks: tensor name -> largest gradient norm it had in the run.
-        explosion: the verdict of `fsdet.health.stability`, if there was one.
+        peaks: tensor name -> largest gradient norm in the run.
+        explosion: of `fsdet.health.stability`, if there was one.
     """
 
     config: TrainConfig
@@ -56,17 +56,17 @@ class Evidence:
 
     @cached_property
     def window(self) -> int:
-        """Number of steps that stand for "now"."""
-        return max(SHORTEST_WINDOW, min(LONGEST_WINDOW, len(self.steps) // 5))
+        """Number of last steps that count as "now"."""
+        return max(MIN_WINDOW, min(MAX_WINDOW, len(self.steps) // 5))
 
     @property
     def long(self) -> bool:
-        """Whether the run has had the steps to learn what it is to learn."""
+        """Whether the run has enough steps to have learned its task."""
         return len(self.steps) >= self.long_from
 
     @property
     def long_from(self) -> int:
-        """Steps from which on this run is long."""
+        """Number of steps with which this run is long."""
         return LONG_FROM_SCRATCH if self.config.resume is None else LONG_FROM_CHECKPOINT
 
     @property
@@ -78,7 +78,7 @@ class Evidence:
         ]
 
     def all(self, name: str) -> Array:
-        """One value a step; NaN where the step has none."""
+        """One value per step; NaN if the step has none."""
         return np.array([step.get(name, math.nan) for step in self.steps], np.float64)
 
     def finite(self, name: str) -> Array:
@@ -97,25 +97,25 @@ def finite_of(values: Array) -> Array:
 
 
 def median(values: Array) -> float:
-    """The median, NaN of nothing."""
+    """The median; NaN of no values."""
     return float(np.median(values)) if len(values) else math.nan
 
 
 def build_check(
     name: str, status: Status, message: str, value: float = math.nan, band: Band | None = None
 ) -> Check:
-    """A line; a value that is not finite becomes None, as JSON has no word for it."""
+    """A line; a value that is not finite becomes None, since JSON cannot represent it."""
     return Check(name, status, value if math.isfinite(value) else None, band, message)
 
 
-def banded(name: str, value: float, band: Band, above: str) -> Check:
+def check_band(name: str, value: float, band: Band, above: str) -> Check:
     """A line that warns above `band` and never fails.
 
     Args:
         name: of the line.
-        value: the figure; not finite means that nothing was measured.
+        value: not finite means that nothing was measured.
         band: low and high.
-        above: what a value above the band usually means and what to try.
+        above: usual reason for a value above the band, and what to try.
     """
     if not math.isfinite(value):
         return build_check(name, "skip", "not measured", band=band)

@@ -1,8 +1,8 @@
 """What the health report reads from a run folder, and `health.json`.
 
-A run may have been killed: the last line of a file may be cut off, `health.json` may be missing, of
-earlier steps or of another program. What it would tell is then worked out again: the peaks come from the
-newest checkpoint, an explosion from showing the steps to the stability rules once more.
+A run may have been killed: the last line of a file may be cut off, `health.json` may be missing, out of date or of
+another program. Its content is then computed again: the peaks come from the newest checkpoint, an explosion from
+applying the stability rules to the stored steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fsdet.run_files import CONFIG_FILE, HEALTH_FILE, STEPS_FILE, Row, load_eval
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that a run folder tells of its run."""
+    """The run as its folder records it."""
 
     config: TrainConfig
     steps: list[Row]
@@ -38,7 +38,7 @@ class RunRecord:
 
 
 class StoredHealth(BaseModel):
-    """`health.json`: a report, and what only the run itself knew."""
+    """`health.json`: a report, and what only the running process knew."""
 
     checks: tuple[Check, ...]
     dead: tuple[str, ...]
@@ -63,7 +63,7 @@ class StoredState(BaseModel):
 
 
 def read_run(run_dir: Path) -> RunRecord:
-    """Read a run folder, be the run finished, exploded, killed or still going.
+    """Read a run folder, of a run that is finished, exploded, killed or still running.
 
     Raises:
         ConfigError: the folder is no run, a file cannot be opened, or the config cannot be used.
@@ -91,12 +91,12 @@ def newest_state(run_dir: Path) -> StoredState:
         try:
             return StoredState.model_validate(load_checkpoint(path))
         except (CheckpointError, ValidationError):
-            continue  # an older one tells almost as much
+            continue  # an older one is almost as good
     return StoredState()
 
 
 def _written(path: Path) -> float:
-    """When the file was last written; 0 if it is gone, as a run that goes on deletes its old ones."""
+    """Time of the last change; 0 if the file is gone, since a running run deletes its old ones."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -106,7 +106,7 @@ def _written(path: Path) -> float:
 def replay(
     config: TrainConfig, steps: Sequence[Mapping[str, float]], reference: float | None
 ) -> Explosion | None:
-    """The first verdict of the stability rules on `steps`.
+    """The first explosion that the stability rules find in `steps`.
 
     Args:
         config: of the run.
@@ -132,7 +132,7 @@ def save_health(
     peaks: Mapping[str, float],
     explosion: Explosion | None,
 ) -> None:
-    """Write `health.json`: the report, and what only the run itself knew; atomic, without NaN."""
+    """Write `health.json`: the report, and what only the running process knew; atomic, without NaN."""
     content = {
         **report,
         "steps": steps,
@@ -144,7 +144,7 @@ def save_health(
 
 
 def read_stored(run_dir: Path) -> StoredHealth | None:
-    """The content of `health.json`; None where it is missing or not ours."""
+    """The content of `health.json`; None if it is missing or of another program."""
     try:
         return StoredHealth.model_validate_json((run_dir / HEALTH_FILE).read_bytes())
     except (OSError, ValidationError):

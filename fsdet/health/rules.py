@@ -8,19 +8,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from fsdet.config import MODULES, HealthConfig
-from fsdet.health.evidence import Array, Check, Evidence, banded, build_check, finite_of, median
+from fsdet.health.evidence import Array, Check, Evidence, build_check, check_band, finite_of, median
 from fsdet.report import BEST_EPOCH
 
 DEAD = 1e-12
-"""A tensor whose gradient norm never passes this has none."""
+"""A gradient norm up to this counts as none."""
 PIECES = 5
-"""Parts of a run whose median losses are compared."""
-SHORTEST_PIECE = 5
-"""Fewest steps whose median is worth comparing."""
+"""Number of parts of a run whose median losses are compared."""
+MIN_PIECE = 5
+"""Least number of steps per part."""
 RISE = 0.05
-"""Part of the first median by which a later one may lie above the one before."""
+"""Fraction of the first median by which a median may exceed the previous one."""
 ALWAYS = 0.98
-"""From this fraction of clipped steps on, every step counts as clipped."""
+"""With this fraction of clipped steps, every step counts as clipped."""
 ABOVE = {
     "total": "weights of the terms differ from those of the band, or a term does not learn; see the terms",
     "bbox": "boxes are still far off; train longer, or raise head_lr_mult",
@@ -37,9 +37,9 @@ def exploded(run: Evidence) -> Check:
     if found is None:
         return build_check("explosion", "pass", "no rule fired")
     where = f", most in {found.module}" if found.module else ""
-    cure = "lower lr or the multiplier of that module, or clip lower"
-    told = f"step {found.step}: {found.reason}: {found.detail}{where}; {cure}"
-    return build_check("explosion", "fail", told, found.step)
+    advice = "lower lr or the multiplier of that module, or clip lower"
+    message = f"step {found.step}: {found.reason}: {found.detail}{where}; {advice}"
+    return build_check("explosion", "fail", message, found.step)
 
 
 def all_finite(run: Evidence) -> Check:
@@ -51,19 +51,19 @@ def all_finite(run: Evidence) -> Check:
     if not any(losses) and not any(norms):
         return build_check("finite", "pass", "no inf or NaN in losses or gradients", 0)
     count = max(sum(losses), sum(norms))
-    told = f"{sum(losses)} losses and {sum(norms)} gradient norms of {len(run.steps)} steps are inf or NaN"
+    message = f"{sum(losses)} losses and {sum(norms)} gradient norms of {len(run.steps)} steps are inf or NaN"
     early = not any(losses) and not any(norms[-run.window :])
     if early and run.config.mixed_precision == "fp16":
-        return build_check("finite", "pass", f"{told}: the loss scaler found its scale", count)
-    cure = "usually a too large lr, fp16 where bf16 is needed, or a division by zero; --debug finds the operation"
-    return build_check("finite", "fail", f"{told}; {cure}", count)
+        return build_check("finite", "pass", f"{message}: the loss scaler found its scale", count)
+    advice = "usually a too large lr, fp16 where bf16 is needed, or a division by zero; --debug finds the operation"
+    return build_check("finite", "fail", f"{message}; {advice}", count)
 
 
 def gradient_norm(run: Evidence) -> Check:
     """Global norm before clipping, median of the last steps."""
     largest = max(MODULES, key=lambda name: np.nan_to_num(run.now(f"grad/norm/{name}")))
     above = f"usual while under-trained; largest in {largest}: if it stays, lower that multiplier"
-    return banded("gradient_norm", run.now("grad/norm"), run.config.health_norm, above)
+    return check_band("gradient_norm", run.now("grad/norm"), run.config.health_norm, above)
 
 
 def loss_terms(run: Evidence) -> list[Check]:
@@ -82,28 +82,28 @@ def _loss(run: Evidence, term: str) -> Check:
     if not len(run.finite(f"train/loss/{term}")):
         return build_check(term, "skip", f"stage {run.config.stage} does not have it", band=band)
     if term == "bbox" and not run.config.bbox_loss.startswith("wiou"):
-        told = f"the band is that of WIoU, the run has {run.config.bbox_loss}"
-        return build_check(term, "skip", told, run.now("train/loss/bbox"))
-    return banded(term, run.now(f"train/loss/{term}"), band, ABOVE[term])
+        message = f"the band is that of WIoU, the run has {run.config.bbox_loss}"
+        return build_check(term, "skip", message, run.now("train/loss/bbox"))
+    return check_band(term, run.now(f"train/loss/{term}"), band, ABOVE[term])
 
 
 def total_falls(run: Evidence) -> Check:
     """Warns if the total loss ends above its start, or rises on its way; compares medians of fifths."""
     values = run.all("train/loss/total")
-    if len(values) < PIECES * SHORTEST_PIECE:
-        told = f"needs {PIECES * SHORTEST_PIECE} steps"
-        return build_check("total_falls", "skip", told)
+    if len(values) < PIECES * MIN_PIECE:
+        message = f"needs {PIECES * MIN_PIECE} steps"
+        return build_check("total_falls", "skip", message)
     medians = np.array([median(finite_of(part)) for part in np.array_split(values, PIECES)])
     ratio = float(medians[-1] / medians[0])
     rises = np.flatnonzero(~(np.diff(medians) <= RISE * abs(medians[0])))
     if not ratio <= 1 + RISE:
-        told = "ends above its start; usually a too large lr or wrong targets"
-        return build_check("total_falls", "warn", told, ratio)
+        message = "ends above its start; usually a too large lr or wrong targets"
+        return build_check("total_falls", "warn", message, ratio)
     if len(rises):
-        told = f"rises after {20 * (rises[0] + 1):.0f} % of the run; a smaller lr or a longer warm-up smooths it"
-        return build_check("total_falls", "warn", told, ratio)
-    told = "falls smoothly" if ratio < 1 - RISE else "stays level"
-    return build_check("total_falls", "pass", f"{told}: last over first fifth", ratio)
+        message = f"rises after {20 * (rises[0] + 1):.0f} % of the run; a smaller lr or a longer warm-up smooths it"
+        return build_check("total_falls", "warn", message, ratio)
+    message = "falls smoothly" if ratio < 1 - RISE else "stays level"
+    return build_check("total_falls", "pass", f"{message}: last over first fifth", ratio)
 
 
 def learning(run: Evidence) -> list[Check]:
@@ -121,16 +121,16 @@ def _learns(run: Evidence, module: str) -> Check:
     if norm > DEAD:
         return build_check(name, "pass", "gradients arrive", norm)
     if run.finite(f"grad/norm/{module}").max() > DEAD:
-        told = (
+        message = (
             "gradients no longer arrive: usually dead activations after too large steps; lower lr"
         )
     else:
-        told = "no gradient ever arrived: usually a no_grad or detach, or a loss term that does not use it"
-    return build_check(name, "fail", told, norm)
+        message = "no gradient ever arrived: usually a no_grad or detach, or a loss term that does not use it"
+    return build_check(name, "fail", message, norm)
 
 
 def dead_tensors(run: Evidence) -> tuple[str, ...]:
-    """Names of the tensors that never had a gradient and should have had one.
+    """Names of the tensors that never received a gradient and should have.
 
     Of a frozen support encoder the projection still learns.
     """
@@ -150,12 +150,12 @@ def no_dead_tensors(run: Evidence) -> Check:
     if not dead:
         return build_check("dead_tensors", "pass", f"all of {len(run.peaks)} tensors learn", 0)
     names = ", ".join(dead[:3]) + (", …" if len(dead) > 3 else "")
-    cure = "usually a branch whose output is not used, a detach, or a zero that multiplies it"
-    return build_check("dead_tensors", "fail", f"no gradient ever in {names}; {cure}", len(dead))
+    advice = "usually a branch whose output is not used, a detach, or a zero that multiplies it"
+    return build_check("dead_tensors", "fail", f"no gradient ever in {names}; {advice}", len(dead))
 
 
 def clipping(run: Evidence) -> Check:
-    """Which of the three regimes the run was in, in words."""
+    """How often gradients were clipped, as one of three regimes."""
     config, clipped = run.config, run.finite("grad/clipped")
     if config.gradient_clip_mode == "none" or (
         config.gradient_clip_mode == "norm" and config.gradient_clip_norm == 0
@@ -165,12 +165,14 @@ def clipping(run: Evidence) -> Check:
         return build_check("clipping", "skip", "not measured")
     fraction = float(clipped.mean())
     if fraction == 0:
-        told = "never clipped: the threshold had no effect"
+        message = "never clipped: the threshold had no effect"
     elif fraction >= ALWAYS:
-        told = "always clipped: AdamW ignores a constant scale, so another threshold changes little"
+        message = (
+            "always clipped: AdamW ignores a constant scale, so another threshold changes little"
+        )
     else:
-        told = "sometimes clipped: the only regime in which the threshold matters under AdamW"
-    return build_check("clipping", "pass", told, fraction)
+        message = "sometimes clipped: the only regime in which the threshold matters under AdamW"
+    return build_check("clipping", "pass", message, fraction)
 
 
 def update_ratios(run: Evidence) -> list[Check]:
@@ -184,7 +186,9 @@ def _moves(run: Evidence, module: str) -> Check:
         return build_check(name, "skip", "frozen by its multiplier of 0", band=band)
     measured = run.finite(name)
     now = median(measured[-max(1, len(measured) // 5) :])  # only some steps are measured
-    return banded(name, now, band, "the weights move too fast; lower lr or the module's multiplier")
+    return check_band(
+        name, now, band, "the weights move too fast; lower lr or the module's multiplier"
+    )
 
 
 def positives(run: Evidence) -> Check:
@@ -194,28 +198,28 @@ def positives(run: Evidence) -> Check:
         return build_check("positives", "skip", "not measured")
     empty, now = float((counts == 0).mean()), run.now("train/positives")
     if len(counts) >= run.window and not counts[-run.window :].any():
-        told = "no anchor point is assigned to a target any more: wrong boxes in the data, or dead predictions"
-        return build_check("positives", "fail", told, now)
+        message = "no anchor point is assigned to a target any more: wrong boxes in the data, or dead predictions"
+        return build_check("positives", "fail", message, now)
     if empty > 0.1:
-        told = f"{empty:.0%} of the steps had none: many images without targets, or wrong boxes in the data"
-        return build_check("positives", "warn", told, now)
+        message = f"{empty:.0%} of the steps had none: many images without targets, or wrong boxes in the data"
+        return build_check("positives", "warn", message, now)
     return build_check("positives", "pass", "anchor points are assigned to targets", now)
 
 
-NOTHING = 0.1
-"""AP50 that wrong supports reach in 8-way episodes of the embedded data (.05 to .09); stands in where the
-run has no swap control."""
-LEAST = 0.01
-"""Differences of AP50 up to this say nothing, however small their standard error."""
+CHANCE_AP50 = 0.1
+"""AP50 with wrong supports in 8-way episodes of the embedded data (.05 to .09); used if a run has no swap
+control."""
+MIN_DIFFERENCE = 0.01
+"""Differences of AP50 up to this are ignored, however small their standard error."""
 GROWTH = 0.1
-"""Part by which memory may grow over the second half of a run."""
+"""Fraction by which memory may grow over the second half of a run."""
 
 
 def ap(run: Evidence) -> Check:
-    """AP50 rises, or lies clearly above what wrong supports reach; fails only in a long run.
+    """AP50 rises, or is clearly above that with wrong supports; fails only in a long run.
 
-    Differences count from two standard errors and `LEAST` on. Stage 1 is judged by the objects it finds, of
-    whatever class.
+    Differences count from two standard errors and `MIN_DIFFERENCE` on. Stage 1 is judged by its class-agnostic
+    detection of objects.
     """
     name = "object_AP50" if run.config.stage == 1 else "nAP50"
     scores = [row for row in run.scores if name in row and is_compared(run, row)]
@@ -223,20 +227,22 @@ def ap(run: Evidence) -> Check:
         return build_check("ap", "skip", f"no evaluation with {name} yet")
     first, last = scores[0], scores[-1]
     best = max(scores, key=lambda row: row[name])
-    nothing = NOTHING if run.config.stage == 1 else last.get("nAP50_swapped", NOTHING)
+    chance = CHANCE_AP50 if run.config.stage == 1 else last.get("nAP50_swapped", CHANCE_AP50)
     if best[name] - last[name] > _error(name, best, last):
-        told = f"{name} has fallen from {best[name]:.3f} at step {best['step']:.0f}; usually a too large lr"
-        return build_check("ap", "warn", told, last[name])
-    if last[name] - nothing > _error(name, last):
-        return build_check("ap", "pass", f"{name} clearly above {nothing:.3f}", last[name])
+        message = f"{name} has fallen from {best[name]:.3f} at step {best['step']:.0f}; usually a too large lr"
+        return build_check("ap", "warn", message, last[name])
+    if last[name] - chance > _error(name, last):
+        return build_check("ap", "pass", f"{name} clearly above {chance:.3f}", last[name])
     if last[name] - first[name] > _error(name, first, last):
         return build_check("ap", "pass", f"{name} rises from {first[name]:.3f}", last[name])
-    told = f"{name} neither rises nor lies clearly above {nothing:.3f}"
-    return _late(run, "ap", told, "look at dfl_falls and learning/*, then raise lr", last[name])
+    message = f"{name} neither rises nor is clearly above {chance:.3f}"
+    return _fail_if_long(
+        run, "ap", message, "look at dfl_falls and learning/*, then raise lr", last[name]
+    )
 
 
 def is_compared(run: Evidence, row: Mapping[str, float]) -> bool:
-    """Whether an evaluation is one of those over the same episodes: the last one is not, but for stage 1 it is all."""
+    """Whether an evaluation is over the same episodes as others: not the last one, except in stage 1."""
     return run.config.stage == 1 or BEST_EPOCH not in row
 
 
@@ -253,11 +259,11 @@ def supports(run: Evidence) -> Check:
     error = _error("swap_gap", last) if paired else _error("nAP50", last, last)
     if gap > error:
         return build_check("supports", "pass", f"swapping them costs {gap:.3f} AP50", gap)
-    told = (
+    message = (
         f"swapping them costs {gap:.3f} AP50, within two standard errors ({error:.3f}) of nothing"
     )
-    cure = "train longer, or raise support_encoder_lr_mult and fusion_lr_mult"
-    return _late(run, "supports", told, cure, gap)
+    advice = "train longer, or raise support_encoder_lr_mult and fusion_lr_mult"
+    return _fail_if_long(run, "supports", message, advice, gap)
 
 
 def memory(run: Evidence) -> Check:
@@ -269,8 +275,10 @@ def memory(run: Evidence) -> Check:
     size = f"{used[-1] / 1e6:.0f} MB"
     if growth <= GROWTH:
         return build_check("memory", "pass", f"steady at {size}", growth)
-    told = f"grows, now {size}: usually tensors kept with their graph, or growing caches of workers"
-    return build_check("memory", "warn", told, growth)
+    message = (
+        f"grows, now {size}: usually tensors kept with their graph, or growing caches of workers"
+    )
+    return build_check("memory", "warn", message, growth)
 
 
 def _memory(run: Evidence) -> Array:
@@ -278,13 +286,13 @@ def _memory(run: Evidence) -> Array:
     return np.array([row["memory"] for row in run.scores if row.get("memory", 0) > 0], np.float64)
 
 
-def _late(run: Evidence, name: str, told: str, cure: str, value: float) -> Check:
-    """A failure in a long run, else a warning."""
+def _fail_if_long(run: Evidence, name: str, message: str, advice: str, value: float) -> Check:
+    """A failure in a long run, otherwise a warning."""
     if run.long:
-        return build_check(name, "fail", f"{told}; {cure}", value)
-    return build_check(name, "warn", f"{told}; fails from step {run.long_from} on", value)
+        return build_check(name, "fail", f"{message}; {advice}", value)
+    return build_check(name, "warn", f"{message}; fails from step {run.long_from} on", value)
 
 
 def _error(name: str, *rows: Mapping[str, float]) -> float:
-    """Two standard errors of a metric, or of the difference of two of its values, but at least `LEAST`."""
-    return max(LEAST, 2 * math.hypot(*(row.get(f"{name}_se", 0.0) for row in rows)))
+    """Two standard errors of a metric, or of the difference of two of its values, but at least `MIN_DIFFERENCE`."""
+    return max(MIN_DIFFERENCE, 2 * math.hypot(*(row.get(f"{name}_se", 0.0) for row in rows)))

@@ -15,7 +15,7 @@ from fsdet.inference.predictor import NamedDetections
 
 
 class CocoFile:
-    """Gathers detections picture by picture.
+    """Gathers detections image by image.
 
     Args:
         names: of the classes; category 1 is the first.
@@ -30,11 +30,11 @@ class CocoFile:
         return len(self._annotations)
 
     def add(self, size: tuple[int, int], found: NamedDetections, **where: Any) -> None:
-        """Add one picture.
+        """Add one image.
 
         Args:
             size: height and width.
-            found: in this picture.
+            found: in this image.
             **where: it comes from: `file_name`, and `frame` (from 0) of a video.
         """
         image = len(self._images) + 1
@@ -68,19 +68,19 @@ COLOURS = (
     "#bfef45", "#fabed4",
 )  # fmt: skip
 """One for each class, then from the start again."""
-LEAST_SIDE = 512
-"""Pictures with a shorter longer side are enlarged, so that names can be read in them."""
+MIN_SIDE = 512
+"""Images with a shorter longer side are enlarged, so that names can be read in them."""
 
 
-def draw(picture: Array, found: NamedDetections) -> Image.Image:
-    """A copy of the picture with all boxes, the best on top; small pictures are enlarged by a whole factor.
+def draw(pixels: Array, found: NamedDetections) -> Image.Image:
+    """A copy of the image with all boxes, the best on top; small images are enlarged by a whole factor.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB.
         found: boxes in its pixels.
     """
-    image = Image.fromarray(picture)
-    factor = math.ceil(LEAST_SIDE / max(image.size))
+    image = Image.fromarray(pixels)
+    factor = math.ceil(MIN_SIDE / max(image.size))
     if factor > 1:
         image = image.resize((image.width * factor, image.height * factor))
     pen, side = ImageDraw.Draw(image), max(image.size)
@@ -91,11 +91,11 @@ def draw(picture: Array, found: NamedDetections) -> Image.Image:
         left, top, right, bottom = (found.boxes[place] * factor).tolist()
         pen.rectangle((left, top, right, bottom), outline=colour, width=width)
         text = f"{found.names[label]} {found.scores[place]:.2f}"
-        _write(pen, text, (left, top), image.size, font, colour)
+        _write_label(pen, text, (left, top), image.size, font, colour)
     return image
 
 
-def _write(
+def _write_label(
     pen: ImageDraw.ImageDraw,
     text: str,
     corner: tuple[float, float],
@@ -103,17 +103,17 @@ def _write(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     colour: str,
 ) -> None:
-    """A line of text on a patch of colour above `corner`, or below it where the picture ends."""
+    """A line of text on a coloured background above `corner`, or below it at the top of the image."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font)
     width, height, margin = right - left, bottom - top, 3
     x = max(0, min(corner[0], size[0] - width - 2 * margin))
     y = corner[1] - height - 2 * margin
     y = corner[1] if y < 0 else y
     pen.rectangle((x, y, x + width + 2 * margin, y + height + 2 * margin), fill=colour)
-    pen.text((x + margin - left, y + margin - top), text, _ink(colour), font)
+    pen.text((x + margin - left, y + margin - top), text, _text_colour(colour), font)
 
 
-def _ink(colour: str) -> str:
+def _text_colour(colour: str) -> str:
     """Black on light colours, white on dark ones."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"

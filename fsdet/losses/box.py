@@ -24,7 +24,7 @@ GAMMA = 0.5
 ALPHA, DELTA = 1.9, 3.0
 """Shape of the non-monotonic focusing of v3."""
 MOMENTUM = 0.01
-"""Weight of a batch in the running mean of the IoU loss: it forgets half in 69 batches."""
+"""Weight of a batch in the running mean of the IoU loss: a half-life of 69 batches."""
 
 
 class BoxLoss(nn.Module):
@@ -114,7 +114,7 @@ def _full_precision(x: Tensor) -> Tensor:
 def dfl_loss(
     logits: Float[Tensor, "points 4 reg_max"], targets: Float[Tensor, "points 4"]
 ) -> Float[Tensor, " points"]:
-    """Cross-entropy to the two bins beside the target, weighted by nearness; mean over the sides.
+    """Cross-entropy to the two bins next to the target, weighted by their distance to it; mean over the sides.
 
     Args:
         logits: of the distance distributions.

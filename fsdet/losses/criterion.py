@@ -54,7 +54,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which target every positive anchor point stands for."""
+    """The target of every positive anchor point."""
 
     positive: Bool[Tensor, "images anchors"]
     boxes: Float[Tensor, "images anchors 4"]
@@ -92,7 +92,7 @@ class Criterion(nn.Module):
         self.temperature, self.margin = config.supcon_temperature, config.triplet_margin
         self.box_loss = BoxLoss(config.bbox_loss)
         if stage == 1:
-            # two tables, not one: objects and supports are to be tied together by stage 2 alone
+            # two tables, so that only stage 2 ties objects and supports together
             self.object_classes = nn.Parameter(
                 torch.randn(n_base, embed_dim) / math.sqrt(embed_dim)
             )

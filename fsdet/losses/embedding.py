@@ -15,7 +15,7 @@ from torch import Tensor
 def supcon_loss(
     embeddings: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Pull embeddings of one label together, push others apart.
+    """Supervised contrastive loss: embeddings of one label attract, others repel each other.
 
     Args:
         embeddings: normalised here.
@@ -40,7 +40,7 @@ def supcon_loss(
 def triplet_loss(
     embeddings: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], margin: float
 ) -> Float[Tensor, ""]:
-    """Every embedding nearer to its farthest partner than to the nearest stranger, by a margin.
+    """Triplet loss: the farthest positive must be nearer than the nearest negative, by a margin.
 
     Distances are 1 - cosine. The positive of an anchor has its label and is not the anchor itself;
     the negative has another label.

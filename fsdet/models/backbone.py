@@ -70,12 +70,12 @@ class Backbone(nn.Module):
 
 
 class LoadedWeights(NamedTuple):
-    """What a weights file gave and what stayed behind."""
+    """Which tensors of a weights file were loaded."""
 
     loaded: int
-    """Tensors copied into the backbone, which is all it has."""
+    """Number of tensors copied into the backbone: all it has."""
     unused: tuple[str, ...]
-    """Names in the file that the backbone has no place for: neck, head, counters."""
+    """Names in the file that are not part of the backbone: neck, head, counters."""
 
     def __str__(self) -> str:
         layers = sorted({_layer(name) for name in self.unused})
@@ -135,7 +135,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
-    """Those of a checkpoint (the moving average, where there is one), a module or a state dict; else none."""
+    """Those of a checkpoint (the moving average, if there is one), a module or a state dict; otherwise empty."""
     if isinstance(content, dict) and ("model" in content or "ema" in content):
         average = dict.get(content, "ema")
         content = dict.get(content, "model") if average is None else average

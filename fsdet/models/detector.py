@@ -1,4 +1,4 @@
-"""The few-shot detector: backbone, support encoder, fusion and head put together."""
+"""The few-shot detector: backbone, support encoder, fusion and head."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """What the detector knows of images before it is told what to look for."""
+    """Features of images that do not depend on the supports."""
 
     taps: list[Float[Tensor, "images _ _ _"]]
     """P2 … P5 as the backbone passes them to the fusion, each with channels of its own."""
@@ -95,10 +95,10 @@ class Detector(nn.Module):
         return embeddings
 
     def freeze(self, module: str) -> None:
-        """Let a module be as it is from now on: no gradients, no running statistics.
+        """Freeze a module: no gradients, no updates of running statistics.
 
-        Of the support encoder that is the trunk; the projection behind it may be a fresh one and goes on learning,
-        at the head's rate.
+        Of the support encoder only the trunk is frozen; the projection after it may be new and learns at the head's
+        rate.
         """
         self.frozen = (*self.frozen, module)
         self._freezable(module).requires_grad_(False)
@@ -109,8 +109,8 @@ class Detector(nn.Module):
         part: nn.Module = self.support_encoder.trunk if encoder else getattr(self, module)
         return part
 
-    def leave_out_prototypes(self) -> None:
-        """Stage 1 has no prototypes: what attends to them or compares with them waits for stage 2."""
+    def freeze_prototype_parts(self) -> None:
+        """Freeze, for stage 1, the parts that attend to prototypes or compare with them."""
         fusion, head = self.scs_fusion, self.detection_head
         for part in (fusion.blocks, fusion.token_norm, head.prototype_out):
             part.requires_grad_(False)
@@ -124,7 +124,7 @@ class Detector(nn.Module):
         return self
 
     def compile_modules(self) -> None:
-        """Compile the modules one by one, so that what lies between them can still be measured."""
+        """Compile the modules one by one, so that the values between them can still be measured."""
         torch._functorch.config.donated_buffer = False  # graphs are gone through more than once
         for part in (self.backbone, self.detection_head, *self.scs_fusion.blocks):
             part.compile()

@@ -2,8 +2,8 @@
 
 A top-down pathway (Lin et al. 2017, Feature Pyramid Networks) first brings all scales to one width.
 Then, scale by scale, each location attends to the prototypes of *all* classes of the episode and to a
-learned "none of them" token (Vaswani et al. 2017). The module is told neither which class an image was
-drawn for nor how the classes are ordered: permuting them leaves its output as it is.
+learned "none of them" token (Vaswani et al. 2017). The module does not know for which class an image
+was drawn, nor the order of the classes: permuting them does not change its output.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`detection_head`: boxes as distance distributions, classes as similarity to prototypes, over a background.
 
 The score of way c at an anchor point is `objectness + scale * cos(embedding, prototype c) + bias`: the first
-term says that there is an object at all (background pulls every class down), the second which one it is.
+term scores whether there is an object at all (background lowers every class), the second which one it is.
 One set of weights serves all scales (as in FCOS, Tian et al. 2019). The distance of a box's side from the anchor
 point, in units of the stride, is the expectation over `reg_max` bins (Li et al. 2020, Generalized Focal Loss).
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import DWConv
 
 PRIOR = 0.01
-"""Part of the anchor points that the untrained head takes for objects (Lin et al. 2017, RetinaNet)."""
+"""Objectness of the untrained head (Lin et al. 2017, RetinaNet)."""
 SIMILARITY_SCALE, SIMILARITY_BIAS = 10.0, -5.0
 """Start values of the similarity: low enough that background dominates the first gradients no more than later."""
 
@@ -84,7 +84,7 @@ class DetectionHead(nn.Module):
         )
 
     def final_parameters(self) -> list[nn.Parameter]:
-        """What gives the predictions themselves; adaptive clipping leaves it out."""
+        """Parameters of the layers that produce the predictions; adaptive clipping leaves them out."""
         layers = (self.box_out, self.object_out, self.embed_out, self.prototype_out)
         return [*(p for layer in layers for p in layer.parameters()), self.log_scale, self.bias]
 

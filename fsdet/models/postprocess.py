@@ -14,10 +14,10 @@ from fsdet.structures import Detections
 CANDIDATES = 100
 """Best scores of an image, over all anchor points and classes, that go into NMS."""
 NMS_IOU = 0.6
-MOST_DETECTIONS = 50
+MAX_DETECTIONS = 50
 """Detections kept per image."""
 SCORE_THRESHOLD = 0.25
-"""From this score on a detection is shown to people, and counts in ST-IoU. Here F1 was best, 0.50, on the
+"""Detections below this score are not shown, and do not count in ST-IoU. F1 was best here, 0.50, on the
 validation episodes of the embedded data after 500 steps of stage 2 (0.49 at 0.2, 0.46 at 0.3)."""
 
 
@@ -41,14 +41,14 @@ def detect_image(
     points, ways = best.indices // scores.shape[1], best.indices % scores.shape[1]
     finite = best.values.isfinite() & boxes[points].isfinite().all(dim=1)
     points, ways, values = points[finite], ways[finite], best.values[finite]
-    kept = batched_nms(boxes[points], values, ways, NMS_IOU)[:MOST_DETECTIONS]
+    kept = batched_nms(boxes[points], values, ways, NMS_IOU)[:MAX_DETECTIONS]
     return Detections(boxes[points[kept]].cpu(), values[kept].cpu(), ways[kept].cpu())
 
 
 def with_swapped_supports(found: list[Detections], n_way: int) -> list[Detections]:
-    """What a search with `Batch.swapped()` supports finds, without searching again.
+    """The detections that `Batch.swapped()` supports would give, without another search.
 
     The detector treats the ways of an episode as a set: supports in another order give the same
-    detections under other labels. A test holds it to that.
+    detections with other labels. A test checks this.
     """
     return [replace(one, labels=(one.labels + 1) % n_way) for one in found]

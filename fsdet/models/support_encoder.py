@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 SMALL_CONV = "small_conv"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HUB_TIMEOUT = 10.0
-"""Seconds that the model hub gets to answer."""
+"""Seconds to wait for the model hub."""
 
 
 class SmallConv(nn.Sequential):
@@ -91,7 +91,7 @@ def build_support_encoder(config: TrainConfig) -> SupportEncoder:
             transformer is built for `support_size`.
 
     Raises:
-        ConfigError: no such model, a size it cannot take, or weights that cannot be had.
+        ConfigError: no such model, a size it does not support, or weights that cannot be found.
     """
     name = config.support_encoder
     if name == SMALL_CONV:
@@ -119,7 +119,7 @@ def check_support_encoder(name: str) -> None:
 
 
 def find_weights(config: TrainConfig) -> dict[str, Any]:
-    """What `timm.create_model` must know to find pretrained weights: a file put there by hand, or the hub.
+    """Arguments with which `timm.create_model` finds pretrained weights: a local file, or the hub.
 
     Raises:
         ConfigError: no such model, or there is no such file and the hub does not answer.
@@ -132,12 +132,12 @@ def find_weights(config: TrainConfig) -> dict[str, Any]:
     if file.is_file():
         log.info("support_encoder: weights from %s", file)
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
-    _ask_hub(name, file)
+    _check_hub(name, file)
     return {"pretrained": True}
 
 
-def _ask_hub(name: str, file: Path) -> None:
-    """Ask once, and not for long, since the hub's own client tries again for a minute.
+def _check_hub(name: str, file: Path) -> None:
+    """Ask the hub once with a short timeout, since its own client retries for a minute.
 
     Raises:
         ConfigError: it cannot be reached or has no weights of this name.
@@ -159,7 +159,7 @@ def _ask_hub(name: str, file: Path) -> None:
         get_hf_file_metadata(hf_hub_url(repository, weights), timeout=HUB_TIMEOUT)
     except Exception as error:
         raise ConfigError(
-            f"support_encoder: no weights for '{name}': the model hub cannot be asked "
+            f"support_encoder: no weights for '{name}': the model hub cannot be reached "
             f"({type(error).__name__}) and {file} is not there; put the file {weights} of the hub's "
             f"repository {repository} there under this name, or set support_pretrained: false for random "
             f"weights, or support_encoder: {SMALL_CONV}"
@@ -167,9 +167,9 @@ def _ask_hub(name: str, file: Path) -> None:
 
 
 def _build_timm(name: str, support_size: int, source: dict[str, Any]) -> tuple[Any, int]:
-    """The model without its classifier, and the width of what it gives for a crop."""
+    """The model without its classifier, and its number of features."""
     try:
-        try:  # transformers are built for one size, others do not know the word
+        try:  # transformers are built for one size, others do not have the argument
             trunk = timm.create_model(name, num_classes=0, img_size=support_size, **source)
         except TypeError:
             trunk = timm.create_model(name, num_classes=0, **source)

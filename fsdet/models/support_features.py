@@ -11,10 +11,10 @@ from fsdet.models.detector import Detector
 
 
 class SupportFeatures:
-    """The crops of one image set as the encoder's trunk sees them, when they are first asked for.
+    """The trunk's features of an image set's crops, computed when they are first needed.
 
-    The crops of a class are encoded together, so that their numbers do not depend on the order in
-    which they are asked for. Valid as long as the trunk's weights do not change.
+    The crops of a class are encoded together, so that the results do not depend on the order of
+    the look-ups. Valid as long as the trunk's weights do not change.
 
     Args:
         detector: its trunk is used in evaluation mode and gets no gradient; its projection does.

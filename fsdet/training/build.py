@@ -73,7 +73,7 @@ def _fresh_state(config: TrainConfig, image_set: ImageSet) -> TrainState:
     detector = _build_detector(config, device)
     criterion = Criterion(config, config.stage, config.embed_dim, image_set.n_classes).to(device)
     parameters = detector.parameters_by_module()
-    # the tables of stage 1 belong to no module; they learn at the head's rate
+    # the class embeddings of stage 1 belong to no module; they learn at the head's rate
     tables = list(criterion.parameters())
     parameters["detection_head"] = parameters["detection_head"] + tables
     names = {p: n for part in (detector, criterion) for n, p in part.named_parameters()}
@@ -92,7 +92,7 @@ def _fresh_state(config: TrainConfig, image_set: ImageSet) -> TrainState:
         scaler=torch.amp.GradScaler(device, enabled=autocast_type(config, device) == torch.float16),
         gradients=GradientMonitor(parameters),
         tensors=[names[p] for p in trained],
-        clipped_units=[p for p in trained if p not in final],
+        agc_parameters=[p for p in trained if p not in final],
         updates=UpdateRatio(parameters),
         stability=StabilityMonitor(config, MODULES, None),
         frozen_features=SupportFeatures(detector, image_set, device) if frozen else None,
@@ -101,7 +101,7 @@ def _fresh_state(config: TrainConfig, image_set: ImageSet) -> TrainState:
 
 
 def _build_detector(config: TrainConfig, device: str) -> Detector:
-    """The detector on its device, in the memory order that suits it, with its frozen modules."""
+    """The detector on its device, in the memory format for it, with its modules frozen as set."""
     detector = build_detector(config).to(device)
     if device.startswith("cuda"):
         detector = detector.to(memory_format=torch.channels_last)  # on a CPU it gains nothing
@@ -109,7 +109,7 @@ def _build_detector(config: TrainConfig, device: str) -> Detector:
         if multiplier == 0:
             detector.freeze(name)
     if config.stage == 1:
-        detector.leave_out_prototypes()
+        detector.freeze_prototype_parts()
     if config.compile:
         detector.compile_modules()
     return detector

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fsdet.losses.criterion import Losses
 
 AGC_EPS = 1e-3
-"""Least weight norm that adaptive clipping reckons with."""
+"""Smallest weight norm that adaptive clipping uses."""
 
 
 class GradientMonitor:
@@ -31,7 +31,7 @@ class GradientMonitor:
         self._sizes = [len(tensors) for tensors in parameters.values()]
         self._zero = torch.zeros((), device=self._parameters[0].device)
         self.peaks = torch.zeros(len(self._parameters), device=self._parameters[0].device)
-        """(parameters,) the largest norm that the gradient of each ever had, in the order given."""
+        """(parameters,) largest gradient norm of each so far, in the order given."""
 
     def measure(self) -> Tensor:
         """Norms of the gradients as they are now; a parameter without gradient counts as zero.
@@ -52,7 +52,7 @@ class GradientMonitor:
     def clip_(self, total_norm: Tensor, max_norm: float) -> None:
         """Scale all gradients in place so that their global norm is at most `max_norm`; 0 = off.
 
-        Does what `torch.nn.utils.clip_grad_norm_` does, with a norm that is known already.
+        Equals `torch.nn.utils.clip_grad_norm_`, but takes the norm instead of computing it again.
 
         Args:
             total_norm: scalar, the first value of `measure`.
@@ -70,21 +70,21 @@ class GradientMonitor:
         return torch.stack(each)
 
 
-def clip_units_(parameters: Iterable[nn.Parameter], factor: float) -> None:
-    """Adaptive gradient clipping (Brock et al. 2021), as timm has it.
+def clip_adaptive_(parameters: Iterable[nn.Parameter], factor: float) -> None:
+    """Adaptive gradient clipping (Brock et al. 2021), by timm.
 
     The gradient of each unit (a row of a weight, a whole bias) is scaled in place so that its norm is at most `factor`
-    times the norm of its weights, which counts as at least 1e-3: what starts at zero must be able to move.
+    times the norm of its weights, which counts as at least 1e-3, so that weights that start at zero can move.
 
     Args:
-        parameters: all but those of the final layer, which the paper leaves out.
+        parameters: all except those of the final layer, which the paper leaves out.
         factor: upper limit of the quotient.
     """
     adaptive_clip_grad(list(parameters), factor, eps=AGC_EPS)
 
 
 class UpdateRatio:
-    """How far one step moves the weights: the norm of the change over the norm, per module.
+    """Update ratio of each module: the norm of the change of its weights over the norm of the weights.
 
     Args:
         parameters: module name -> its trainable parameters, all on one device.
@@ -96,7 +96,7 @@ class UpdateRatio:
         self._before: list[list[Tensor]] = []
 
     def before(self) -> None:
-        """Remember the weights."""
+        """Store a copy of the weights."""
         self._before = [[p.detach().clone() for p in tensors] for tensors in self._modules]
 
     def after(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""The debug log of a run, for people and greps: one line per event, two per step."""
+"""The debug log of a run: one line per event, two per step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger("fsdet.run")
 
 @contextmanager
 def debug_log(folder: Path) -> Iterator[None]:
-    """Let all messages of `fsdet` go to `training_debug.log` in `folder`, as `[time] LEVEL - message`."""
+    """Write all messages of `fsdet` to `training_debug.log` in `folder`, as `[time] LEVEL - message`."""
     handler = logging.FileHandler(folder / DEBUG_LOG, encoding="utf-8")
     handler.setFormatter(
         logging.Formatter("[%(asctime)s] %(levelname)s - %(message)s", "%Y-%m-%d %H:%M:%S")
@@ -55,6 +55,6 @@ def log_step(values: dict[str, float], level: int) -> None:
 
 
 def log_metrics(what: str, metrics: dict[str, float]) -> None:
-    """One line with the result of an evaluation; `what` says which."""
+    """One line with the result of an evaluation; `what` names it."""
     parts = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     logger.info("%s: %s", what, parts)

@@ -31,13 +31,13 @@ def build_optimizer(parameters: dict[str, list[nn.Parameter]], config: OptimConf
 def build_scheduler(
     optimizer: AdamW, config: OptimConfig, total_steps: int, last_epoch: int = -1
 ) -> LambdaLR:
-    """Linear warm-up, then cosine; every group keeps its multiplier throughout.
+    """Linear warm-up, then cosine; the ratio between the groups stays constant.
 
     Args:
         optimizer: its learning rates are set.
         config: shape of the schedule.
         total_steps: where the cosine ends.
-        last_epoch: steps done - 1, for a run that goes on.
+        last_epoch: steps done - 1, for a resumed run.
     """
     warmup = round(config.warmup_fraction * total_steps)
     return LambdaLR(

@@ -1,4 +1,4 @@
-"""What a run may resume from: weights that fit, the same settings and data, no novel class already trained on."""
+"""Rules for resuming: the weights fit, settings and data are the same, and no novel class was trained on."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ARCHITECTURE = ("support_encoder", "embed_dim", "reg_max")
 """Settings that must be the same for weights to fit."""
 
 HARMLESS = {
-    "checkpoint_dir": "where files go",
-    "resume": "names this very checkpoint",
+    "checkpoint_dir": "where files are written",
+    "resume": "names this checkpoint",
     "resume_with_changes": "the permission itself",
     "save_interval": "how often the state is saved",
     "eval_interval": "how often the same is measured",
     "share_interval": "how often gradients are measured on the side",
     "debug": "what is logged",
-    "cache_dir": "where decoded images lie",
+    "cache_dir": "where decoded images are stored",
     "cache_limit_gb": "how many of them",
     "num_workers": "how fast they are decoded",
     "yolo_weights": "the checkpoint replaces these weights",
@@ -37,14 +37,14 @@ HARMLESS = {
 }
 """Settings that may change when a stage resumes, with the reason; all others are compared."""
 BY_CONTENT = ("device", "data_root", "split_file", "shots_dir")
-"""Settings of which not the value is compared but what it stands for (see `inputs_of`), so that a run
+"""Settings that are not compared by value but by what they refer to (see `inputs_of`), so that a run
 can move to another machine."""
 SAME_DATA = "name the same data_root, split_file and shots_dir"
 CURES = {
     "kind of device": "run on the same kind of device",
     **dict.fromkeys(("training data", "base data", "novel data"), SAME_DATA),
 }
-"""What to do where an input of the run differs; a setting is set back."""
+"""How to fix a difference in an input of the run; a setting is set back."""
 DIGEST = 64
 """Length of the digest of data."""
 
@@ -76,7 +76,7 @@ def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -
 
 
 def continues(state: dict[str, Any], config: TrainConfig) -> bool:
-    """Whether a run resumes the stage that the checkpoint was saved in; an exported one starts it anew."""
+    """Whether a run resumes the stage that the checkpoint was saved in; an exported one starts it at epoch 0."""
     return state["config"]["stage"] == config.stage and "optimizer" in state
 
 
@@ -89,7 +89,7 @@ def compared(settings: dict[str, Any]) -> dict[str, Any]:
 def find_changes(
     state: dict[str, Any], config: TrainConfig, inputs: dict[str, str] | None = None
 ) -> Changes:
-    """What differs from the run that wrote a checkpoint, of all that is not harmless.
+    """The differences to the run that wrote a checkpoint, except the harmless ones.
 
     Args:
         state: of `load_checkpoint`.
@@ -116,19 +116,19 @@ def check_changes(changes: Changes, config: TrainConfig, path: Path) -> None:
     if not changes or config.resume_with_changes:
         return
     different = ", ".join(
-        f"{key} was {shortened(a)} and is {shortened(b)}" for key, (a, b) in changes.items()
+        f"{key} was {abbreviate(a)} and is {abbreviate(b)}" for key, (a, b) in changes.items()
     )
     cures = dict.fromkeys(
         CURES.get(key, f"set {key}: {then}") for key, (then, _) in changes.items()
     )
     raise CheckpointError(
-        f"{path}: resume: a stage resumes with the settings it was begun with, but {different}; {', '.join(cures)}, or "
-        "start the stage anew from a checkpoint of an earlier one, or go on with --resume_with_changes"
+        f"{path}: resume: a stage resumes with the settings it was started with, but {different}; {', '.join(cures)}, "
+        "or start the stage again from a checkpoint of an earlier one, or allow it with --resume_with_changes"
     )
 
 
-def shortened(value: object) -> str:
-    """A value for a message: of a digest its first characters, which show that it is another."""
+def abbreviate(value: object) -> str:
+    """A value for a message; a digest is cut to its first characters."""
     return repr(value[:12] if isinstance(value, str) and len(value) == DIGEST else value)
 
 
@@ -143,14 +143,16 @@ def resume_stage(state: TrainState, saved: dict[str, Any], path: Path) -> None:
     if not state.fits(saved):
         raise CheckpointError(
             f"{path}: resume: trains other tensors than this run, which no stage can resume with (changed: "
-            f"{', '.join(changes) or 'nothing'}); start the stage anew from a checkpoint of an earlier one"
+            f"{', '.join(changes) or 'nothing'}); start the stage again from a checkpoint of an earlier one"
         )
     state.load_state_dict(saved)
     state.best = stored_best(saved, state.best_path)
     if changes:  # the measured norm may be that of other losses or data
         state.stability.reference = state.config.explosion_reference
     for setting, (then, now) in changes.items():
-        log.warning("resumed with a change: %s %s -> %s", setting, shortened(then), shortened(now))
+        log.warning(
+            "resumed with a change: %s %s -> %s", setting, abbreviate(then), abbreviate(now)
+        )
         where = {"stage": state.config.stage, "step": state.step}
         state.changed.append({**where, "setting": setting, "from": then, "to": now})
 
@@ -171,7 +173,7 @@ def stored_best(saved: dict[str, Any], path: Path) -> Best | None:
 
 
 def inputs_of(config: TrainConfig, image_set: ImageSet) -> dict[str, str]:
-    """Name -> value of all that the steps and figures of a run depend on beside the values of its settings."""
+    """Name -> value of everything that the results of a run depend on besides the values of its settings."""
     return {
         "kind of device": pick_device(config.device).partition(":")[0],
         "training data": image_set.digest,
@@ -183,7 +185,7 @@ def inputs_of(config: TrainConfig, image_set: ImageSet) -> dict[str, str]:
 def check_classes(
     state: dict[str, Any], config: TrainConfig, image_set: ImageSet, path: Path
 ) -> tuple[str, ...]:
-    """Refuse to call a class novel that the weights were trained on.
+    """Refuse a novel class that the weights were trained on.
 
     Returns:
         all classes that the weights will have been trained on.

@@ -40,30 +40,30 @@ class TrainState:
     gradients: GradientMonitor
     tensors: list[str]
     """Names of the trainable tensors, in the order of `gradients.peaks`."""
-    clipped_units: list[nn.Parameter]
-    """What adaptive clipping clips: all but the final layer."""
+    agc_parameters: list[nn.Parameter]
+    """Parameters that adaptive clipping clips: all except those of the final layer."""
     updates: UpdateRatio
     stability: StabilityMonitor
     frozen_features: SupportFeatures | None = None
-    """Embeddings of the training supports, where the encoder is frozen."""
+    """Embeddings of the training supports, if the encoder is frozen."""
     ema: ModelEmaV3 | None = None
     """Moving average of the weights."""
     step: int = 0
     """Optimiser steps done."""
     ratios: Tensor | None = None
-    """(modules,) update ratios of the step before, if they were measured."""
+    """(modules,) update ratios of the previous step, if they were measured."""
     explosion: Explosion | None = None
-    """The first verdict, where the run goes on in spite of it."""
+    """The first explosion, if the run continues in spite of it."""
     best: Best | None = None
     """The best evaluation so far; its weights are in `best_path`."""
     trained_on: tuple[str, ...] = ()
     """Names of all classes that the weights were trained on, in this run and those it started from."""
     inputs: dict[str, str] = field(default_factory=dict)
-    """What the steps depend on beside the settings, see `fsdet.training.resuming.inputs_of`."""
+    """What the steps depend on besides the settings, see `fsdet.training.resuming.inputs_of`."""
     changed: list[dict[str, Any]] = field(default_factory=list)
     """Every change with which a stage was resumed: `stage`, `step`, `setting`, `from` and `to`."""
     checkpoints: list[Path] = field(default_factory=list)
-    """Files that this run wrote and that are still there, oldest first."""
+    """Checkpoints of this run that still exist, oldest first."""
 
     @property
     def epoch(self) -> int:
@@ -72,7 +72,7 @@ class TrainState:
 
     @property
     def best_epoch(self) -> int:
-        """Epoch of the best evaluation; this one before there is any."""
+        """Epoch of the best evaluation; the current one before the first."""
         return self.epoch if self.best is None else self.best.epoch
 
     @property
@@ -81,8 +81,8 @@ class TrainState:
         return self.config.checkpoint_dir / BEST_FILE
 
     @property
-    def evaluated(self) -> Detector:
-        """The weights that count: the moving average, where there is one."""
+    def eval_detector(self) -> Detector:
+        """The detector to evaluate: the moving average of the weights, if there is one."""
         return self.detector if self.ema is None else self.ema.module
 
     def shots(self, batch: Batch) -> Tensor:
@@ -92,7 +92,7 @@ class TrainState:
         return self.detector.embed_supports(batch.supports)
 
     def gradient_peaks(self) -> dict[str, float]:
-        """Trainable tensor -> the largest norm that its gradient had in this stage."""
+        """Trainable tensor -> largest gradient norm in this stage."""
         return dict(zip(self.tensors, self.gradients.peaks.tolist(), strict=True))
 
     def save(self, path: Path) -> None:
@@ -105,7 +105,7 @@ class TrainState:
             "stage": self.config.stage,
             "step": self.step,
             "epoch": self.epoch,
-            "detector": self.evaluated.state_dict(),
+            "detector": self.eval_detector.state_dict(),
             "criterion": self.criterion.state_dict(),
             "trained_on": list(self.trained_on),
         }

@@ -1,4 +1,4 @@
-"""One optimiser step: the pieces that `fsdet.training.trainer.training_step` puts in order."""
+"""The parts of one optimiser step, which `fsdet.training.trainer.training_step` calls in order."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from fsdet.losses.criterion import Losses
 from fsdet.models.detector import EncodedImages
 from fsdet.report import Explosion
 from fsdet.structures import Batch
-from fsdet.training.gradients import GradientMonitor, clip_units_, gradient_shares
+from fsdet.training.gradients import GradientMonitor, clip_adaptive_, gradient_shares
 from fsdet.training.state import TrainState
 
 log = logging.getLogger("fsdet.run")
 
-STEPS_PER_PASS, LEAST_PASSES, MOST_PASSES = 30, 3, 10
-"""The own gradient norm of a run is measured once for so many of its steps, within these limits."""
+STEPS_PER_PASS, MIN_PASSES, MAX_PASSES = 30, 3, 10
+"""The initial gradient norm is measured by one pass per so many steps of the run, within these limits."""
 LOG_INTERVAL = 10
 """Steps between two entries of the debug log, and between two measurements of the update ratio."""
 
 
 def is_logged(step: int) -> bool:
-    """Whether this step (from 1) is one of the few that stand out in the log."""
+    """Whether this step (from 1) is logged at level INFO."""
     return step % LOG_INTERVAL == 1
 
 
@@ -52,7 +52,7 @@ def accumulate(
         with_shares: whether to measure the gradient of each loss term and each scale.
 
     Returns:
-        the losses of each batch, and the gradient shares of the last one if asked for.
+        the losses of each batch, and the gradient shares of the last one if requested.
     """
     state.detector.train()
     state.criterion.train()
@@ -72,11 +72,11 @@ def accumulate(
 
 
 def measure_reference(state: TrainState) -> None:
-    """Measure the run's own gradient norm before its first update and make it the reference of the explosion rules."""
-    passes = min(max(state.config.total_steps // STEPS_PER_PASS, LEAST_PASSES), MOST_PASSES)
-    norm = own_norm(state, passes)
+    """Measure the gradient norm before the first update and make it the reference of the explosion rules."""
+    passes = min(max(state.config.total_steps // STEPS_PER_PASS, MIN_PASSES), MAX_PASSES)
+    norm = initial_norm(state, passes)
     if norm is None:
-        log.warning("no finite gradient norm before the first update: norm_ratio is not looked at")
+        log.warning("no finite gradient norm before the first update: the rule norm_ratio is off")
         return
     state.stability.reference = norm
     log.info(
@@ -87,11 +87,11 @@ def measure_reference(state: TrainState) -> None:
     )
 
 
-def own_norm(state: TrainState, passes: int) -> float | None:
+def initial_norm(state: TrainState, passes: int) -> float | None:
     """Largest gradient norm over the first `passes` steps' batches with the weights as they are.
 
-    Weights, running statistics and random numbers are left as they were, so that the training that follows is the
-    same bit for bit.
+    Weights, running statistics and random numbers are restored, so that the training that follows is the same bit for
+    bit.
 
     Returns:
         None if no norm was finite.
@@ -122,7 +122,7 @@ def forward(state: TrainState, batch: Batch) -> tuple[Losses, EncodedImages]:
 
 
 def autocast(config: RunConfig, device: str) -> torch.autocast | nullcontext[None]:
-    """Mixed precision where it is asked for and available."""
+    """Mixed precision if it is set and available."""
     dtype = autocast_type(config, device)
     return nullcontext() if dtype is None else torch.autocast("cuda", dtype)
 
@@ -162,7 +162,7 @@ def clip(
         the global norm that the optimiser gets, a scalar on the device.
     """
     if config.gradient_clip_mode == "agc":
-        clip_units_(units, config.agc_clip_factor)
+        clip_adaptive_(units, config.agc_clip_factor)
         return gradients.total()
     if config.gradient_clip_mode == "norm" and config.gradient_clip_norm > 0:
         gradients.clip_(norm, config.gradient_clip_norm)
@@ -214,7 +214,7 @@ def step_values(
 def derived_values(
     optimizer: Optimizer, terms: list[str], out: dict[str, float]
 ) -> dict[str, float]:
-    """What follows from the values of a step without a further look at the device."""
+    """Values that follow from those of a step, computed on the host."""
     total = sum(out[f"train/weighted/{term}"] for term in terms)
     values = {"train/loss/total": total}
     for term in terms:
@@ -255,7 +255,7 @@ def check_stability(
 def optimizer_step(state: TrainState, finite: bool) -> None:
     """Update the weights, unless the gradients are not finite; advance schedule, average and counter.
 
-    With a scaler the step is left to it, so that its scale can back off. Every tenth step leaves the
+    A scaler decides by itself whether to step, so that its scale can back off. Every tenth step stores the
     update ratios in `state.ratios`.
     """
     measured = is_logged(state.step + 1)

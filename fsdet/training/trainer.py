@@ -1,4 +1,4 @@
-"""The training loop: one plain sequence, readable from top to bottom."""
+"""The training loop, as one sequence from top to bottom."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from fsdet.training.step import (
 
 log = logging.getLogger("fsdet.run")
 
-KEPT_CHECKPOINTS = 2
-"""Newest checkpoints of a run that stay on disk."""
+MAX_CHECKPOINTS = 2
+"""Number of checkpoints that a run keeps on disk, the newest ones."""
 
 
 def run_training(
@@ -67,7 +67,7 @@ def run_training(
 
     def evaluate() -> None:
         nonlocal final
-        metrics = evaluate_run(state.evaluated, config, state.device, final=False)
+        metrics = evaluate_run(state.eval_detector, config, state.device, final=False)
         log_metrics(f"epoch {state.epoch}", metrics)
         evaluations.append(state.step, state.epoch, metrics, state.device)
         keep_best(state, metrics)
@@ -107,11 +107,11 @@ def run_training(
 
 
 def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None]:
-    """One optimiser step: what was measured in it, and the verdict if it is one too many."""
+    """One optimiser step: what was measured in it, and the explosion if a rule fired."""
     losses, shares = backward(state)
     state.scaler.unscale_(state.optimizer)
     norms = state.gradients.measure()
-    clipped = clip(state.config, state.gradients, state.clipped_units, norms[0])
+    clipped = clip(state.config, state.gradients, state.agc_parameters, norms[0])
     values = step_values(state, norms, clipped, losses, shares)  # the one copy from the device
     found = check_stability(state.stability, state.scaler, values)
     optimizer_step(state, finite=math.isfinite(values["grad/norm"]))
@@ -119,17 +119,17 @@ def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None
 
 
 def evaluation_due(state: TrainState) -> bool:
-    """Whether the run stands at the end of an epoch that is to be evaluated."""
+    """Whether an evaluation is due: at the end of every `eval_interval`-th epoch, and of the last."""
     return at_epoch_end(state, state.config.eval_interval)
 
 
 def save_due(state: TrainState) -> bool:
-    """Whether the run stands at the end of an epoch that is to be saved."""
+    """Whether a checkpoint is due: at the end of every `save_interval`-th epoch, and of the last."""
     return at_epoch_end(state, state.config.save_interval)
 
 
 def at_epoch_end(state: TrainState, interval: int) -> bool:
-    """Whether the run stands at the end of every `interval`-th epoch, or of the last."""
+    """Whether the last step ended an `interval`-th epoch or the run."""
     if state.step >= state.config.total_steps:
         return True
     return state.step % state.config.steps_per_epoch == 0 and state.epoch % interval == 0
@@ -142,7 +142,7 @@ def build_report(
     final: dict[str, float],
     history: StepHistory,
 ) -> Report:
-    """The state of the run for whoever listens."""
+    """The state of the run for the caller's callback."""
     return Report(
         phase=phase,
         step=state.step,
@@ -158,7 +158,7 @@ def build_report(
 
 
 def keep_best(state: TrainState, metrics: dict[str, float]) -> None:
-    """Keep the weights in `best.pt` if `metrics`, those of this epoch, are the best so far; of equals the first."""
+    """Save the weights to `best.pt` if `metrics`, those of this epoch, are better than all before."""
     if is_better(state, metrics):
         state.best = Best(state.epoch, state.step, metrics)
         state.save_best()
@@ -178,7 +178,7 @@ def is_better(state: TrainState, metrics: dict[str, float]) -> bool:
 
 def evaluate_best(state: TrainState) -> dict[str, float]:
     """Metrics of the last evaluation: the weights of the best epoch on other episodes."""
-    detector = state.evaluated
+    detector = state.eval_detector
     if state.best_epoch != state.epoch:
         detector, _ = load_detector(state.best_path, state.device)
     metrics = evaluate_run(detector, state.config, state.device, final=True)
@@ -192,7 +192,7 @@ def save_epoch(state: TrainState) -> Path:
     path = folder / f"stage{state.config.stage}_epoch{state.epoch:04d}.pt"
     state.save(path)
     state.checkpoints = [old for old in state.checkpoints if old != path] + [path]
-    while len(state.checkpoints) > KEPT_CHECKPOINTS:
+    while len(state.checkpoints) > MAX_CHECKPOINTS:
         state.checkpoints.pop(0).unlink(missing_ok=True)
     log.info("checkpoint %s", path)
     return path

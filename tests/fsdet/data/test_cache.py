@@ -149,7 +149,7 @@ def test_a_damaged_entry_is_built_anew_with_a_warning(tmp_path, damage, caplog):
     damage(tmp_path / recipe().folder / "numbers.npy")
     with caplog.at_level(logging.WARNING):
         assert cached(in_folder(tmp_path), recipe(), build, load) == list(range(100))
-    assert "differs from what was written; building it anew" in caplog.text
+    assert "differs from what was written; building it again" in caplog.text
     assert cached(in_folder(tmp_path), recipe(), never, load) == list(range(100))
 
 

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 
 from fsdet.data.cleaning import usable_objects
 from fsdet.data.problems import Problems
-from fsdet.data.records import Dataset, Picture, Record
+from fsdet.data.records import Dataset, ImageRef, Record
 
 coordinates = st.one_of(
     st.floats(-50, 150), st.sampled_from([0.0, 100.0, np.nan, np.inf, -np.inf, 1e300, -1e300])
@@ -22,7 +22,7 @@ def datasets(draw) -> tuple[Dataset, np.ndarray]:
         count = draw(st.integers(0, 4))
         boxes = draw(arrays(np.float64, (count, 4), elements=coordinates))
         labels = draw(arrays(np.int64, count, elements=st.integers(-2, 4)))
-        records.append(Record(Picture(Path(f"{number}.png")), "train", boxes, labels))
+        records.append(Record(ImageRef(Path(f"{number}.png")), "train", boxes, labels))
         extents.append(draw(st.sampled_from([(0, 0), (100, 80), (7, 100)])))
     names = ("a", "b", "c")
     return Dataset(Path(), names, tuple(records)), np.array(extents, np.int64).reshape(-1, 2)

@@ -175,7 +175,7 @@ def edited(dataset, edit):
         (lambda c: c.update(annotations={}), "lacks annotations"),
         (lambda c: c["categories"].pop(), "'class 15' is not in both files"),
         (lambda c: c["categories"][0].pop("name"), "a number `id` and a `name`"),
-        (lambda c: c["categories"][0].update(name="class 1"), "stands for two classes"),
+        (lambda c: c["categories"][0].update(name="class 1"), "two classes have the same name"),
     ],
 )
 def test_a_broken_file_is_refused_at_the_door(dataset, edit, message):

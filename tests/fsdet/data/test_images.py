@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fsdet.data.images import (
-    GREY,
+    PADDING_GREY,
     UnreadableError,
     letterbox,
     letterbox_boxes,
@@ -37,10 +37,10 @@ def test_hidden_colours_do_not_show(tmp_path):
     pixels[:, :3, 3], pixels[:, 3:6, 3] = 0, 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
     picture = open_image(tmp_path / "a.png")
-    assert (picture[:, :3] == GREY).all()
+    assert (picture[:, :3] == PADDING_GREY).all()
     np.testing.assert_array_equal(picture[:, 3:6], pixels[:, 3:6, :3])
     alpha = pixels[:, 6:, 3:] / 255
-    expected = alpha * pixels[:, 6:, :3] + (1 - alpha) * GREY
+    expected = alpha * pixels[:, 6:, :3] + (1 - alpha) * PADDING_GREY
     np.testing.assert_allclose(picture[:, 6:], expected, atol=1)
 
 
@@ -50,7 +50,7 @@ def test_a_colour_that_stands_for_transparency_is_hidden(tmp_path, mode):
     Image.new(mode, (4, 4)).save(
         tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else picture.getpixel((0, 0))
     )
-    assert (open_image(tmp_path / "a.png") == GREY).all()
+    assert (open_image(tmp_path / "a.png") == PADDING_GREY).all()
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_the_end_of_a_base_video_is_never_trained_on(dataset):
     for video in (2, 3):
         frames = {
             part: [
-                r.picture.frame
+                r.image.frame
                 for r in data.dataset.records
                 if (r.video, r.part) == (video, part) and len(r.labels)
             ]
@@ -123,7 +123,7 @@ def test_the_annotations_may_lie_in_a_folder_of_their_own(dataset):
     (dataset / "annotations.json").rename(dataset / "annotations" / "annotations.json")
     after = read_refdet(settings_of(dataset))
     assert after.names == before.names
-    assert [r.picture for r in after.records] == [r.picture for r in before.records]
+    assert [r.image for r in after.records] == [r.image for r in before.records]
     assert all(
         map(np.array_equal, (r.boxes for r in after.records), (r.boxes for r in before.records))
     )
@@ -154,14 +154,14 @@ def test_two_boxes_of_a_frame_are_two_objects(dataset):
     )
     (dataset / "annotations.json").write_text(json.dumps(content))
     data = load_annotated(settings_of(dataset))
-    (record,) = [r for r in data.dataset.records if (r.video, r.picture.frame) == (2, 5)]
+    (record,) = [r for r in data.dataset.records if (r.video, r.image.frame) == (2, 5)]
     assert len(record.labels) == 2
 
 
 def parts_of(data, video: int) -> dict[int, str]:
     """Annotated frame -> its part."""
     records = [r for r in data.dataset.records if r.video == video and len(r.labels)]
-    return {r.picture.frame: r.part for r in records}
+    return {r.image.frame: r.part for r in records}
 
 
 def test_the_fifth_held_out_follows_the_split_of_the_classes_that_can_be_used(tmp_path):
@@ -184,7 +184,7 @@ def test_an_annotation_beyond_the_end_moves_no_other_frame(dataset, frame):
     sound = [parts_of(load_annotated(settings_of(dataset)), video) for video in (0, 3)]
     for video in (0, 3):
         edited(dataset, lambda c, v=video: bboxes(c, v).append({**bboxes(c, v)[0], "frame": frame}))
-    data = load_annotated(settings_of(dataset, n_query=2))  # read anew
+    data = load_annotated(settings_of(dataset, n_query=2))  # read again
     assert [parts_of(data, video) for video in (0, 3)] == sound
     assert [(p.kind, p.count) for p in data.problems] == [("frame beyond the end", 2)]
 

@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 
 from fsdet.errors import DataError
 from fsdet.evaluation.average_precision import EpisodeScores, collect, score_episode
-from fsdet.models.postprocess import MOST_DETECTIONS
+from fsdet.models.postprocess import MAX_DETECTIONS
 from fsdet.structures import Detections, Targets
 
 Episode = tuple[Targets, list[Detections]]
@@ -87,7 +87,7 @@ def one_by_pycocotools(targets: Targets, found: list[Detections]) -> dict[str, f
         }
         gt.createIndex()
         judged = COCOeval(gt, gt.loadRes(results), "bbox")
-        judged.params.maxDets = [MOST_DETECTIONS]
+        judged.params.maxDets = [MAX_DETECTIONS]
         judged.evaluate()
         judged.accumulate()
     precision = judged.eval["precision"][..., 0].astype(float)  # (T, R, categories, areas)

@@ -109,7 +109,7 @@ def test_a_healthy_run_passes_every_line():
 
 def test_a_run_without_a_step_is_not_called_healthy():
     found = report([], [], {})
-    assert "nothing to judge" in found.verdict
+    assert "nothing to report" in found.verdict
     assert not found.failed
 
 
@@ -231,8 +231,8 @@ def test_a_few_steps_say_nothing_of_a_trend():
         (lambda n: 1.7 + wobble(n), "pass", "61% of the uniform"),
         (lambda n: 2.0 + wobble(n), "fail", "though boxes are found (AP50 0.40)"),
         (lambda n: 3.0 + 10 / n, "fail", "not distances from the anchor point"),
-        (lambda n: 2.5 + 0 * n, "fail", "does not move"),  # held by a clamp
-        (lambda n: 2.5 - (n % 3 > 0) * (1 + wobble(n)), "fail", "does not move"),  # by a ceiling
+        (lambda n: 2.5 + 0 * n, "fail", "does not change"),  # held by a clamp
+        (lambda n: 2.5 - (n % 3 > 0) * (1 + wobble(n)), "fail", "does not change"),  # by a ceiling
         (
             lambda n: 2.0 + (n % 3 > 0) * (1 + wobble(n)),
             "fail",
@@ -261,7 +261,7 @@ def test_values_that_crowd_below_a_ceiling_are_seen_without_being_equal():
     skewed = changed(
         100, train__loss__dfl=lambda n: 1.0 + 0.1 * abs(math.sin(n)) ** 6 + 1e-3 * (n % 7)
     )
-    assert "crowd below a ceiling" in report(crowded).check("dfl_falls").message
+    assert "close below a ceiling" in report(crowded).check("dfl_falls").message
     assert status("dfl_falls", skewed) == "pass"
 
 

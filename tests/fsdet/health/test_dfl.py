@@ -31,4 +31,4 @@ def test_absolute_targets_behind_a_clamp_fail_the_report(tmp_path: Path):
     report = train_dfl(CLAMPED, tmp_path / "clamped", seed=1)
     assert no_norm_rule_sees(report)
     assert report.check("dfl_falls").status == "fail"
-    assert "does not move" in report.verdict
+    assert "does not change" in report.verdict

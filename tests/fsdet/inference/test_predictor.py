@@ -84,10 +84,10 @@ def test_examples_embedded_before_give_the_same(predictor, scenes):
 @pytest.mark.parametrize(
     ("supports", "message"),
     [
-        ([], "'object' needs a list of at least one picture, but got none"),
+        ([], "'object' needs a list of at least one image, but got none"),
         ({}, "at least one class is needed"),
-        ({"cup": []}, "'cup' needs a list of at least one picture, but got none"),
-        ("cup.png", "'object' needs a list of at least one picture, but got str"),
+        ({"cup": []}, "'cup' needs a list of at least one image, but got none"),
+        ("cup.png", "'object' needs a list of at least one image, but got str"),
     ],
 )
 def test_missing_supports_are_refused(predictor, scenes, supports, message):

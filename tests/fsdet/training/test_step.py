@@ -141,7 +141,7 @@ def test_the_moving_average_is_evaluated_saved_and_resumed(small_config, tmp_pat
     name = "scs_fusion.none_token"
     assert not torch.equal(state["ema"][name], state["detector"][name])
     run = build_state(config, load_image_set(config, "train"), result.checkpoint)
-    assert torch.equal(run.evaluated.state_dict()[name], state["ema"][name])
+    assert torch.equal(run.eval_detector.state_dict()[name], state["ema"][name])
     assert torch.equal(run.detector.state_dict()[name], state["detector"][name])
     later = small_config(resume=result.checkpoint, stage=3)
     begun = build_state(later, load_image_set(later, "shots"), None)
@@ -156,7 +156,7 @@ def test_the_average_follows_its_formula(small_config, train_set):
         weight = run.detector.scs_fusion.none_token.detach().clone()
         decay = run.ema.get_decay(run.step)
         expected = weight if expected is None else decay * expected + (1 - decay) * weight
-    torch.testing.assert_close(run.evaluated.scs_fusion.none_token.detach(), expected)
+    torch.testing.assert_close(run.eval_detector.scs_fusion.none_token.detach(), expected)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

@@ -21,7 +21,7 @@ from fsdet.run_files import StepHistory
 from fsdet.train import train
 from fsdet.training.build import build_state
 from fsdet.training.resuming import HARMLESS
-from fsdet.training.step import backward, measure_reference, own_norm, step_batches
+from fsdet.training.step import backward, initial_norm, measure_reference, step_batches
 from fsdet.training.trainer import is_better, training_step
 
 STAGE_1 = Path(__file__).parents[3] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
@@ -540,7 +540,7 @@ def test_the_own_norm_is_measured_without_a_trace(small_config, train_set, stage
     measured, plain = (build_state(small_config(**settings), train_set, None) for _ in range(2))
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    norm = own_norm(measured, 3)
+    norm = initial_norm(measured, 3)
     assert torch.equal(before, torch.get_rng_state())
     assert 1 < norm < 1e4
     one, other = tensors(measured.state_dict()), tensors(plain.state_dict())
@@ -555,7 +555,7 @@ def test_the_own_norm_is_that_of_the_first_batches_before_any_update(small_confi
     config = small_config(n_query=2, lr=1e-20)
     run, frozen = (build_state(config, train_set, None) for _ in range(2))
     norms = [training_step(frozen)[0]["grad/norm"] for _ in range(3)]
-    assert own_norm(run, 3) == pytest.approx(max(norms), rel=1e-4)
+    assert initial_norm(run, 3) == pytest.approx(max(norms), rel=1e-4)
 
 
 @pytest.mark.parametrize(
