@@ -7,8 +7,7 @@ import torch
 
 from fsdet.checkpoint import load_checkpoint, load_detector, save_checkpoint
 from fsdet.config import TrainConfig
-from fsdet.device import usable_device
-from fsdet.errors import CheckpointError, ConfigError
+from fsdet.errors import CheckpointError
 from fsdet.models.detector import build_detector
 
 STATE = {"stage": 2, "step": 3, "detector": {"w": torch.arange(4.0)}, "reference_norm": None}
@@ -106,11 +105,3 @@ def test_other_weights_are_refused(small_config, tmp_path):
         load_detector(path, "cpu")
     with pytest.raises(CheckpointError, match=r"b\.pt: checkpoint: no such checkpoint"):
         load_detector(tmp_path / "b.pt", "cpu")
-
-
-def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ConfigError, match="device: 'cuda:99' cannot be used"):
-        usable_device("cuda:99")
-    with pytest.raises(ConfigError, match="device: 'gpu' cannot be used"):
-        usable_device("gpu")
-    assert usable_device("cpu") == "cpu"

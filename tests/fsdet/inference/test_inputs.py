@@ -32,7 +32,7 @@ def test_supports_that_belong_to_no_class_are_refused(pictures):
     with pytest.raises(DataError, match="two folders of this name"):
         find_supports([folder / "cup", folder])
     (folder / "loose.png").write_bytes((folder / "cup" / "0.png").read_bytes())
-    with pytest.raises(DataError, match=r"both pictures \(loose\.png\) and folders \(cup\)"):
+    with pytest.raises(DataError, match=r"both images \(loose\.png\) and folders \(cup\)"):
         find_supports([folder])
     (pictures / "empty").mkdir()
     with pytest.raises(DataError, match="empty: holds none of"):

@@ -7,13 +7,14 @@ import pytest
 import torch
 from timm.utils.agc import adaptive_clip_grad
 from torch.optim import AdamW
+from trained_runs import STAGE_1, equal, steps, tensors
 
 from fsdet.config import MODULES
 from fsdet.data.sources import load_image_set
 from fsdet.train import train
 from fsdet.training.build import build_state
 from fsdet.training.gradients import SCALES, gradient_shares
-from fsdet.training.step import backward, forward
+from fsdet.training.step import backward, forward, initial_norm, measure_reference, step_batches
 from fsdet.training.trainer import training_step
 
 STAGE_SETS = {1: "train", 2: "train", 3: "shots"}
@@ -206,3 +207,134 @@ def test_a_compiled_detector_gives_the_same_numbers(small_config, train_set, mon
             if key in others:
                 assert values[key] == pytest.approx(others[key], rel=1e-2), key
     assert compiled.detector.state_dict().keys() == plain.detector.state_dict().keys()
+
+
+def test_shares_and_totals_of_a_step_add_up(base_run):
+    for step in steps(base_run):
+        weighted = [v for k, v in step.items() if k.startswith("train/weighted/")]
+        assert len(weighted) == 4
+        assert sum(weighted) == pytest.approx(step["train/loss/total"], rel=1e-5)
+        shares = [v for k, v in step.items() if k.startswith("train/share/")]
+        assert sum(shares) == pytest.approx(1, rel=1e-5)
+        modules = [step[f"grad/norm/{name}"] for name in MODULES]
+        assert math.hypot(*modules) == pytest.approx(step["grad/norm"], rel=1e-5)
+        assert all(norm > 0 for norm in modules)
+
+
+def test_the_norm_is_that_of_the_gradients_before_clipping(small_config, base_run, train_set):
+    config = small_config(resume=base_run.checkpoint, gradient_clip_norm=0.01, epochs=1)
+    run = build_state(config, train_set, None)
+    backward(run)
+    grads = [p.grad for p in run.detector.parameters() if p.grad is not None]
+    expected = float(torch.nn.utils.get_total_norm(grads))
+    first = steps(train(config))[0]
+    assert first["grad/norm"] == pytest.approx(expected, rel=1e-5)
+    assert first["grad/clipped"] == 1
+    assert expected > 0.01
+
+
+def test_the_batch_size_is_the_number_of_episodes_in_a_forward_pass(small_config, train_set):
+    for batch_size in (1, 2, 3):
+        run = build_state(small_config(batch_size=batch_size, n_query=2), train_set, None)
+        seen = []
+        run.detector.backbone.register_forward_pre_hook(
+            lambda _, args, seen=seen: seen.append(len(args[0]))
+        )
+        backward(run)
+        assert seen == [batch_size * 2 * 2]
+
+
+def test_gradients_of_accumulated_batches_are_their_mean(small_config, train_set):
+    run = build_state(small_config(batch_size=1, gradient_accumulation=2), train_set, None)
+    backward(run)
+    together = {n: p.grad.clone() for n, p in run.detector.named_parameters() if p.grad is not None}
+    assert step_batches(run.config, 0) == [(0, 1), (1, 1)]
+    alone = build_state(small_config(batch_size=1), train_set, None)
+    total: dict[str, torch.Tensor] = {}
+    for index in range(2):
+        backward(replace(alone, step=index))
+        for name, parameter in alone.detector.named_parameters():
+            if parameter.grad is not None:
+                total[name] = total.get(name, 0) + parameter.grad / 2
+    assert together.keys() == total.keys()
+    for name in together:
+        torch.testing.assert_close(together[name], total[name], rtol=1e-3, atol=1e-5)
+
+
+def test_every_episode_of_an_epoch_is_used_once(small_config):
+    config = small_config(n_episodes=11, batch_size=2, gradient_accumulation=3)
+    dealt = [
+        episode
+        for step in range(2 * config.steps_per_epoch)
+        for first, count in step_batches(config, step)
+        for episode in range(first, first + count)
+    ]
+    assert dealt == list(range(22))
+
+
+def test_a_frozen_module_does_not_move(small_config, train_set):
+    config = small_config(epochs=1, n_query=2, backbone_lr_mult=0)
+    before = build_state(config, train_set, None).detector.state_dict()
+    result = train(config)
+    after = torch.load(result.checkpoint, weights_only=True)["detector"]
+    frozen = [n for n in before if n.startswith("backbone")]  # running statistics too
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["scs_fusion.none_token"], after["scs_fusion.none_token"])
+    assert {step["grad/norm/backbone"] for step in steps(result)} == {0}
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_own_norm_is_measured_without_a_trace(small_config, train_set, stage):
+    """Weights, running statistics, random numbers and all later steps stay the same bit for bit."""
+    settings = {"stage": stage, "n_query": 2, "bbox_loss": "wiou_v3", "share_interval": 1}
+    measured, plain = (build_state(small_config(**settings), train_set, None) for _ in range(2))
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    norm = initial_norm(measured, 3)
+    assert torch.equal(before, torch.get_rng_state())
+    assert 1 < norm < 1e4
+    one, other = tensors(measured.state_dict()), tensors(plain.state_dict())
+    assert [key for key in one if "rng" not in key and not equal(one[key], other[key])] == []
+    for _ in range(3):
+        assert training_step(measured)[0] == training_step(plain)[0]
+    one, other = tensors(measured.state_dict()), tensors(plain.state_dict())
+    assert [key for key in one if not equal(one[key], other[key])] == []
+
+
+def test_the_own_norm_is_that_of_the_first_batches_before_any_update(small_config, train_set):
+    config = small_config(n_query=2, lr=1e-20)
+    run, frozen = (build_state(config, train_set, None) for _ in range(2))
+    norms = [training_step(frozen)[0]["grad/norm"] for _ in range(3)]
+    assert initial_norm(run, 3) == pytest.approx(max(norms), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({"lr": 1.0}, True),
+        ({"fusion_lr_mult": 50.0, "gradient_clip_norm": 0.1, "weight_decay": 0.5}, True),
+        ({"cls_weight": 5.0}, False),
+        ({"image_size": 96}, False),
+        ({"batch_size": 4}, False),
+    ],
+    ids=str,
+)
+def test_the_reference_depends_on_the_losses_and_the_data_but_on_no_rate(
+    small_config, settings, same
+):
+    found = []
+    for changes in ({}, settings):
+        config = small_config(resume=STAGE_1, support_size=48, n_query=2, **changes)
+        run = build_state(config, load_image_set(config, "train"), None)
+        measure_reference(run)
+        found.append(run.stability.reference)
+    assert (found[0] == found[1]) is same
+
+
+def test_a_reference_that_is_given_is_not_measured(small_config):
+    config = small_config(explosion_reference=5.0)
+    result = train(config)
+    assert torch.load(result.checkpoint, weights_only=True)["stability"]["reference"] == 5.0
+    assert (
+        "before the first update" not in (config.checkpoint_dir / "training_debug.log").read_text()
+    )
