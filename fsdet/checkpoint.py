@@ -60,7 +60,7 @@ def load_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
 def load_detector(path: Path, device: str) -> tuple[Detector, TrainConfig]:
     """The detector of a checkpoint in evaluation mode, and the config that it was trained with.
 
-    The moving average of the weights is preferred, where there is one.
+    The moving average of the weights is preferred, if there is one.
 
     Args:
         path: of a checkpoint that `python -m fsdet.train` or `fsdet.export` wrote.
@@ -99,7 +99,7 @@ def restore_detector(
 
 
 def weights_of(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The detector's weights in a checkpoint, in single precision: the moving average, where there is one."""
+    """The detector's weights in a checkpoint, in single precision: the moving average, if there is one."""
     return as_float(state.get("ema") or state["detector"])
 
 

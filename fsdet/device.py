@@ -9,14 +9,14 @@ from fsdet.errors import ConfigError
 
 
 def pick_device(wanted: str) -> str:
-    """`auto` becomes the first CUDA device, or the CPU where there is none."""
+    """`auto` becomes the first CUDA device, or the CPU if there is none."""
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def usable_device(wanted: str) -> str:
-    """`auto` becomes the first CUDA device, or the CPU where there is none.
+    """`auto` becomes the first CUDA device, or the CPU if there is none.
 
     Raises:
         ConfigError: this machine has no such device.
@@ -47,7 +47,7 @@ def check_cuda(device: str) -> None:
 
 
 def autocast_type(config: RunConfig, device: str) -> torch.dtype | None:
-    """The type of mixed precision; None on a CPU, where it is many times slower."""
+    """The type of mixed precision; None on a CPU, which is many times slower with it."""
     if config.mixed_precision == "off" or not device.startswith("cuda"):
         return None
     return torch.bfloat16 if config.mixed_precision == "bf16" else torch.float16

@@ -1,7 +1,7 @@
 """`python -m fsdet.export RUN_DIR OUT.pt`: the newest checkpoint of a run as a small file to start from.
 
-Weights (their moving average, where there is one) are halved to float16, optimiser and classifiers of stage 1
-are left out. `OUT.json` beside it holds the sha256, the seed, the steps and the metrics of these weights.
+Weights (their moving average, if there is one) are halved to float16, optimiser and classifiers of stage 1
+are left out. `OUT.json` next to it holds the sha256, the seed, the steps and the metrics of these weights.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def smaller(state: dict[str, Any]) -> dict[str, Any]:
 def write_pair(
     out: Path, state: dict[str, Any], config: TrainConfig, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write the checkpoint, and beside it `facts` with its sha256, which are returned.
+    """Write the checkpoint, and next to it `facts` with its sha256, which are returned.
 
     Both are complete before either has its name.
 

@@ -1,4 +1,4 @@
-"""Progress bars on the terminal's error stream; one plain line where there is no terminal."""
+"""Progress bars on the terminal's error stream; one plain line without a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that a run writes beside its checkpoints, and how they are read: one JSON line per step and evaluation."""
+"""The files that a run writes besides its checkpoints, and how they are read: one JSON line per step and evaluation."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ PATTERNS: dict[Part, tuple[str, ...]] = {
     "eval": ("instances_val*.json", "5k.json"),
 }
 EVAL_FRACTION = 0.2
-"""Part of the images that is for evaluation where there is only one file."""
+"""Part of the images that is for evaluation if there is only one file."""
 
 
 def read_coco(config: DataConfig) -> Dataset:
@@ -59,7 +59,7 @@ def read_coco(config: DataConfig) -> Dataset:
 
 
 def annotation_files(config: DataConfig) -> dict[Part, Path]:
-    """Part of the data -> its JSON file; the same file for both where there is only one.
+    """Part of the data -> its JSON file; the same file for both if there is only one.
 
     Raises:
         DataError: `data_root` is not given, or there is no annotation file, or an ambiguous one.

@@ -38,9 +38,9 @@ class Decoded:
     """The decoded images of a dataset."""
 
     images: Array
-    """(R, S, S, 3) uint8 RGB memory map; zeros where an image could not be decoded."""
+    """(R, S, S, 3) uint8 RGB memory map; zeros if an image could not be decoded."""
     extents: Array
-    """(R, 2) width and height of the image as it was; zeros where it could not be decoded."""
+    """(R, 2) width and height of the original image; zeros if it could not be decoded."""
     rows: Array
     """(N,) row of each record; -1 if its file is not there."""
     contents: tuple[tuple[str, int | None], ...]

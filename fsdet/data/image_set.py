@@ -51,7 +51,7 @@ class ImageSet:
     """(N,) int64: the video that an image is a frame of, as the class of its object; -1 for none. Images of a
     video stand in the order of time. Default: -1."""
     names: tuple[str, ...] = ()
-    """Name of each class; empty where they have none."""
+    """Name of each class; empty if they have none."""
 
     def __post_init__(self) -> None:
         classes, crops = self.support_images.shape

@@ -172,7 +172,7 @@ def _record(file: Path, part: Part, root: Path, problems: Problems) -> Record:
 def _label_file(image: Path) -> Path:
     parts = list(image.parts)
     if "images" not in parts:
-        raise DataError(f"{image}: must lie below a folder images/, with labels/ beside it")
+        raise DataError(f"{image}: must lie below a folder images/, with labels/ next to it")
     position = len(parts) - 1 - parts[::-1].index("images")
     parts[position] = "labels"
     return Path(*parts).with_suffix(".txt")

@@ -67,7 +67,7 @@ def evaluate_run(
     Args:
         detector: in evaluation mode while this runs.
         config: data, sizes of the episodes, their number.
-        device: where the detector lives.
+        device: of the detector.
         final: whether this is the last evaluation of a run.
         label: of the progress bar; None shows none.
 
@@ -149,7 +149,7 @@ def evaluate(
         detector: in evaluation mode while this runs.
         episodes: fixed source.
         numbers: of the episodes.
-        device: where the detector lives.
+        device: of the detector.
         features: embedded supports of the source's image set; None embeds them here.
         label: names a progress bar; None shows none.
 

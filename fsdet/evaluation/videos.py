@@ -77,7 +77,7 @@ def evaluate_videos(
         image_set: `groups` gives the video of each frame, in order of time.
         features: embedded supports of `image_set`.
         n_shot: number of supports per object: the first ones of its class.
-        device: where the detector lives.
+        device: of the detector.
         label: of the progress bar; None shows none.
     """
     values = []

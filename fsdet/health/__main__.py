@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, and --help needs none of it
     from fsdet.health.evidence import Check
 
 PLAIN_WIDTH = 160
-"""Columns of the table where there is no terminal."""
+"""Columns of the table without a terminal."""
 NARROW = 120
 """Terminals of fewer columns go without the bands."""
 LOOKS = {

@@ -54,7 +54,7 @@ class Predictor:
     Args:
         detector: on `device`, in evaluation mode.
         config: of the training; has the sizes of images and supports.
-        device: where the detector lives.
+        device: of the detector.
     """
 
     def __init__(self, detector: Detector, config: TrainConfig, device: str) -> None:

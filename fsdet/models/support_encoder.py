@@ -180,7 +180,7 @@ def _build_timm(name: str, support_size: int, source: dict[str, Any]) -> tuple[A
         if file := source.get("pretrained_cfg_overlay", {}).get("file"):
             raise ConfigError(
                 f"{file}: support_encoder: cannot be loaded as weights of '{name}' at support_size "
-                f"{support_size} ({reason}); copy the file anew"
+                f"{support_size} ({reason}); copy the file again"
             ) from None
         raise ConfigError(
             f"support_encoder: '{name}' could not be built for support_size {support_size} ({reason}); "

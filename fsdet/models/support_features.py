@@ -19,7 +19,7 @@ class SupportFeatures:
     Args:
         detector: its trunk is used in evaluation mode and gets no gradient; its projection does.
         image_set: with V crops of every class.
-        device: where the detector lives.
+        device: of the detector.
     """
 
     def __init__(self, detector: Detector, image_set: ImageSet, device: str) -> None:

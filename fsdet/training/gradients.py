@@ -131,7 +131,7 @@ BOOST = 2.0**10
 
 
 def gradient_shares(losses: Losses, taps: list[Tensor], shared: Tensor) -> dict[str, Tensor]:
-    """Norms of the parts of the gradient on `shared`; the graph stays as it was.
+    """Norms of the parts of the gradient on `shared`; the graph is kept.
 
     Args:
         losses: of one batch.

@@ -133,7 +133,7 @@ def abbreviate(value: object) -> str:
 
 
 def resume_stage(state: TrainState, saved: dict[str, Any], path: Path) -> None:
-    """Continue where `saved` was written, and record what has changed since, where the config allows it.
+    """Continue where `saved` was written, and record what has changed since, if the config allows it.
 
     Raises:
         CheckpointError: something has changed that must not.

@@ -99,7 +99,7 @@ def test_weights_put_there_by_hand_that_would_run_code_run_none(tmp_path):
     (tmp_path / "weights").mkdir()
     torch.save(Touches(tmp_path / "marker"), tmp_path / "weights" / "resnet10t.safetensors")
     config = TrainConfig(support_encoder="resnet10t", support_size=64, cache_dir=tmp_path)
-    with pytest.raises(ConfigError, match=r"resnet10t\.safetensors: .*copy the file anew"):
+    with pytest.raises(ConfigError, match=r"resnet10t\.safetensors: .*copy the file again"):
         build_support_encoder(config)
     assert not (tmp_path / "marker").exists()
 
