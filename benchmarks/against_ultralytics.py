@@ -22,8 +22,9 @@ from ultralytics.utils import SETTINGS
 
 from fsdet.config import TrainConfig
 from fsdet.data.sources import load_image_set
-from fsdet.engine.run import Run, build_run
-from fsdet.engine.trainer import training_step
+from fsdet.training.build import build_state
+from fsdet.training.state import TrainState
+from fsdet.training.trainer import training_step
 
 for tracker in ("mlflow", "raytune"):
     dict.__setitem__(SETTINGS, tracker, False)  # in this process only, not in the user's file
@@ -61,7 +62,7 @@ def theirs(data: Path, options: argparse.Namespace, **more: Any) -> float:
     return len(trainer.train_loader.dataset) / (ended[1] - began[1])
 
 
-def ours(run: Run, images: int) -> float:
+def ours(run: TrainState, images: int) -> float:
     """Images per second of our trainer over about `images` images."""
     steps = round(images / run.config.batch_size)
     began = time.perf_counter()
@@ -84,7 +85,7 @@ def main() -> None:
         gradient_accumulation=1, image_size=options.image_size, device=options.device,
     )  # fmt: skip
     image_set = load_image_set(config, "train")
-    run = build_run(config, image_set, None)
+    run = build_state(config, image_set, None)
     ours(run, 5 * options.batch)
     rates: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:

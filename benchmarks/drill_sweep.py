@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Best, Explosion, Phase, Report, Result
+from fsdet.report import Best, Explosion, Phase, Report, Result
 from sweeps.run import main
 
 STEPS = 3
@@ -89,7 +89,7 @@ def wait_while_held(folder: Path) -> None:
 
 def save(config: TrainConfig, epoch: int) -> None:
     """A checkpoint; the two newest are kept."""
-    from fsdet.engine.checkpoint import save_checkpoint  # loads torch
+    from fsdet.checkpoint import save_checkpoint  # loads torch
 
     folder = config.checkpoint_dir
     state = {"epoch": epoch, "padding": "x" * 100_000}
@@ -100,7 +100,7 @@ def save(config: TrainConfig, epoch: int) -> None:
 
 def load(path: Path) -> int:
     """Epochs done."""
-    from fsdet.engine.checkpoint import load_checkpoint
+    from fsdet.checkpoint import load_checkpoint
 
     return int(load_checkpoint(path)["epoch"])
 
@@ -143,7 +143,6 @@ def report_of(config: TrainConfig, epoch: int, phase: Phase) -> Report:
         best=None if exploded else best,
         final=metrics if phase == "final" else {},
         history={"step": steps, "grad/norm": np.full(STEPS, 8.0)},
-        save_checkpoint=lambda _: None,
         explosion=Explosion("norm_ceiling", epoch * STEPS, "scs_fusion", "x") if exploded else None,
         peak_norm=8.0,
         violation=0.5 if exploded else -3.0,

@@ -56,13 +56,13 @@ def trainings(threads: int) -> Iterator[tuple[str, Callable[[int, Path], Figures
 def dfl(case: Any, seed: int, folder: Path, threads: int) -> Figures:
     from trainings import train_dfl
 
-    from fsdet.engine.health import load_evaluations, load_steps
-    from fsdet.engine.health_dfl import headroom, held_share
+    from fsdet.health.checklist import load_evaluations, load_steps
+    from fsdet.health.dfl import equal_share, headroom
 
     report = train_dfl(case, folder, seed=seed, threads=threads)
     values = np.array([row["train/loss/dfl"] for row in load_steps(folder)])
     return {
-        "share held": held_share(later := values[len(values) // 2 :]),
+        "share held": equal_share(later := values[len(values) // 2 :]),
         "headroom": headroom(later),
         "DFL / uniform": float(np.median(values[-len(values) // 5 :])) / math.log(16),
         "AP50 of objects": max(row.get("val/object_AP50", 0) for row in load_evaluations(folder)),

@@ -28,11 +28,12 @@ import torch
 
 from fsdet.config import TrainConfig
 from fsdet.data.sources import load_image_set
-from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.report import Explosion
-from fsdet.engine.run import Run, build_run
-from fsdet.engine.step import measure_reference
-from fsdet.engine.trainer import training_step
+from fsdet.evaluation.metrics import evaluate_run
+from fsdet.report import Explosion
+from fsdet.training.build import build_state
+from fsdet.training.state import TrainState
+from fsdet.training.step import measure_reference
+from fsdet.training.trainer import training_step
 
 FIRST_SEED = 100
 STAGE_2: dict[str, Any] = {
@@ -52,7 +53,7 @@ STAGE_1 = STAGE_2 | ONE_RATE | {"stage": 1, "resume": None, "batch_size": 8, "lr
 FROZEN = STAGE_2 | {"lr": 1e-12}
 
 
-def nothing(_: Run) -> None:
+def nothing(_: TrainState) -> None:
     """No fault."""
 
 
@@ -64,7 +65,7 @@ class Case:
     rule: str | None
     """The rule that is to fire; None for a run that is healthy."""
     settings: dict[str, Any]
-    sabotage: Callable[[Run], None] = nothing
+    sabotage: Callable[[TrainState], None] = nothing
     """A fault, put into the run before step `at`."""
     at: int = 0
     """Steps before the fault acts."""
@@ -72,24 +73,24 @@ class Case:
     seeds: int = 3
 
 
-def poison(run: Run) -> None:
+def poison(run: TrainState) -> None:
     """One weight becomes inf, as an overflow leaves it."""
     with torch.no_grad():
         run.detector.scs_fusion.smooth[0].conv.weight[0, 0, 0, 0] = math.inf
 
 
-def turn_loss(run: Run) -> None:
+def turn_loss(run: TrainState) -> None:
     """The loss has the wrong sign."""
     run.criterion.weights = {term: -weight for term, weight in run.criterion.weights.items()}
 
 
-def turn_update(run: Run) -> None:
+def turn_update(run: TrainState) -> None:
     """The optimiser climbs."""
     for group in run.optimizer.param_groups:
         group["maximize"] = True
 
 
-def lose_targets(run: Run) -> None:
+def lose_targets(run: TrainState) -> None:
     """The labels are gone, as after a broken export."""
     source = run.batches.source
     deal = source.batch
@@ -188,11 +189,11 @@ def healthy(coco: Path | None) -> Iterator[Case]:
             yield Case(f"after, {data}, 320 px", None, large, steps=40, seeds=2)
 
 
-def start(case: Case, seed: int, **settings: Any) -> Run:
+def start(case: Case, seed: int, **settings: Any) -> TrainState:
     """A run of the case at its beginning, with its reference measured."""
     config = TrainConfig(**{**case.settings, "seed": seed, **settings})
     torch.set_num_threads(config.threads or 1)
-    run = build_run(config, load_image_set(config, "train"), None)
+    run = build_state(config, load_image_set(config, "train"), None)
     if run.stability.reference is None:
         measure_reference(run)
     return run

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Best, Explosion, Report, Result
+from fsdet.report import Best, Explosion, Report, Result
 from sweeps.config import Resources, SweepSpec
 from sweeps.config.file import load_spec
 from sweeps.resources.machine import Machine

@@ -26,28 +26,30 @@ import torch
 
 from fsdet.config import TrainConfig
 from fsdet.data.sources import load_image_set
-from fsdet.engine.logs import EVALUATIONS_FILE, StepHistory, log_step
-from fsdet.engine.run import Run, build_run
-from fsdet.engine.step import autocast, forward
-from fsdet.engine.trainer import training_step
+from fsdet.run_files import EVALUATIONS_FILE, StepHistory
 from fsdet.structures import Batch
 from fsdet.train import train
+from fsdet.training.build import build_state
+from fsdet.training.logs import log_step
+from fsdet.training.state import TrainState
+from fsdet.training.step import autocast, forward
+from fsdet.training.trainer import training_step
 
 WARM_UP = 5
 """First rounds that do not count."""
 
 
-def bare_step(run: Run, batch: Batch) -> None:
+def bare_step(run: TrainState, batch: Batch) -> None:
     run.detector.train()
     run.optimizer.zero_grad(set_to_none=True)
-    with autocast(run):
+    with autocast(run.config, run.device):
         losses, _ = forward(run, batch)
     losses.total.backward()
     torch.nn.utils.clip_grad_norm_(run.detector.parameters(), run.config.gradient_clip_norm)
     run.optimizer.step()
 
 
-def full_step(run: Run, history: StepHistory) -> None:
+def full_step(run: TrainState, history: StepHistory) -> None:
     values, _ = training_step(run)
     history.append(values)
     log_step(values, level=10)
@@ -69,9 +71,9 @@ def interleaved(rounds: int, device: str, **calls: Callable[[], object]) -> None
         print(f"  {name:<12} {1000 * median:8.1f} ms   {median / first:.3f} x", flush=True)
 
 
-def build(settings: dict[str, Any], **more: Any) -> Run:
+def build(settings: dict[str, Any], **more: Any) -> TrainState:
     config = TrainConfig(**{**settings, **more})
-    return build_run(config, load_image_set(config, "train"), None)
+    return build_state(config, load_image_set(config, "train"), None)
 
 
 def measure_steps(settings: dict[str, Any], rounds: int) -> None:

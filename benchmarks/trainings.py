@@ -17,13 +17,13 @@ from torch import Tensor
 from fsdet.config import TrainConfig
 from fsdet.data.episodes import EpisodeSource
 from fsdet.data.sources import load_image_set
-from fsdet.engine.evaluation import evaluate
-from fsdet.engine.health import HealthReport, health_of_run
-from fsdet.engine.run import build_run
+from fsdet.evaluation.metrics import evaluate
+from fsdet.health.checklist import HealthReport, health_of_run
 from fsdet.losses import criterion
-from fsdet.losses.dfl import dfl_loss
+from fsdet.losses.box import dfl_loss
 from fsdet.models.head import boxes_to_ltrb
 from fsdet.train import train
+from fsdet.training.build import build_state
 
 SHIPPED = Path(__file__).parents[1] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
 CEILING = 2.5
@@ -90,7 +90,7 @@ DFL_CASES = (
     DflCase("absolute, mean clamped, batch 8", True, {"n_episodes": 100}, absolute, clamp_mean),
     DflCase("absolute, batch 1", True, SHORT, absolute),
 )  # fmt: skip
-"""The corpus of the rule in `fsdet.engine.health_dfl`."""
+"""The corpus of the rule in `fsdet.health.dfl`."""
 
 
 def train_dfl(case: DflCase, folder: Path, **settings: Any) -> HealthReport:
@@ -115,7 +115,7 @@ def overfit(seed: int = 0, steps: int = 250, **settings: Any) -> tuple[float, fl
     """Train on one episode of four images; AP50 on it before and after."""
     config = TrainConfig(**{**OVERFIT, "seed": seed, **settings})
     train_set = load_image_set(config, "train")
-    run = build_run(config, train_set, None)
+    run = build_state(config, train_set, None)
     fixed = EpisodeSource(train_set, config, config.seed, augment=False)
     batch = fixed.batch(0, 1)
     assert len(batch.images) == 4

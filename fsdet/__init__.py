@@ -23,7 +23,7 @@ os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 
 
 def load(checkpoint: str | Path, device: str = "auto") -> Predictor:
-    """A trained detector, ready to find what example pictures show.
+    """A trained detector, ready to find the objects of support images.
 
     Args:
         checkpoint: file that `python -m fsdet.train` or `fsdet.export` wrote.

@@ -1,4 +1,4 @@
-"""What every command line of `fsdet` makes of a mistake and of Ctrl-C: one line on the error stream, no traceback."""
+"""What all command lines share: their exit codes, and how an error becomes lines on the error stream."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from enum import IntEnum
 
 from fsdet.errors import FsdetError
 
-EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
-
 
 class ExitCode(IntEnum):
-    """Exit codes of all commands."""
+    """How a command ended."""
 
     OK = 0
+    """Everything that was asked for was done."""
     NOTHING_FOUND = 1
+    """Not the result that was asked for: inputs were skipped, no trial of a sweep completed, a re-run differs."""
     MISTAKE = 2
+    """A flag, a file or a setting cannot be used; the message names it and the fix."""
     EXPLODED = 3
+    """The run exploded, or its health report has a failed line."""
     TOO_MANY_FAILURES = 4
+    """More trials of a sweep crashed than it allows."""
     STUDY_LOST = 5
+    """The study of a sweep can no longer be written."""
     INTERRUPTED = 130
+    """Ctrl-C (128 + SIGINT)."""
     TERMINATED = 143
+    """SIGTERM (128 + 15)."""
 
 
 def run_command(
@@ -30,23 +36,23 @@ def run_command(
     mistakes: tuple[type[Exception], ...] = (FsdetError,),
     redact: Callable[[str], str] = str,
 ) -> int:
-    """Call the body of a command line.
+    """Call the body of a command line; a mistake of the user or Ctrl-C ends it without a traceback.
 
     Args:
         call: parses, works, prints; returns the exit code.
-        interrupted: what is told after Ctrl-C.
-        mistakes: exceptions whose message is complete; each of its lines is printed.
-        redact: removes secrets from a line.
+        interrupted: printed after Ctrl-C.
+        mistakes: exceptions whose message is for the user, one `error:` for each of its lines.
+        redact: applied to every message before it is printed, to remove secrets.
 
     Returns:
-        the exit code: that of `call`, 2 after a mistake, 130 after Ctrl-C.
+        the exit code of `call`, or that of the mistake or interruption.
     """
     try:
         return call()
     except mistakes as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {redact(line)}\n")
+        for line in redact(str(error)).splitlines():
+            sys.stderr.write(f"error: {line}\n")
         return ExitCode.MISTAKE
     except KeyboardInterrupt:
-        sys.stderr.write(f"{interrupted}\n")
+        sys.stderr.write(f"{redact(interrupted)}\n")
         return ExitCode.INTERRUPTED

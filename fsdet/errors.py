@@ -1,4 +1,4 @@
-"""The one exception family of `fsdet`: a mistake in the input, told so that the reader can mend it."""
+"""The exceptions of `fsdet`: mistakes in the input, with messages that say how to fix them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from difflib import get_close_matches
 
 
 class FsdetError(Exception):
-    """A mistake in what was asked for. The message is complete: what is wrong, where, and what to do."""
+    """A mistake in the input. The message says what is wrong, where, and what to do."""
 
 
 class ConfigError(FsdetError):
-    """A setting that does not exist or has a value it cannot have."""
+    """A setting that does not exist or has an invalid value."""
 
 
 class DataError(FsdetError):
@@ -23,6 +23,6 @@ class CheckpointError(FsdetError):
 
 
 def nearest(key: str, candidates: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the candidate most like `key`, or the empty string."""
+    """`; did you mean 'x'?` for the candidate most similar to `key`, or the empty string."""
     close = get_close_matches(key, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.box import SIMPLE
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from fsdet.command import run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.errors import ConfigError
 from fsdet.files import write_text_atomic
+from fsdet.tables import build_table, number_column, print_table
 
 SIZES = ("small", "medium", "large")
-"""Areas of objects that have an AP of their own; see `fsdet.engine.average_precision`."""
+"""Sizes of objects with an AP of their own; see `fsdet.evaluation.average_precision`."""
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Evaluate a checkpoint with the settings stored in it; what is not given here stays as it is there."""
+    """Evaluate a checkpoint with the settings stored in it; flags replace settings."""
 
     checkpoint: Path
     """Of any stage."""
@@ -36,7 +35,7 @@ class EvaluateConfig:
     eval_episodes: int | None = None
     """Episodes of novel classes in a set; half as many of base classes."""
     data_root: Path | None = None
-    """Where the dataset lies on this machine."""
+    """Folder of the dataset on this machine."""
     json: Path | None = None
     """File for all metrics."""
     device: str = "auto"
@@ -57,9 +56,10 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
     """
     import torch
 
-    from fsdet.config_file import build_config
-    from fsdet.engine.evaluation import evaluate_run
-    from fsdet.engine.restore import load_detector, usable_device
+    from fsdet.checkpoint import load_detector
+    from fsdet.config.parsing import build_config
+    from fsdet.device import usable_device
+    from fsdet.evaluation.metrics import evaluate_run
 
     device = usable_device(config.device)
     detector, stored = load_detector(config.checkpoint, device)
@@ -73,13 +73,18 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
     return evaluate_run(detector, settings, device, final=True, label="evaluating")
 
 
-def summary(metrics: dict[str, float], checkpoint: Path) -> Group:
-    """What is shown of the metrics: a table, a small one for the sizes of objects, and what fits into neither."""
+def show(console: Console, metrics: dict[str, float], checkpoint: Path) -> None:
+    """Print the metrics: a table, a second one by the size of objects, and the other metrics."""
     split = next(iter(metrics)).partition("/")[0]
     values = {name.partition("/")[2]: value for name, value in metrics.items()}
     title = f"{checkpoint}: novel classes of split '{split}'"
-    told = (Text(line) for line in remarks(values))
-    return Group(Text(title), main_table(values), *size_table(values), *told)
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    for table in (main_table(values), *size_table(values)):
+        console.print()
+        print_table(console, table)
+    console.print()
+    for line in remarks(values):
+        console.print(line, markup=False, highlight=False)
 
 
 def main_table(values: dict[str, float]) -> Table:
@@ -88,20 +93,20 @@ def main_table(values: dict[str, float]) -> Table:
         kind: [f"{ap}50", f"{ap}50_ci95", f"{ap}50_swapped", gap, ap, f"{ap}75"]
         for kind, ap, gap in (("novel", "nAP", "swap_gap"), ("base", "bAP", "base_swap_gap"))
     }
-    return table(values, ("AP50", "± 95 %", "swapped", "gap", "AP", "AP75"), rows)
+    return metrics_table(values, ("AP50", "± 95 %", "swapped", "gap", "AP", "AP75"), rows)
 
 
 def size_table(values: dict[str, float]) -> list[Table]:
-    """AP by the size of objects, for the sizes that there are; no table where there are none."""
+    """AP by the size of objects, for the sizes that occur; no table if there are none."""
     sizes = [size for size in SIZES if {f"nAP_{size}", f"bAP_{size}"} & values.keys()]
     rows = {
         kind: [f"{kind[0]}AP_{size}" for size in sizes]  # n or b
         for kind in ("novel", "base")
     }
-    return [table(values, [f"AP {size}" for size in sizes], rows)] if sizes else []
+    return [metrics_table(values, [f"AP {size}" for size in sizes], rows)] if sizes else []
 
 
-def table(
+def metrics_table(
     values: dict[str, float], headings: Sequence[str], rows: Mapping[str, Sequence[str]]
 ) -> Table:
     """A table of metrics.
@@ -111,31 +116,28 @@ def table(
         headings: of the columns.
         rows: kind of classes -> name of the metric in each column.
     """
-    shown = Table(box=SIMPLE)
-    shown.add_column("classes", no_wrap=True)
-    for heading in headings:
-        shown.add_column(heading, justify="right", no_wrap=True)
+    table = build_table("classes", *map(number_column, headings))
     for kind, names in rows.items():
-        shown.add_row(kind, *(number(values, name) for name in names))
-    return shown
+        table.add_row(kind, *(number(values, name) for name in names))
+    return table
 
 
 def remarks(values: dict[str, float]) -> list[str]:
-    """What does not fit into the rows, line by line."""
+    """Metrics that are not in the tables, one per line."""
     lines = [
-        "± over episodes of these very classes; swapped: every class searched with another class's supports"
+        "± over episodes of these classes; swapped: every class searched with another class's supports"
     ]
     if "nAP50_se_classes" in values:
         error = number(values, "nAP50_se_classes")
         lines.append(f"standard error of novel AP50 over classes: {error}")
     if "ST_IoU" in values:
         lines.append(f"ST-IoU over videos: {number(values, 'ST_IoU')}")
-    lines.append(f"AP50 of objects of whatever class: {number(values, 'object_AP50')}")
+    lines.append(f"class-agnostic AP50 of objects: {number(values, 'object_AP50')}")
     return lines
 
 
 def number(values: dict[str, float], name: str) -> str:
-    """Three digits, or a dash for what was not measured."""
+    """Three digits, or a dash if it was not measured."""
     return f"{values[name]:.3f}" if name in values else "–"
 
 
@@ -167,13 +169,13 @@ def parse(arguments: Sequence[str]) -> EvaluateConfig:
 
 
 def run() -> int:
-    """Evaluate, write and show what the command line asks for."""
+    """Evaluate as the command line says, write and show the metrics."""
     config = parse(sys.argv[1:])
     metrics = evaluate_checkpoint(config)
     if config.json is not None:
         write_json(metrics, config.json)
-    Console().print(summary(metrics, config.checkpoint))
-    return 0
+    show(Console(), metrics, config.checkpoint)
+    return ExitCode.OK
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """`python -m fsdet.export RUN_DIR OUT.pt`: the newest checkpoint of a run as a small file to start from.
 
-Weights (their moving average, where there is one) are halved to float16, optimiser and classifiers of stage 1
-are left out. `OUT.json` beside it holds the sha256, the seed, the steps and the metrics of exactly these weights.
+Weights (their moving average, if there is one) are halved to float16, optimiser and classifiers of stage 1
+are left out. `OUT.json` next to it holds the sha256, the seed, the steps and the metrics of these weights.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from typing import Any
 
 import torch
 
-from fsdet.command import run_command
+from fsdet.checkpoint import load_checkpoint, restore_detector, save_checkpoint, weights_of
+from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
-from fsdet.engine.checkpoint import load_checkpoint, save_checkpoint
-from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.restore import restore_detector, usable_device
-from fsdet.engine.run import weights_of
+from fsdet.device import usable_device
 from fsdet.errors import CheckpointError, ConfigError
+from fsdet.evaluation.metrics import evaluate_run
 from fsdet.files import atomic_path
 
 
 def export(run_dir: Path, out: Path) -> dict[str, Any]:
-    """Write `out` and its `.json`, both or, after a failure, neither; return what the latter holds.
+    """Write `out` and its `.json`, or neither after a failure; return the content of the latter.
 
     Raises:
         CheckpointError: `run_dir` holds no checkpoint that can be used.
@@ -50,7 +49,7 @@ def export(run_dir: Path, out: Path) -> dict[str, Any]:
 
 
 def check_out(out: Path) -> None:
-    """Refuse early what could not be written after the evaluation.
+    """Refuse, before the evaluation, a file that cannot be written after it.
 
     Raises:
         ConfigError: with what to name instead.
@@ -77,7 +76,7 @@ def newest_checkpoint(run_dir: Path) -> Path:
 
 
 def smaller(state: dict[str, Any]) -> dict[str, Any]:
-    """What a next stage starts from, with halved weights and without the run's own paths."""
+    """What the next stage needs, with weights in float16 and without the run's own paths."""
     halved = {k: v.half() if v.is_floating_point() else v for k, v in weights_of(state).items()}
     return {
         "config": {**state["config"], "resume": None, "checkpoint_dir": "checkpoints"},
@@ -91,12 +90,12 @@ def smaller(state: dict[str, Any]) -> dict[str, Any]:
 def write_pair(
     out: Path, state: dict[str, Any], config: TrainConfig, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write the checkpoint, and beside it `facts` with its sha256, which are returned.
+    """Write the checkpoint, and next to it `facts` with its sha256, which are returned.
 
     Both are complete before either has its name.
 
     Raises:
-        ConfigError: the disk does not take them.
+        ConfigError: they cannot be written.
     """
     content = {key: value for key, value in state.items() if key != "config"}
     try:
@@ -124,7 +123,7 @@ def show(run_dir: Path, out: Path) -> int:
     """Export, and print what was written."""
     print(json.dumps(export(run_dir, out), indent=2))
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m fsdet.predict …`: find what example pictures show, in pictures and videos."""
+"""`python -m fsdet.predict …`: find the objects of support images in images and videos."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsdet.command import EXIT_MISTAKE, run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.errors import ConfigError
-
-EXIT_SKIPPED = 1
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Find what example pictures show, in pictures and videos.
+    """Find the objects of support images in images and videos.
 
     Writes annotated copies, and detections.json: a COCO file whose annotations carry scores, with boxes in
-    pixels of the originals. A picture or video that cannot be decoded is skipped and named at the end.
+    pixels of the originals. An image or video that cannot be decoded is skipped and listed at the end.
 
     Exit code: 0 if all were searched, 1 if some were skipped, 2 if none could be searched or a flag is wrong.
     """
@@ -27,13 +25,13 @@ class PredictConfig:
     checkpoint: Path
     """Of stage 2 or 3."""
     supports: tuple[Path, ...]
-    """About three pictures that the object fills; or a folder of them; or a folder of such folders, one a class."""
+    """About three images that the object fills; or a folder of them; or a folder of such folders, one per class."""
     images: tuple[Path, ...]
-    """Pictures, folders of pictures, videos."""
+    """Images, folders of images, videos."""
     out: Path = Path("predictions")
     """Folder of the results."""
     score_threshold: float = 0.25
-    """Leave out detections that score less, 0 … 1."""
+    """Lowest score of a detection, 0 … 1."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
 
@@ -61,7 +59,7 @@ def parse(arguments: Sequence[str]) -> PredictConfig:
 
 
 def run() -> int:
-    """Search what the command line names, then name what had to be skipped."""
+    """Search the inputs of the command line, then list the skipped ones."""
     config = parse(sys.argv[1:])
     from fsdet.inference.job import predict
 
@@ -76,15 +74,15 @@ def run() -> int:
     for reason in done.skipped:
         print(f"error: {reason}", file=sys.stderr)
     if not done.searched:
-        return EXIT_MISTAKE
+        return ExitCode.MISTAKE
     print(f"{done.summary}; skipped: {len(done.skipped)}" if done.skipped else done.summary)
-    return EXIT_SKIPPED if done.skipped else 0
+    return ExitCode.NOTHING_FOUND if done.skipped else ExitCode.OK
 
 
 def main() -> int:
     """Command line; returns the exit code."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    return run_command(run, "interrupted; nothing but finished pictures and videos was written")
+    return run_command(run, "interrupted; nothing but finished images and videos was written")
 
 
 if __name__ == "__main__":

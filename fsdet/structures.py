@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 
@@ -12,12 +13,12 @@ from torch import Tensor
 class Targets:
     """Annotated objects of a batch, padded to the most that any image holds."""
 
-    boxes: Tensor
-    """(B, M, 4) xyxy in pixels; zeros where there is no object."""
-    labels: Tensor
-    """(B, M) class index: the way within the episode (stage 2) or the base class (stage 1)."""
-    mask: Tensor
-    """(B, M) bool, True where there is an object."""
+    boxes: Float[Tensor, "images objects 4"]
+    """Corners xyxy in pixels; zeros where there is no object."""
+    labels: Int[Tensor, "images objects"]
+    """Class index: the way within the episode (stage 2) or the base class (stage 1)."""
+    mask: Bool[Tensor, "images objects"]
+    """True where there is an object."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Targets:
         """The same with `change` applied to every tensor."""
@@ -28,22 +29,19 @@ class Targets:
 class Batch:
     """Query images with targets, and the support crops they are searched with.
 
-    In stage 2 a batch is E episodes and B = E * n_way * n_query; the images of an episode are
-    neighbours. In stage 1 E = 1 and the supports are crops of random base classes, unrelated to
-    the images.
+    In stages 2 and 3 a batch is several episodes, each of n_way * n_query images that stand next to each other. In
+    stage 1 it is one "episode" whose supports are crops of random base classes, unrelated to the images.
     """
 
-    images: Tensor
-    """(B, 3, S, S) uint8."""
+    images: UInt8[Tensor, "images 3 side side"]
     targets: Targets
-    supports: Tensor
-    """(E, n_way, n_shot, 3, s, s) uint8."""
-    support_ids: Tensor
-    """(E, n_way, n_shot) which crops of the image set these are: class * V + variant."""
-    classes: Tensor
-    """(E, n_way) the dataset's class of each way."""
-    image_ids: Tensor
-    """(B,) which images of the image set these are."""
+    supports: UInt8[Tensor, "episodes n_way n_shot 3 crop_side crop_side"]
+    support_ids: Int[Tensor, "episodes n_way n_shot"]
+    """Which crops of the image set these are: class * variants + variant."""
+    classes: Int[Tensor, "episodes n_way"]
+    """The dataset's class of each way."""
+    image_ids: Int[Tensor, " images"]
+    """Which images of the image set these are."""
 
     def to(self, device: str) -> Batch:
         """The same on `device`; copies from pinned memory do not block."""
@@ -73,9 +71,9 @@ class Batch:
 class Detections:
     """What was found in one image, best first."""
 
-    boxes: Tensor
-    """(N, 4) xyxy in pixels."""
-    scores: Tensor
-    """(N,) in 0 … 1."""
-    labels: Tensor
-    """(N,) way within the episode."""
+    boxes: Float[Tensor, "detections 4"]
+    """Corners xyxy in pixels."""
+    scores: Float[Tensor, " detections"]
+    """In 0 … 1."""
+    labels: Int[Tensor, " detections"]
+    """Way within the episode."""

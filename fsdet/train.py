@@ -1,7 +1,7 @@
 """`python -m fsdet.train …`: one training run. Parse, check, train, close.
 
 The flags are the fields of `fsdet.config.TrainConfig`; `--config FILE` reads them from YAML, and flags
-given beside it win.
+take precedence.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fsdet.command import run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
-from fsdet.config_file import build_config, load_config
-from fsdet.engine.report import Report, Result
+from fsdet.config.parsing import build_config, load_config
 from fsdet.errors import ConfigError
-
-EXIT_EXPLODED = 3
+from fsdet.report import Report, Result
 
 
 def train(
@@ -31,7 +29,7 @@ def train(
     Args:
         config: everything the run depends on; files go to `config.checkpoint_dir`.
         on_report: called at every evaluation, at the end and at an explosion; it stops the run by raising.
-        resume: checkpoint of this very run to go on from; `config.resume` names the one to start from.
+        resume: checkpoint of this run to resume from; `config.resume` is one to start from.
 
     Returns:
         the last metrics and where the files are. An explosion is a result, not an exception.
@@ -42,8 +40,8 @@ def train(
     import torch
 
     from fsdet.data.sources import load_image_set, log_problems
-    from fsdet.engine.logs import debug_log
-    from fsdet.engine.trainer import run_training
+    from fsdet.training.logs import debug_log
+    from fsdet.training.trainer import run_training
 
     check(config)
     if config.threads is not None:
@@ -62,22 +60,24 @@ def train(
 
 
 def check(config: TrainConfig) -> None:
-    """Look at every file and name in `config` without starting anything.
+    """Check every file and name in `config` without starting anything.
 
     Raises:
         FsdetError: the first one that cannot be used.
     """
+    from fsdet.checkpoint import load_checkpoint
     from fsdet.data.sources import check_data
-    from fsdet.engine.checkpoint import check_architecture, load_checkpoint
+    from fsdet.device import check_cuda
     from fsdet.models.backbone import Backbone, load_yolo_weights
     from fsdet.models.support_encoder import check_support_encoder, find_weights
+    from fsdet.training.resuming import check_architecture
 
     check_support_encoder(config.support_encoder)
     check_data(config)
     if config.resume is not None:
         check_architecture(load_checkpoint(config.resume), config, config.resume)
     else:  # a checkpoint replaces these
-        find_weights(config, config)
+        find_weights(config)
         if config.yolo_weights is not None:
             load_yolo_weights(Backbone(), config.yolo_weights)
     if config.device.startswith("cuda"):
@@ -96,22 +96,6 @@ def prepare(config: TrainConfig) -> None:
         load_image_set(config, split)
 
 
-def check_cuda(device: str) -> None:
-    """Refuse a CUDA device that this machine does not have.
-
-    Raises:
-        ConfigError: with what to set instead.
-    """
-    import torch
-
-    number = int(device.partition(":")[2] or 0)
-    if number >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device: '{device}' is not there ({torch.cuda.device_count()} CUDA devices found); "
-            "set device: auto or cpu"
-        )
-
-
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Flags over `--config FILE` over defaults.
 
@@ -119,7 +103,7 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
         ConfigError: the file or a value cannot be used.
         SystemExit: with code 2 for an unknown flag, 0 after `--help`.
     """
-    from fsdet.flags import read_flags
+    from fsdet.config.parsing import read_flags
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
@@ -130,7 +114,7 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
         rest,
         dict(default),
         prog="python -m fsdet.train",
-        description="Train the few-shot detector. --config FILE.yaml gives the settings not named here.",
+        description="Train the few-shot detector. --config FILE.yaml gives the settings without a flag.",
     )
     return build_config(values, "the command line")
 
@@ -140,12 +124,12 @@ def main() -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger().handlers[0].setLevel(logging.INFO)  # the debug log takes the rest
     logging.getLogger("fsdet").setLevel(logging.INFO)
-    return run_command(run, "interrupted; go on with --resume and the newest checkpoint")
+    return run_command(run, "interrupted; continue with --resume and the newest checkpoint")
 
 
 def run() -> int:
-    """Train as the command line says, and say how it went; returns the exit code."""
-    from fsdet.engine.health import read_health
+    """Train as the command line says and print the outcome; returns the exit code."""
+    from fsdet.health.checklist import read_health
 
     result = train(parse(sys.argv[1:]))
     print(f"health: {read_health(result.run_dir).verdict}")
@@ -153,9 +137,9 @@ def run() -> int:
     if result.explosion is not None:
         where = f"step {result.explosion.step}: {result.explosion.detail}"
         print(f"exploded at {where}", file=sys.stderr)
-        return EXIT_EXPLODED
+        return ExitCode.EXPLODED
     print(f"done: {result.steps} steps, files in {result.run_dir}")
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

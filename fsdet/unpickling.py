@@ -1,7 +1,7 @@
-"""The one place that reads a `.pt` file: no code of the file runs, and none of its classes is built.
+"""Reads `.pt` files safely: no code of the file runs, and none of its classes is instantiated.
 
-torch's restricted unpickler (`weights_only`) makes tensors and plain values. What a program has declared safe for it
-is taken away while we read: only torch's own list counts, and inert stand-ins where a file holds modules.
+torch's restricted unpickler (`weights_only`) builds tensors and plain values. Classes that a program has declared safe
+are removed while a file is read: only torch's own list counts, and inert stand-ins replace the modules in a file.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_MODULES = 10_000
-"""Modules that a network may have; YOLOv8n has 225, and a module that contains itself has no end."""
-MOST_LEVELS = 64
-"""Modules that may lie within one another."""
+MAX_MODULES = 10_000
+"""Limit for the modules of a network; YOLOv8n has 225, a module that contains itself would never end."""
+MAX_DEPTH = 64
+"""Limit for the nesting of modules."""
 
 
 class StandIn:
-    """Takes the place of every object whose class or function is not on torch's own list.
+    """Replaces every object whose class or function is not on torch's own list.
 
-    It can be called and built with anything, keeps the state it is given, and does nothing with it.
+    It accepts any arguments, and stores the state it receives without using it.
     """
 
     __slots__ = ("state",)
@@ -66,11 +66,11 @@ def module_tensors(module: StandIn) -> dict[str, Tensor]:
     """Parameters and buffers of a pickled `nn.Module` under the names, and in the order, of its `state_dict()`.
 
     Raises:
-        ValueError: it has no end, or lies too deep.
+        ValueError: its modules are too many or nested too deeply, or contain themselves.
     """
     tensors: dict[str, Tensor] = {}
     waiting = [("", 0, module)]
-    for _ in range(MOST_MODULES):
+    for _ in range(MAX_MODULES):
         if not waiting:
             return tensors
         prefix, level, module = waiting.pop()
@@ -80,11 +80,11 @@ def module_tensors(module: StandIn) -> dict[str, Tensor]:
             (f"{prefix}{name}.", level + 1, child)
             for name, child in _named(module, "_modules", StandIn)
         ]
-        if children and level == MOST_LEVELS:
+        if children and level == MAX_DEPTH:
             break
         waiting += reversed(children)
     raise ValueError(
-        f"its modules lie more than {MOST_LEVELS} deep, are more than {MOST_MODULES}, or contain themselves"
+        f"its modules are nested more than {MAX_DEPTH} deep, are more than {MAX_MODULES}, or contain themselves"
     )
 
 
@@ -98,7 +98,7 @@ def _named(module: StandIn, table: str, kind: type[Any]) -> Iterator[tuple[str, 
 
 
 def dense(tensor: Tensor) -> Tensor:
-    """Its values alone, without attributes that the file gave it.
+    """The values of a tensor, without attributes that the file added to it.
 
     Raises:
         ValueError: it has no plain values.
@@ -109,7 +109,7 @@ def dense(tensor: Tensor) -> Tensor:
 
 
 def reason(error: Exception) -> str:
-    """One line; torch's own advice for a refused file is to read it without this guard."""
+    """One line for a message; torch itself would advise to read a refused file without the restriction."""
     if isinstance(error, pickle.UnpicklingError):
         return "it holds objects that only code of the file could build"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -117,7 +117,7 @@ def reason(error: Exception) -> str:
 
 @contextmanager
 def _allowing(allowed: list[Any]) -> Iterator[None]:
-    """Let the restricted unpickler build `allowed` beside torch's own list, and nothing else."""
+    """Allow the restricted unpickler to build `allowed` besides torch's own list, and nothing else."""
     others = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(allowed)

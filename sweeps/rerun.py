@@ -16,8 +16,8 @@ from pathlib import Path
 
 from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Report, Result
 from fsdet.errors import FsdetError
+from fsdet.report import Report, Result
 from sweeps.config import SweepSpec
 from sweeps.config.sections import TrackingSpec
 from sweeps.confirmation.results import FOLDER as CONFIRM

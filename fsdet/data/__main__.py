@@ -7,24 +7,24 @@ import sys
 
 from rich.console import Console
 
-from fsdet.command import EXIT_MISTAKE, run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.data.check import check, parse
 
 
 def main(arguments: list[str]) -> int:
     """Command line; returns the exit code."""
-    logging.basicConfig(format="%(message)s", level=logging.ERROR)  # the tables say it
+    logging.basicConfig(format="%(message)s", level=logging.ERROR)  # the tables show the rest
     if arguments[:1] != ["check"]:
-        told = sys.stdout if {"-h", "--help"} & set(arguments[:1]) else sys.stderr
-        told.write("usage: python -m fsdet.data check --dataset NAME --data_root PATH …\n")
-        return 0 if told is sys.stdout else EXIT_MISTAKE
-    return run_command(lambda: look(arguments[1:]))
+        stream = sys.stdout if {"-h", "--help"} & set(arguments[:1]) else sys.stderr
+        stream.write("usage: python -m fsdet.data check --dataset NAME --data_root PATH …\n")
+        return ExitCode.OK if stream is sys.stdout else ExitCode.MISTAKE
+    return run_command(lambda: run_check(arguments[1:]))
 
 
-def look(arguments: list[str]) -> int:
+def run_check(arguments: list[str]) -> int:
     """Check the data that the command line names."""
     check(parse(arguments), Console(width=None if sys.stdout.isatty() else 120))
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Makes image sets of an annotated dataset, of whatever format."""
+"""Builds image sets from an annotated dataset of any format."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from fsdet.config import DataConfig
+from fsdet.data.cleaning import Objects, merge_shots, usable_extents, usable_objects
 from fsdet.data.coco import read_coco
 from fsdet.data.decoded import Decoded, decode
 from fsdet.data.fingerprint import fingerprint
 from fsdet.data.image_set import Array, ImageSet, Split
-from fsdet.data.objects import Objects, usable_objects
-from fsdet.data.records import Dataset, Part, Picture, divide_videos
+from fsdet.data.images import letterbox_boxes
+from fsdet.data.problems import Problem, Problems
+from fsdet.data.records import Dataset, ImageRef, Part, divide_videos
 from fsdet.data.refdet import read_refdet
-from fsdet.data.report import Problem, Problems
 from fsdet.data.splits import ClassSplit, split_classes
 from fsdet.data.supports import Crop, Supports, cut_supports, draw_instances
-from fsdet.data.transforms import letterbox_boxes
-from fsdet.data.usable_images import merge_shots, usable_extents
 from fsdet.data.yolo import read_yolo
 from fsdet.errors import DataError
 
@@ -39,7 +38,7 @@ class Annotated:
     dataset: Dataset
     decoded: Decoded
     extents: Array
-    """(N, 2) width and height of each record's image as it was; zeros where it is left out."""
+    """(N, 2) original width and height of each record's image; zeros if it is left out."""
     objects: Objects
     split: ClassSplit
     shots: dict[int, Array]
@@ -55,7 +54,7 @@ def open_annotated(config: DataConfig, dataset: Dataset) -> Annotated:
     """Decode and check a dataset.
 
     Raises:
-        DataError: it is missing or broken, see `fsdet.data.report`.
+        DataError: it is missing or broken, see `fsdet.data.problems`.
     """
     problems = dataset.problems.copy()
     decoded = decode(config, dataset, problems)
@@ -123,7 +122,7 @@ def _groups(data: Annotated, chosen: Array, classes: Array) -> Array:
 
 
 def _instances(data: Annotated, label: int, config: DataConfig) -> Array:
-    """The K instances of a class: of the K-shot files, of training images, else of evaluation images.
+    """The K instances of a class: of the K-shot files, else of training images, else of evaluation images.
 
     Raises:
         DataError: there are K-shot files, but none for this novel class.
@@ -162,7 +161,7 @@ def _records_of_classes(data: Annotated, part: Part, classes: Sequence[int]) -> 
 
 
 def _halved_records(data: Annotated, config: DataConfig) -> tuple[Array, Array]:
-    """The evaluation records for `val` and for `test`: every other image of each novel class, so that both show all."""
+    """The evaluation records of `val` and of `test`: every other image of each novel class, so that both show all."""
     novel = data.objects.subset(np.isin(data.objects.labels, data.split.novel))
     first = np.full(len(data.dataset.records), len(data.dataset.names))
     np.minimum.at(first, novel.records, novel.labels)
@@ -173,7 +172,7 @@ def _halved_records(data: Annotated, config: DataConfig) -> tuple[Array, Array]:
 
 
 def support_problems(data: Annotated, config: DataConfig) -> tuple[Problem, ...]:
-    """What is wrong with the photos of the objects, which is seen when they are cut.
+    """Problems with the photos of the objects, which are found when crops are cut.
 
     Raises:
         DataError: the supports would not fit into the cache.
@@ -199,14 +198,14 @@ def _supports(
 def _crops(data: Annotated, label: int) -> list[Crop]:
     name = data.dataset.names[label]
     if photos := data.dataset.object_images.get(label):
-        return [Crop(name, Picture(photo), _content(photo)) for photo in photos]
+        return [Crop(name, ImageRef(photo), _content(photo)) for photo in photos]
     crops = []
     for number in data.shots[label]:
         record = int(data.objects.records[number])
         row = int(data.decoded.rows[record])
         box = tuple(data.objects.boxes[number].tolist())
         content = data.decoded.contents[row][0]
-        crops.append(Crop(name, data.dataset.records[record].picture, content, box, row))
+        crops.append(Crop(name, data.dataset.records[record].image, content, box, row))
     return crops
 
 
@@ -214,4 +213,4 @@ def _content(photo: Path) -> str:
     try:
         return fingerprint(photo)
     except OSError as error:
-        raise DataError(f"{photo}: cannot be read ({error.strerror}); copy it anew") from None
+        raise DataError(f"{photo}: cannot be read ({error.strerror}); copy it again") from None

@@ -2,10 +2,10 @@
 
 An entry is a folder whose name ends with the hash of its recipe, which is everything the content depends on. It is
 built under a temporary name and moved into place when complete, so a killed builder leaves nothing that looks
-finished. `manifest.json` holds a fingerprint of every file; an entry that does not agree with it is built anew.
+finished. `manifest.json` holds a fingerprint of every file; a damaged entry is built again.
 
-One lock per entry is held while the entry is built, opened or removed. What lies under a temporary name while the
-lock is free belongs to a dead builder and is removed by the next one. A memory map stays valid for a process that
+One lock per entry is held while the entry is built, opened or removed. A folder with a temporary name whose
+lock is free was left by a killed builder and is removed by the next one. A memory map stays valid for a process that
 has it open when its entry is removed.
 """
 
@@ -39,20 +39,20 @@ GIGABYTE = 10**9
 
 
 def cache_root(cache_dir: Path | None) -> Path:
-    """The folder of all caches: `cache_dir`, else $FSDET_CACHE, else ~/.cache/fsdet."""
+    """The folder of all caches: `cache_dir`, or $FSDET_CACHE, or ~/.cache/fsdet."""
     return cache_dir or Path(os.environ.get("FSDET_CACHE") or Path.home() / ".cache" / "fsdet")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an entry is and how large it will be."""
+    """What an entry is built from, and its size."""
 
     name: str
     """Readable first part of the entry's name."""
     content: dict[str, Any]
     """Everything the content depends on, as JSON; its hash is the second part."""
     n_bytes: int
-    """Bytes that the entry will take, about."""
+    """Approximate size of the entry in bytes."""
 
     @property
     def text(self) -> str:
@@ -77,26 +77,26 @@ def cached(
         load: reads a complete folder.
 
     Raises:
-        DataError: the entry would not fit, the cache cannot be written, or somebody put other files into it.
+        DataError: the entry would not fit, the cache cannot be written, or it holds other files.
     """
     root = cache_root(config.cache_dir)
     _make_folder(root)
     folder = root / recipe.folder
     with _locked(folder):
         if folder.exists() and not is_intact(folder):
-            log.warning("%s: differs from what was written; building it anew", folder)
+            log.warning("%s: differs from what was written; building it again", folder)
             shutil.rmtree(folder)
         if not folder.exists():
             for part in _folders(root, f".{folder.name}.*"):
-                shutil.rmtree(part)  # we hold its lock, so its builder is dead
-            make_room(root, recipe, config.cache_limit_gb)
+                shutil.rmtree(part)  # the lock was free, so its builder was killed
+            free_space(root, recipe, config.cache_limit_gb)
             _build(folder, recipe, build)
         os.utime(folder)
         try:
             return load(folder)
         except ValueError as error:  # numpy refuses to unpickle
             raise DataError(
-                f"{folder}: cannot be read ({error}); remove this folder, it is then built anew"
+                f"{folder}: cannot be read ({error}); remove this folder, and it is built again"
             ) from None
 
 
@@ -116,7 +116,7 @@ def write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=0), encoding="utf-8")
 
 
-def make_room(root: Path, recipe: Recipe, limit_gb: float) -> None:
+def free_space(root: Path, recipe: Recipe, limit_gb: float) -> None:
     """Remove leftovers of dead builders, and the entries unused for longest until the new one fits.
 
     Raises:
@@ -199,7 +199,7 @@ def _folders(root: Path, pattern: str) -> list[Path]:
 
 
 def _is_entry(folder: Path) -> bool:
-    """Nothing else that lies in the folder may be removed."""
+    """Whether a folder is an entry of the cache; nothing else may be removed."""
     hashed = re.search(r"-[0-9a-f]{16}$", folder.name) is not None
     return hashed and (folder / MANIFEST).exists() and (folder / "recipe.json").exists()
 

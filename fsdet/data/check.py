@@ -1,4 +1,4 @@
-"""`python -m fsdet.data check …`: what a dataset holds, what is broken in it, and what the model will see of it."""
+"""`python -m fsdet.data check …`: the content of a dataset, its problems, and episodes as the model sees them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 import tyro
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from fsdet.config import DataConfig, TrainConfig
-from fsdet.config_file import describe, load_config
+from fsdet.config.parsing import describe, load_config
+from fsdet.data.contact_sheet import write_sheet
 from fsdet.data.episodes import EVAL_SEED, EpisodeSource
 from fsdet.data.image_set import ImageSet, Split
-from fsdet.data.report import RULES, Problem
-from fsdet.data.sheet import write_sheet
+from fsdet.data.problems import RULES, Problem
 from fsdet.data.sources import load_image_set, load_problems
 from fsdet.errors import ConfigError, DataError
+from fsdet.tables import build_table, number_column, print_table
 
 SPLITS: tuple[Split, ...] = ("train", "base", "val", "test", "shots")
 DESCRIPTION = (
@@ -29,15 +29,15 @@ DESCRIPTION = (
 
 
 @dataclass(frozen=True)
-class Order:
-    """What the command line asks for."""
+class CheckOptions:
+    """The options of the command line."""
 
     config: DataConfig
     sheet: Path
     episodes: int
 
 
-def parse(arguments: Sequence[str]) -> Order:
+def parse(arguments: Sequence[str]) -> CheckOptions:
     """Flags over `--config FILE` over defaults.
 
     Raises:
@@ -66,18 +66,18 @@ def parse(arguments: Sequence[str]) -> Order:
         raise ConfigError(describe(error, "the flags")) from None
     if known.episodes < 1:
         raise ConfigError(f"episodes: must be at least 1, but got {known.episodes}")
-    return Order(config, known.sheet, known.episodes)
+    return CheckOptions(config, known.sheet, known.episodes)
 
 
-def check(order: Order, console: Console) -> None:
+def check(options: CheckOptions, console: Console) -> None:
     """Print the report and draw the sheet.
 
     Raises:
         ConfigError: the sheet cannot be written.
         DataError: the dataset is refused, or a split that every run needs.
     """
-    config = order.config
-    check_sheet(order.sheet)
+    config = options.config
+    check_sheet(options.sheet)
     if config.dataset != "openmoji":
         print_problems(load_problems(config), console)
     sets: dict[Split, ImageSet] = {}
@@ -97,34 +97,34 @@ def check(order: Order, console: Console) -> None:
         for split, image_set in sets.items()
     }
     try:
-        write_sheet(sources, order.episodes, order.sheet)
+        write_sheet(sources, options.episodes, options.sheet)
     except OSError as error:
         raise ConfigError(
-            f"sheet: {order.sheet} cannot be written ({error.strerror}); name another file"
+            f"sheet: {options.sheet} cannot be written ({error.strerror}); name another file"
         ) from None
-    console.print(f"episodes as the model sees them: {order.sheet}", highlight=False)
+    console.print(f"episodes as the model sees them: {options.sheet}", highlight=False)
 
 
 def check_sheet(path: Path) -> None:
     """Refuse what cannot be a file, before anything is decoded.
 
     Raises:
-        ConfigError: it is a folder, or lies below a file.
+        ConfigError: it is a folder, or its parent is a file.
     """
     if path.is_dir():
         raise ConfigError(f"sheet: {path} is a folder; name a PNG file in it")
     for above in path.parents:
         if above.is_file():
-            raise ConfigError(f"sheet: {above} is a file, so {path} cannot lie below it")
+            raise ConfigError(f"sheet: {above} is a file, so {path} cannot be written below it")
 
 
 def print_problems(problems: Sequence[Problem], console: Console) -> None:
-    """Each kind of problem that was met, with its rule and the first files, and the kinds that were not."""
+    """Each kind of problem that was found, with its rule and the first files, and the kinds that were not."""
 
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
-    say("What is broken, and what becomes of it", "italic")
+    say("Problems found, and how each is handled", "italic")
     for problem in problems:
         say(f"{problem.count:>7,}  {problem.kind}: {RULES[problem.kind]}")
         more = ["…"] if problem.count > len(problem.places) else []
@@ -140,11 +140,8 @@ def print_splits(
     sets: dict[Split, ImageSet], refused: dict[Split, DataError], console: Console
 ) -> None:
     """Size and classes of each split, or why it is refused."""
-    table = Table(title="Splits", title_justify="left")
-    table.add_column("split")
-    for column in ("images", "without object", "objects", "classes", "usable"):
-        table.add_column(column, justify="right")
-    table.add_column("of them")
+    headings = ("images", "without object", "objects", "classes", "usable")
+    table = build_table("split", *map(number_column, headings), "names of the first usable classes")
     for split in SPLITS:
         if split in refused:
             table.add_row(split, *[""] * 5, f"refused: {refused[split]}")
@@ -155,4 +152,6 @@ def print_splits(
         some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
         sizes = (len(s), empty, len(s.labels), s.n_classes, len(s.usable_classes))
         table.add_row(split, *(f"{size:,}" for size in sizes), some)
-    console.print(table)
+    console.print("Splits", style="italic")
+    print_table(console, table)
+    console.print()

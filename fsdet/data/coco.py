@@ -1,11 +1,11 @@
-"""Reads COCO JSON: `instances_*.json` with the images beside them, and TFA's K-shot files.
+"""Reads COCO JSON: `instances_*.json` with the images next to them, and TFA's K-shot files.
 
 Files are looked for in `data_root` and `data_root/annotations`: `instances_train*.json` (or `trainvalno5k.json`)
 holds training images, `instances_val*.json` (or `5k.json`) evaluation images. Where there is only one
 `instances_*.json`, a fifth of its images, drawn by `split_seed`, is for evaluation. Images are looked for in
 `data_root`, `data_root/images` and the folders in either.
 
-K-shot files as of "Frustratingly Simple Few-Shot Object Detection" (Wang et al., 2020),
+K-shot files as in "Frustratingly Simple Few-Shot Object Detection" (Wang et al., 2020),
 `full_box_{K}shot_{class}_trainval.json`, are COCO files with the annotations of K instances of one class.
 """
 
@@ -22,17 +22,17 @@ import numpy as np
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
-from fsdet.data.patience import patiently
-from fsdet.data.records import Dataset, Part, Picture, Record
-from fsdet.data.report import Problems
+from fsdet.data.problems import Problems
+from fsdet.data.records import Dataset, ImageRef, Part, Record
 from fsdet.errors import DataError
+from fsdet.progress import progress_if_many
 
 PATTERNS: dict[Part, tuple[str, ...]] = {
     "train": ("instances_train*.json", "trainvalno5k.json"),
     "eval": ("instances_val*.json", "5k.json"),
 }
 EVAL_FRACTION = 0.2
-"""Part of the images that is for evaluation where there is only one file."""
+"""Part of the images that is for evaluation if there is only one file."""
 
 
 def read_coco(config: DataConfig) -> Dataset:
@@ -59,10 +59,10 @@ def read_coco(config: DataConfig) -> Dataset:
 
 
 def annotation_files(config: DataConfig) -> dict[Part, Path]:
-    """Part of the data -> its JSON file; the same file for both where there is only one.
+    """Part of the data -> its JSON file; the same file for both if there is only one.
 
     Raises:
-        DataError: `data_root` is not given, or there is no file, or more than one that could be meant.
+        DataError: `data_root` is not given, or there is no annotation file, or an ambiguous one.
     """
     if config.data_root is None:
         raise DataError(
@@ -78,7 +78,7 @@ def annotation_files(config: DataConfig) -> dict[Part, Path]:
             there = ", ".join(file.name for file in files) or "none"
             raise DataError(
                 f"{config.data_root}: must hold one of {' or '.join(PATTERNS[part])} in itself or in annotations/, "
-                f"but has {there}; move the others away or name the file so"
+                f"but has {there}; remove the others or rename the file"
             )
     return {part: files[0] for part, files in found.items()}
 
@@ -125,7 +125,7 @@ def _names(contents: dict[Path, dict[str, Any]]) -> tuple[str, ...]:
     for file, content in contents.items():
         names = tuple(_categories(file, content).values())
         if len(set(names)) < len(names):
-            raise DataError(f"{file}: categories: a name stands for two classes; rename one")
+            raise DataError(f"{file}: categories: two classes have the same name; rename one")
         if first is not None and set(first) != set(names):
             odd = sorted(set(first) ^ set(names))[0]
             raise DataError(
@@ -149,13 +149,13 @@ def _divided(records: list[Record], seed: int) -> list[Record]:
     order = np.random.default_rng((seed, len(records))).permutation(len(records))
     chosen = set(order[: max(1, round(EVAL_FRACTION * len(records)))].tolist())
     return [
-        Record(r.picture, "eval" if i in chosen else "train", r.boxes, r.labels, extent=r.extent)
+        Record(r.image, "eval" if i in chosen else "train", r.boxes, r.labels, extent=r.extent)
         for i, r in enumerate(records)
     ]
 
 
 def _ambiguous_ids(images: list[Any]) -> set[Any]:
-    """Ids that stand for more than one file."""
+    """Ids that more than one file has."""
     sound = [i for i in images if isinstance(i, dict) and isinstance(i.get("id"), Hashable)]
     counts = Counter(
         number for number, _ in {(i.get("id"), str(i.get("file_name"))) for i in sound}
@@ -164,7 +164,7 @@ def _ambiguous_ids(images: list[Any]) -> set[Any]:
 
 
 class _Images:
-    """Finds image files by the names that an annotation file gives them."""
+    """Finds image files by their names in an annotation file."""
 
     def __init__(self, root: Path, file: Path) -> None:
         places = [root, root / "images"]
@@ -199,7 +199,7 @@ class _Reader:
         objects, images = self._objects(file, content), _Images(self.root, file)
         ambiguous = _ambiguous_ids(content["images"])
         records = []
-        for image in patiently(content["images"], f"reading {file.name}"):
+        for image in progress_if_many(content["images"], f"reading {file.name}"):
             try:
                 number, name = image["id"], str(image["file_name"])
                 found = objects.pop(number, _Objects([], []))
@@ -216,7 +216,7 @@ class _Reader:
                 continue
             boxes = np.array(found.boxes, np.float64).reshape(-1, 4)
             labels = np.array(found.labels, np.int64)
-            records.append(Record(Picture(path), part, boxes, labels, extent=extent))
+            records.append(Record(ImageRef(path), part, boxes, labels, extent=extent))
         for number, lost in objects.items():
             self.problems.add(
                 "annotation malformed", f"{file.name}: image_id {number}", len(lost.labels)

@@ -21,14 +21,12 @@ from numpy.lib.format import open_memmap
 
 from fsdet.config import DataConfig
 from fsdet.data.cache import Recipe, cache_root, cached
-from fsdet.data.digests import Digests
+from fsdet.data.fingerprint import FingerprintCache
 from fsdet.data.image_set import Array
-from fsdet.data.patience import patiently
-from fsdet.data.pictures import UnreadableError, open_image, read_frames
-from fsdet.data.records import Dataset, Picture
-from fsdet.data.report import Problems
-from fsdet.data.transforms import letterbox
-from fsdet.progress import progress
+from fsdet.data.images import UnreadableError, letterbox, open_image, read_frames
+from fsdet.data.problems import Problems
+from fsdet.data.records import Dataset, ImageRef
+from fsdet.progress import progress, progress_if_many
 
 CHUNK = 16
 """Image files that one task decodes."""
@@ -40,9 +38,9 @@ class Decoded:
     """The decoded images of a dataset."""
 
     images: Array
-    """(R, S, S, 3) uint8 RGB memory map; zeros where a picture could not be decoded."""
+    """(R, S, S, 3) uint8 RGB memory map; zeros if an image could not be decoded."""
     extents: Array
-    """(R, 2) width and height of the picture as it was; zeros where it could not be decoded."""
+    """(R, 2) width and height of the original image; zeros if it could not be decoded."""
     rows: Array
     """(N,) row of each record; -1 if its file is not there."""
     contents: tuple[tuple[str, int | None], ...]
@@ -57,18 +55,18 @@ def decode(config: DataConfig, dataset: Dataset, problems: Problems) -> Decoded:
     """
     digests = fingerprints(config, dataset, problems)
     contents = [
-        (digests[record.picture.file], record.picture.frame)
+        (digests[record.image.file], record.image.frame)
         for record in dataset.records
-        if record.picture.file in digests
+        if record.image.file in digests
     ]
     ordered = sorted(set(contents), key=lambda content: (content[0], content[1] or 0))
     row_of = {content: row for row, content in enumerate(ordered)}
     rows = np.full(len(dataset.records), -1)
-    pictures: dict[int, Picture] = {}
+    refs: dict[int, ImageRef] = {}
     for number, record in enumerate(dataset.records):
-        if record.picture.file in digests:
-            rows[number] = row_of[digests[record.picture.file], record.picture.frame]
-            pictures.setdefault(int(rows[number]), record.picture)
+        if record.image.file in digests:
+            rows[number] = row_of[digests[record.image.file], record.image.frame]
+            refs.setdefault(int(rows[number]), record.image)
     size = config.image_size
     content = {
         "source": "decoded",
@@ -78,17 +76,17 @@ def decode(config: DataConfig, dataset: Dataset, problems: Problems) -> Decoded:
         "image_size": size,
     }
     recipe = Recipe(f"images-{config.dataset}", content, len(ordered) * (3 * size**2 + 16))
-    build = partial(_build, pictures=pictures, size=size, workers=config.num_workers)
+    build = partial(_build, refs=refs, size=size, workers=config.num_workers)
     images, extents = cached(config, recipe, build, _load)
     return Decoded(images, extents, rows, tuple(ordered))
 
 
 def fingerprints(config: DataConfig, dataset: Dataset, problems: Problems) -> dict[Path, str]:
     """File -> fingerprint of its content; files that are not there are reported and left out."""
-    remembered = Digests(cache_root(config.cache_dir), dataset.root)
+    remembered = FingerprintCache(cache_root(config.cache_dir), dataset.root)
     digests = {}
-    files = {record.picture.file: record.picture.frame is not None for record in dataset.records}
-    for file, video in patiently(files.items(), "looking at files"):
+    files = {record.image.file: record.image.frame is not None for record in dataset.records}
+    for file, video in progress_if_many(files.items(), "looking at files"):
         try:
             digests[file] = remembered.digest(file, video)
         except FileNotFoundError:
@@ -103,17 +101,17 @@ def _load(folder: Path) -> tuple[Array, Array]:
     return np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "extents.npy")
 
 
-def _build(folder: Path, pictures: dict[int, Picture], size: int, workers: int) -> None:
-    """Decode all pictures row by row; only one chunk of the map is held at a time."""
+def _build(folder: Path, refs: dict[int, ImageRef], size: int, workers: int) -> None:
+    """Decode all refs row by row; only one chunk of the map is held at a time."""
     file = folder / "images.npy"
-    if pictures:
-        images = open_memmap(file, "w+", np.uint8, (len(pictures), size, size, 3))
+    if refs:
+        images = open_memmap(file, "w+", np.uint8, (len(refs), size, size, 3))
         _reserve(file)
         del images
     else:
         np.save(file, np.zeros((0, size, size, 3), np.uint8))
-    extents = np.zeros((len(pictures), 2), np.int64)
-    tasks = list(_tasks(pictures))
+    extents = np.zeros((len(refs), 2), np.int64)
+    tasks = list(_tasks(refs))
     work = partial(decode_rows, file=file, size=size)
     for part in progress(_run(work, tasks, workers), "decoding images", total=len(tasks)):
         for row, width, height in part:
@@ -127,14 +125,14 @@ def _reserve(file: Path) -> None:
         os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
 
-Task = list[tuple[int, Picture]]
+Task = list[tuple[int, ImageRef]]
 
 
-def _tasks(pictures: dict[int, Picture]) -> Iterator[Task]:
+def _tasks(refs: dict[int, ImageRef]) -> Iterator[Task]:
     """Rows in tasks of a few image files, or of the rising frames of one video."""
-    images = [item for item in pictures.items() if item[1].frame is None]
+    images = [item for item in refs.items() if item[1].frame is None]
     yield from (images[first : first + CHUNK] for first in range(0, len(images), CHUNK))
-    frames = [item for item in pictures.items() if item[1].frame is not None]
+    frames = [item for item in refs.items() if item[1].frame is not None]
     ordered = sorted(frames, key=lambda item: (str(item[1].file), item[1].frame))
     for _, video in groupby(ordered, key=lambda item: item[1].file):
         yield list(video)
@@ -155,20 +153,20 @@ def decode_rows(task: Task, file: Path, size: int) -> list[tuple[int, int, int]]
     """Write the rows of one task; returns row, width and height of those that could be decoded."""
     images = np.load(file, mmap_mode="r+")
     written = []
-    for (row, _), picture in zip(task, decoded_pictures([p for _, p in task]), strict=True):
-        if picture is not None:
-            images[row] = letterbox(picture, NO_BOXES, size)[0]
-            written.append((row, picture.shape[1], picture.shape[0]))
+    for (row, _), image in zip(task, decode_images([p for _, p in task]), strict=True):
+        if image is not None:
+            images[row] = letterbox(image, NO_BOXES, size)[0]
+            written.append((row, image.shape[1], image.shape[0]))
     return written
 
 
-def decoded_pictures(pictures: list[Picture]) -> Iterator[Array | None]:
-    """Each picture as (H, W, 3) uint8 RGB, None for one that cannot be decoded.
+def decode_images(refs: list[ImageRef]) -> Iterator[Array | None]:
+    """Each image as (H, W, 3) uint8 RGB, None for one that cannot be decoded.
 
     Args:
-        pictures: images, or rising frames; frames of one video are neighbours.
+        refs: images, or rising frames; frames of one video are neighbours.
     """
-    for (file, video), group in groupby(pictures, key=lambda p: (p.file, p.frame is not None)):
+    for (file, video), group in groupby(refs, key=lambda p: (p.file, p.frame is not None)):
         if video:
             yield from read_frames(file, [p.frame for p in group if p.frame is not None])
             continue

@@ -1,14 +1,15 @@
-"""Deals an `ImageSet` out as episodes (stage 2, evaluation) or as plain batches (stage 1).
+"""Draws episodes (stages 2 and 3, evaluation) or plain batches (stage 1) from an `ImageSet`.
 
-Every draw is a function of (seed, index) alone: a resumed run needs to remember nothing but its step,
-and evaluation episodes are the same for every run.
+Every draw is a function of (seed, index) alone: a resumed run needs only its step, evaluation
+episodes are the same for every run, and on a GPU `Batches` can make the next batch while the device works.
 
-No episode shows a support crop that was cut from one of its query images. Where a draw leaves a class no other
-crop, the queries are drawn again with an image per class kept back for its crop.
+No support crop of an episode was cut from one of its query images. If a draw leaves a class without other crops, the
+queries are drawn again with an image per class reserved for its crop.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -16,18 +17,18 @@ import torch
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array, ImageSet
-from fsdet.data.transforms import mirror
+from fsdet.data.images import mirror
 from fsdet.errors import DataError
 from fsdet.structures import Batch, Targets
 
 EMPTY_QUERIES = 0.1
-"""Part of the query images that show none of the episode's classes."""
+"""Fraction of the query images that show none of the episode's classes."""
 BASE_CROPS = 48
 """Support crops of random base classes in a batch of stage 1."""
-REDRAWS = 100
-"""Times that an episode is drawn again before its set is refused."""
+MAX_REDRAWS = 100
+"""Number of redraws of an episode before its image set is refused."""
 EVAL_SEED = 20_000
-"""Seed of all evaluation episodes, kept apart from those of training."""
+"""Seed of all evaluation episodes, different from those of training."""
 NONE = np.empty(0, np.int64)
 
 
@@ -57,26 +58,26 @@ class EpisodeSource:
         classes = rng.choice(self.image_set.usable_classes, self.n_way, replace=False)
         images = self._queries(rng, classes)
         if not self._has_crops(classes, images):
-            classes, images = self._redrawn(rng, classes)
+            classes, images = self._redraw(rng, classes)
         variants = np.stack([self._variants(rng, label, images) for label in classes])
         crops = SupportCrops(classes[:, None], variants)
         return _episode_batch(self.image_set, images, classes, crops, rng if self.augment else None)
 
-    def _queries(self, rng: np.random.Generator, classes: Array, kept_back: Array = NONE) -> Array:
-        """(n_way * n_query,): images that show each class, a few of them exchanged for ones without any."""
+    def _queries(self, rng: np.random.Generator, classes: Array, reserved: Array = NONE) -> Array:
+        """(n_way * n_query,): images that show each class, a few of them replaced by images of none of the classes."""
         return np.concatenate(
-            [self._queries_of(rng, label, classes, kept_back) for label in classes]
+            [self._queries_of(rng, label, classes, reserved) for label in classes]
         )
 
     def _queries_of(
-        self, rng: np.random.Generator, label: int, classes: Array, kept_back: Array
+        self, rng: np.random.Generator, label: int, classes: Array, reserved: Array
     ) -> Array:
         shown = self.image_set.images_of_class[label]
-        shown = shown[~np.isin(shown, kept_back)] if len(kept_back) else shown
+        shown = shown[~np.isin(shown, reserved)] if len(reserved) else shown
         chosen = rng.choice(shown, self.n_query, replace=len(shown) < self.n_query)
         for position in np.flatnonzero(rng.random(self.n_query) < EMPTY_QUERIES):
             empty = self._image_without(rng, classes)
-            if empty is not None and empty not in kept_back:
+            if empty is not None and empty not in reserved:
                 chosen[position] = empty
         return chosen
 
@@ -90,16 +91,16 @@ class EpisodeSource:
     def _has_crops(self, classes: Array, queries: Array) -> bool:
         return all(len(self.image_set.free_crops(label, queries)) for label in classes)
 
-    def _redrawn(self, rng: np.random.Generator, classes: Array) -> tuple[Array, Array]:
+    def _redraw(self, rng: np.random.Generator, classes: Array) -> tuple[Array, Array]:
         """Classes and queries that leave each class a crop."""
         without: set[int] = set()
-        for _ in range(REDRAWS):
-            kept_back = self._kept_back(rng, classes)
+        for _ in range(MAX_REDRAWS):
+            reserved = self._reserved_images(rng, classes)
             lost = [
-                c for c in classes if np.isin(self.image_set.images_of_class[c], kept_back).all()
+                c for c in classes if np.isin(self.image_set.images_of_class[c], reserved).all()
             ]
             if not lost:
-                return classes, self._queries(rng, classes, kept_back)
+                return classes, self._queries(rng, classes, reserved)
             without.update(map(int, lost))
             classes = rng.choice(self.image_set.usable_classes, self.n_way, replace=False)
         names = ", ".join(
@@ -110,8 +111,8 @@ class EpisodeSource:
             f"from the only image of another ({names}); lower n_way or give these classes more images"
         )
 
-    def _kept_back(self, rng: np.random.Generator, classes: Array) -> Array:
-        """Images that are not to be queries, so that each class has a crop from one of them or from elsewhere."""
+    def _reserved_images(self, rng: np.random.Generator, classes: Array) -> Array:
+        """Images to exclude from the queries, so that each class has a crop from one of them or from elsewhere."""
         kept: list[int] = []
         for label in rng.permutation(classes):
             origins = self.image_set.origins(label)
@@ -137,7 +138,7 @@ class BaseSource:
         self.image_set = image_set
         self.n_crops = min(BASE_CROPS, len(image_set.usable_classes))
         self.seed = seed
-        self._lap, self._order = 0, self._permutation(0)
+        self._cycle, self._order = 0, self._permutation(0)
 
     def batch(self, first: int, count: int) -> Batch:
         """Images `first` to `first + count` of the endless shuffled sequence as one batch."""
@@ -145,22 +146,22 @@ class BaseSource:
         images = np.array([self._image(position) for position in range(first, first + count)])
         classes = rng.choice(self.image_set.usable_classes, self.n_crops, replace=False)
         variants = rng.integers(0, self.image_set.supports.shape[1], self.n_crops)
-        variants %= self.image_set.support_counts[classes]  # changes nothing where all crops differ
+        variants %= self.image_set.support_counts[classes]  # no effect if all crops differ
         crops = SupportCrops(classes[:, None], variants[:, None])
         return _episode_batch(self.image_set, images, None, crops, rng)
 
     def _image(self, position: int) -> int:
-        lap, place = divmod(position, len(self.image_set))
-        if lap != self._lap:
-            self._lap, self._order = lap, self._permutation(lap)
+        cycle, place = divmod(position, len(self.image_set))
+        if cycle != self._cycle:
+            self._cycle, self._order = cycle, self._permutation(cycle)
         return int(self._order[place])
 
-    def _permutation(self, lap: int) -> Array:
-        return np.random.default_rng((self.seed, lap)).permutation(len(self.image_set))
+    def _permutation(self, cycle: int) -> Array:
+        return np.random.default_rng((self.seed, cycle)).permutation(len(self.image_set))
 
 
 class SupportCrops(NamedTuple):
-    """Which crops of an image set an episode is searched with."""
+    """The support crops of an episode, as indices into an image set."""
 
     classes: Array
     """(n_way, 1)."""
@@ -176,22 +177,22 @@ def _episode_batch(
     rng: np.random.Generator | None,
 ) -> Batch:
     """Tensors of one episode; `ways` keeps only objects of these classes and numbers them by way."""
-    pixels, boxes, labels = [], [], []
+    shown, boxes, labels = [], [], []
     for image in images:
-        picture = image_set.image(image)
+        pixels = image_set.image(image)
         corners, names = image_set.objects(int(image))
         if ways is not None:
             way = np.argmax(names[:, None] == ways, axis=1)
             kept = ways[way] == names
             corners, names = corners[kept], way[kept]
         if rng is not None and rng.random() < 0.5:
-            picture, corners = mirror(picture, corners)
-        pixels.append(picture)
+            pixels, corners = mirror(pixels, corners)
+        shown.append(pixels)
         boxes.append(corners)
         labels.append(names)
     numbers = crops.classes * image_set.supports.shape[1] + crops.variants
     return Batch(
-        images=_channels_first(np.stack(pixels)),
+        images=_channels_first(np.stack(shown)),
         targets=_padded(boxes, labels),
         supports=_channels_first(image_set.supports[crops.classes, crops.variants])[None],
         support_ids=torch.from_numpy(numbers)[None],
@@ -238,3 +239,32 @@ def _concatenate(episodes: list[Batch]) -> Batch:
         classes=torch.cat([e.classes for e in episodes]),
         image_ids=torch.cat([e.image_ids for e in episodes]),
     )
+
+
+Request = tuple[int, int]
+"""First episode or image, and how many."""
+
+
+class Batches:
+    """Batches of `source` on `device`, built ahead on a GPU.
+
+    Args:
+        source: a batch is a function of its request alone, so building it ahead changes nothing.
+        device: on a CPU every batch is built when it is requested: a second thread would compete for the core.
+    """
+
+    def __init__(self, source: EpisodeSource | BaseSource, device: str) -> None:
+        self.source, self._device = source, device
+        self._pool = ThreadPoolExecutor(1, "batches") if device.startswith("cuda") else None
+        self._ahead: dict[Request, Future[Batch]] = {}
+
+    def take(self, wanted: Request, then: Request | None) -> Batch:
+        """The batch `wanted`; `then` is the request that will probably follow."""
+        if self._pool is None:
+            return self.source.batch(*wanted)
+        future = self._ahead.pop(wanted, None) or self._pool.submit(self._pinned, *wanted)
+        self._ahead = {} if then is None else {then: self._pool.submit(self._pinned, *then)}
+        return future.result().to(self._device)
+
+    def _pinned(self, first: int, count: int) -> Batch:
+        return self.source.batch(first, count).map(torch.Tensor.pin_memory)

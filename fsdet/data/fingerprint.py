@@ -1,16 +1,22 @@
-"""Fingerprints of files: whether two files are the same, and whether a file is still the one that was read before.
+"""Fingerprints of files: whether two files are the same, and whether a file has changed since it was read.
 
-An image counts as another's copy by its fingerprint, so it is hashed whole: uncompressed images of one size and
+Images with the same fingerprint count as copies, so they are hashed whole: uncompressed images of one size and
 background differ in few places. Of a video, and of what the cache wrote itself, the length and evenly spaced blocks
-are hashed, which finds a file that was cut, replaced or encoded anew at a cost that does not grow with its length; a
+are hashed, which finds a file that was cut, replaced or re-encoded at a cost that does not grow with its length; a
 few changed bytes between the blocks of a file of the same length go unnoticed.
+
+`FingerprintCache` stores the fingerprints of a dataset's files, so that only the first process of a machine reads all
+of them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
+
+from fsdet.files import write_text_atomic
 
 BLOCK = 4096
 """Bytes read at each place."""
@@ -47,3 +53,44 @@ def sampled_fingerprint(path: Path) -> str:
             file.seek((length - BLOCK) * number // (BLOCKS - 1))
             digest.update(file.read(BLOCK))
     return digest.hexdigest()
+
+
+class FingerprintCache:
+    """Fingerprints by file; a file of the same size and modification time is not read again.
+
+    Args:
+        cache: folder of all caches.
+        root: of the dataset.
+    """
+
+    def __init__(self, cache: Path, root: Path) -> None:
+        name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+        self._path = cache / f"digests-{name}.json"
+        self._known = self._read()
+        self._seen: dict[str, list[object]] = {}
+
+    def digest(self, file: Path, video: bool) -> str:
+        """The fingerprint of a file, of a video the sampled one.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        state = file.stat()
+        stamp: list[object] = [state.st_size, state.st_mtime_ns, video]
+        known = self._known.get(str(file), [])
+        compute = sampled_fingerprint if video else fingerprint
+        digest = str(known[3]) if known[:3] == stamp else compute(file)
+        self._seen[str(file)] = [*stamp, digest]
+        return digest
+
+    def save(self) -> None:
+        """Store the fingerprints that were requested, and only these."""
+        if self._seen != self._known:
+            write_text_atomic(self._path, json.dumps(self._seen))
+
+    def _read(self) -> dict[str, list[object]]:
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}

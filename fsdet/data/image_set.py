@@ -1,7 +1,7 @@
 """`ImageSet`: images with boxes and support crops, memory-mapped and shared by all runs of a machine.
 
-Every source (`openmoji`, `yolo`, `coco`, `refdet`) ends in one of these; what trains and what evaluates sees
-nothing else.
+Every source (`openmoji`, `yolo`, `coco`, `refdet`) is loaded as one of these; training and evaluation use nothing
+else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fsdet.data.cache import Recipe, cache_root, cached
 
 __all__ = ["Array", "ImageSet", "Split", "cache_root", "cached_image_set"]
 
-Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 Split = Literal["train", "base", "val", "test", "shots"]
 """`train` and `base` show base classes (training and evaluation images), `val` and `test` novel ones (evaluation
@@ -44,14 +44,14 @@ class ImageSet:
     support_images: Array
     """(C, V) int64: the image of this set that a crop was cut from, -1 if from none of them."""
     support_counts: Array = None  # type: ignore[assignment]
-    """(C,) int64: how many crops of a class are different; the others repeat them. Left out: V."""
+    """(C,) int64: how many crops of a class are different; the others repeat them. Default: V."""
     rows: Array = None  # type: ignore[assignment]
-    """(N,) int64: where each image lies in `images`. Left out: image i is `images[i]`."""
+    """(N,) int64: index of each image in `images`. Default: image i is `images[i]`."""
     groups: Array = None  # type: ignore[assignment]
     """(N,) int64: the video that an image is a frame of, as the class of its object; -1 for none. Images of a
-    video stand in the order of time. Left out: -1."""
+    video stand in the order of time. Default: -1."""
     names: tuple[str, ...] = ()
-    """Name of each class; empty where they have none."""
+    """Name of each class; empty if they have none."""
 
     def __post_init__(self) -> None:
         classes, crops = self.support_images.shape
@@ -99,9 +99,9 @@ class ImageSet:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of names, boxes and supports, the same wherever the dataset lies.
+        """Hash of names, boxes and supports, independent of the location of the dataset.
 
-        Of each support crop only the middle row counts, of the images none: that keeps it below a second.
+        Of each support crop only the middle row counts, of the images none: which keeps it below a second.
         """
         digest = hashlib.sha256(repr((self.names, self.supports.shape)).encode())
         middle = self.supports[:, :, self.supports.shape[2] // 2]

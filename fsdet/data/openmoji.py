@@ -2,7 +2,7 @@
 
 A scene holds five to ten objects of several classes, each class one to three times. Any of its
 classes may be the one searched for, so a detector that merely finds objects, or repeated ones,
-scores little: it has to know *which*. Boxes come from the rendered alpha. Validation and test
+scores little: it has to recognise *which*. Boxes come from the rendered alpha. Validation and test
 scenes use classes and backgrounds that training never sees. The scenes of `shots` show the novel classes
 on the backgrounds of training, each class K times in all.
 """
@@ -34,7 +34,7 @@ SUPPORT_VARIANTS = 8
 CHUNK = 64
 """Scenes that one seed and one task of a worker process cover."""
 VERSION = 2
-"""Raised whenever the same settings would give other pixels."""
+"""To be raised whenever the same settings would give other pixels."""
 SPLIT_SEEDS = {"train": 1, "base": 2, "val": 3, "test": 4, "shots": 5}
 
 
@@ -100,8 +100,8 @@ def _compose_chunk(
 def build_shots(config: DataConfig) -> ImageSet:
     """Scenes that show every class of `novel_split` exactly `k_shot` times in all, and the crops of these objects.
 
-    The deck holds one shuffle of all classes after the other, so that the copies of a class lie in different
-    scenes; what does not fit into a scene goes to the next one.
+    The deck is K shuffles of all classes, one after the other, so that the copies of a class are in different scenes;
+    an object that does not fit into a scene goes to the next one.
     """
     codes = class_codes(config.novel_split)
     rng = np.random.default_rng((SPLIT_SEEDS["shots"], config.split_seed))

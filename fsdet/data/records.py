@@ -1,6 +1,6 @@
-"""What the reader of a format gives: everything that is annotated, nothing decoded.
+"""The result of reading a dataset, the same for every format: all annotations, no decoded images.
 
-The readers (`yolo`, `coco`, `refdet`) differ in nothing else; one builder makes image sets of their records.
+The readers are `yolo`, `coco` and `refdet`; `annotated` builds image sets from their records.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from fsdet.data.image_set import Array
-from fsdet.data.report import Problems
+from fsdet.data.problems import Problems
 
 Part = Literal["train", "eval", "shots"]
 """The part of the data an image belongs to; `shots` are images of given K-shot files."""
 
 
-class Picture(NamedTuple):
+class ImageRef(NamedTuple):
     """An image file, or one frame of a video."""
 
     file: Path
@@ -28,7 +28,7 @@ class Picture(NamedTuple):
 class Record:
     """One annotated image."""
 
-    picture: Picture
+    image: ImageRef
     part: Part
     boxes: Array
     """(m, 4) float64 xyxy, in pixels or as fractions of the image (see `Dataset`), not checked."""
@@ -37,14 +37,14 @@ class Record:
     video: int | None = None
     """The video's class, for a frame."""
     part_if_novel: Part | None = None
-    """The part of a frame whose class turns out to be novel, see `divide_videos`."""
+    """The part of a frame if its class is novel, see `divide_videos`."""
     extent: tuple[int, int] | None = None
-    """Width and height in pixels as the annotations give them."""
+    """Width and height in pixels according to the annotations."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All records of a dataset; those of a video are neighbours in the order of time."""
+    """All records of a dataset; the frames of a video are consecutive and in the order of time."""
 
     root: Path
     names: tuple[str, ...]
@@ -55,15 +55,15 @@ class Dataset:
     object_images: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
     """Class -> photos of its object that serve as supports instead of crops."""
     problems: Problems = field(default_factory=Problems)
-    """What was wrong so far."""
+    """Problems found so far."""
 
     def place(self, file: Path) -> str:
-        """A file's name as the report shows it."""
+        """The name of a file in the report of problems."""
         return str(file.relative_to(self.root)) if file.is_relative_to(self.root) else str(file)
 
 
 def divide_videos(dataset: Dataset, novel: Collection[int]) -> Dataset:
-    """The same with the frames of novel videos in the part that they then belong to."""
+    """The dataset with the frames of novel videos moved to `part_if_novel`."""
     records = (
         replace(r, part=r.part_if_novel, part_if_novel=None)
         if r.part_if_novel is not None and r.video in novel

@@ -24,9 +24,9 @@ import numpy as np
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
-from fsdet.data.pictures import count_frames
-from fsdet.data.records import Dataset, Part, Picture, Record
-from fsdet.data.report import Problems
+from fsdet.data.images import count_frames
+from fsdet.data.problems import Problems
+from fsdet.data.records import Dataset, ImageRef, Part, Record
 from fsdet.data.yolo import SUFFIXES
 from fsdet.errors import DataError
 from fsdet.progress import progress
@@ -56,7 +56,7 @@ def read_refdet(config: DataConfig) -> Dataset:
     if len(videos) < 2:
         raise DataError(
             f"{root}: {len(videos)} of {len(annotations)} annotated videos can be used, but base and novel take one "
-            f"each; {'; '.join(map(str, problems.report())) or 'give more videos'}"
+            f"each; {'; '.join(map(str, problems.report())) or 'add videos'}"
         )
     names = tuple(video.name for video in videos)
     records = [
@@ -145,7 +145,7 @@ def _videos(root: Path, annotations: dict[str, Boxes], problems: Problems) -> It
         )
         boxes = annotations.get(name, {})
         n_frames = count_frames(folder / VIDEO) if (folder / VIDEO).is_file() else None
-        if n_frames:  # else the video is left out for a reason of its own
+        if n_frames:  # otherwise the video is left out for another reason
             boxes = _inside(boxes, n_frames, str((folder / VIDEO).relative_to(root)), problems)
         if n_frames is None:
             problems.add("video missing", name)
@@ -160,7 +160,7 @@ def _videos(root: Path, annotations: dict[str, Boxes], problems: Problems) -> It
 
 
 def _inside(boxes: Boxes, n_frames: int, place: str, problems: Problems) -> Boxes:
-    """The boxes of frames that there are: one far beyond the end would shift every fifth."""
+    """The boxes of existing frames: one far beyond the end would shift the split in time."""
     inside = {frame: found for frame, found in boxes.items() if frame < n_frames}
     if len(inside) < len(boxes):
         problems.add("frame beyond the end", place, len(boxes) - len(inside))
@@ -178,8 +178,8 @@ def _records(video: _Video, label: int, count: int) -> Iterator[Record]:
         labels = np.full(len(boxes), label, np.int64)
         part: Part = "eval" if frame > last - FIFTH * (last - first) else "train"
         if_novel: Part = "train" if frame <= first + FIFTH * (last - first) else "eval"
-        picture = Picture(video.file, frame)
-        yield Record(picture, part, boxes, labels, video=label, part_if_novel=if_novel)
+        image = ImageRef(video.file, frame)
+        yield Record(image, part, boxes, labels, video=label, part_if_novel=if_novel)
 
 
 def _evenly(frames: Array, count: int) -> Array:

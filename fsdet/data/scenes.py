@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance
 
 from fsdet.data.glyphs import load_classes, render_glyph
 from fsdet.data.image_set import Array, Split
-from fsdet.data.pictures import open_image
+from fsdet.data.images import open_image
 
 TRAIN_BACKGROUNDS = (
     "sklearn/china.jpg",
@@ -48,7 +48,7 @@ BACKGROUNDS: dict[Split, tuple[str, ...]] = {
     "val": VAL_BACKGROUNDS,
     "test": TEST_BACKGROUNDS,
 }
-"""Photographs of each split. What selects (`val`, `base`), what reports (`test`) and training share none."""
+"""Photographs of each split. Selection (`val`, `base`), reporting (`test`) and training share none."""
 FOLDERS = {"sklearn": ("sklearn.datasets", "images"), "skimage": ("skimage", "data")}
 
 OBJECT_SIDE = (0.18, 0.38)
@@ -60,7 +60,7 @@ COPIES = (0.6, 0.25, 0.15)
 """Probability that a class appears once, twice, three times in its scene."""
 ROTATION = 30.0
 """Largest rotation of an object, in degrees to either side."""
-MOST_OVERLAP = 0.2
+MAX_OVERLAP = 0.2
 """Part of the smaller box that another box may cover."""
 
 
@@ -83,13 +83,13 @@ def compose_scene(rng: np.random.Generator, split: Split, size: int) -> tuple[Ar
 def place(
     rng: np.random.Generator, scene: Image.Image, codes: list[str], wanted: Iterable[int]
 ) -> tuple[Array, Array, Array]:
-    """The scene with those objects of the `wanted` classes for which there is room, as `compose_scene` returns it."""
+    """Add objects of the `wanted` classes, as far as there is space; returns what `compose_scene` returns."""
     boxes: list[tuple[int, int, int, int]] = []
     labels: list[int] = []
     for label in wanted:
         side = scene.width * rng.uniform(*OBJECT_SIDE)
         sprite = _jittered(rng, _sprite(codes[label]), side)
-        box = _free_place(rng, sprite.size, scene.width, boxes)
+        box = _free_box(rng, sprite.size, scene.width, boxes)
         if box is not None:
             scene.alpha_composite(sprite, box[:2])
             boxes.append(box)
@@ -98,7 +98,7 @@ def place(
 
 
 def _draw_labels(rng: np.random.Generator, n_classes: int) -> list[int]:
-    """Class of each object; copies of a class lie between others, so that none is favoured."""
+    """Class of each object; the copies are shuffled, so that no class is favoured."""
     wanted = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
     labels: list[int] = []
     while len(labels) < wanted:
@@ -134,7 +134,7 @@ def _cropped(sprite: Image.Image) -> Image.Image:
     return sprite.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
 
 
-def _free_place(
+def _free_box(
     rng: np.random.Generator,
     extent: tuple[int, int],
     size: int,
@@ -145,7 +145,7 @@ def _free_place(
         x = int(rng.integers(0, size - width + 1))
         y = int(rng.integers(0, size - height + 1))
         box = (x, y, x + width, y + height)
-        if all(_overlap(box, other) <= MOST_OVERLAP for other in taken):
+        if all(_overlap(box, other) <= MAX_OVERLAP for other in taken):
             return box
     return None
 

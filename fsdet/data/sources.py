@@ -1,6 +1,6 @@
-"""Which image sets a config names: one for training, fixed ones for evaluation, and the shots of stage 3.
+"""Loads the image sets of a config: one for training, fixed ones for evaluation, and the shots of stage 3.
 
-A dataset is read once per process: what is changed on the disk afterwards is seen by the next process.
+A dataset is read once per process; later changes on the disk take effect in the next process.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from fsdet.data.annotated import READERS, Annotated, build_set, open_annotated, 
 from fsdet.data.cache import cache_root
 from fsdet.data.image_set import ImageSet, Split
 from fsdet.data.openmoji import load_openmoji
+from fsdet.data.problems import Problem, log_report
 from fsdet.data.records import Dataset
-from fsdet.data.report import Problem, log_report
 from fsdet.data.splits import split_classes
 from fsdet.errors import DataError
 
@@ -26,27 +26,18 @@ def load_image_set(config: DataConfig, split: Split) -> ImageSet:
     """
     image_set = _loaded(_settings(config), split)
     if len(image_set.usable_classes) < config.n_way:
-        novel = "give more images or novel classes, or a split_file with the same classes in val and test"
+        novel = "add images or novel classes, or a split_file with the same classes in val and test"
         cures = {"shots": f"raise k_shot, {novel}", "val": novel, "test": novel}
         raise DataError(
             f"{config.data_root or config.dataset}: an episode needs n_way = {config.n_way} classes, but split "
             f"'{split}' shows {len(image_set.usable_classes)} of {image_set.n_classes} in an image and with a support "
-            f"from elsewhere; lower n_way, {cures.get(split, 'give more images or choose other classes')}"
+            f"from another image; lower n_way, {cures.get(split, 'add images or choose other classes')}"
         )
     return image_set
 
 
-def load_annotated(config: DataConfig) -> Annotated:
-    """The decoded and checked dataset that all splits of a config other than `openmoji`'s come from.
-
-    Raises:
-        DataError: it is missing or broken.
-    """
-    return _annotated(_settings(config))
-
-
 def load_problems(config: DataConfig) -> tuple[Problem, ...]:
-    """What is broken in the dataset, the photos of its objects included; nothing for `openmoji`.
+    """The problems of the dataset and of the photos of its objects; none for `openmoji`.
 
     Raises:
         DataError: it is missing or broken.
@@ -55,7 +46,7 @@ def load_problems(config: DataConfig) -> tuple[Problem, ...]:
 
 
 def check_data(config: DataConfig) -> None:
-    """Look at the descriptions, annotations and class names of a dataset without decoding an image.
+    """Check the descriptions, annotations and class names of a dataset without decoding an image.
 
     Raises:
         DataError: the first thing that cannot be used.
@@ -66,12 +57,12 @@ def check_data(config: DataConfig) -> None:
 
 
 def log_problems(config: DataConfig) -> None:
-    """Say in one warning what is broken in the dataset, if anything, and what becomes of it."""
+    """Log one warning with all problems of the dataset and how they are handled, if there are any."""
     log_report(str(config.data_root), load_problems(config))
 
 
 def _settings(config: DataConfig) -> DataConfig:
-    """The data settings alone, with the cache named, so that they can serve as a key."""
+    """The data settings alone, with the cache folder resolved, as a key for the caches here."""
     settings = {name: getattr(config, name) for name in DataConfig.model_fields}
     return DataConfig(**{**settings, "cache_dir": cache_root(config.cache_dir)})
 

@@ -1,7 +1,7 @@
-"""Which classes are base, which novel, and which of the novel ones validate and test.
+"""Splits the classes into base, validation and test classes.
 
-`split_file` goes before `base_classes` and `novel_classes`, and these before a seeded split. Classes are given by
-name, or by index where no class has that name.
+`split_file` takes precedence over `base_classes` and `novel_classes`, and these over a seeded split. Classes are named,
+or given by index if no class has that name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fsdet.data.image_set import Split
 from fsdet.errors import DataError, nearest
 
 LEAST = 2
-"""Classes that an episode has at least; what is val and what test must not depend on the `n_way` of a run."""
+"""Least number of classes of an episode; val and test must not depend on the `n_way` of a run."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[in
 
 
 def _halves(novel: list[int]) -> tuple[list[int], list[int]]:
-    """Every other class; all in both where a half would be too small for any episode."""
+    """Every other class; all classes in both if a half would be too small for an episode."""
     if len(novel) < 2 * LEAST:
         return novel, novel
     return novel[::2], novel[1::2]
@@ -87,7 +87,7 @@ def _check(split: ClassSplit, names: Sequence[str]) -> None:
     both = sorted({*split.base} & {*split.novel})
     if both:
         raise DataError(
-            f"base_classes: '{names[both[0]]}' is also novel; a class is trained on or new, so remove it from one list"
+            f"base_classes: '{names[both[0]]}' is also novel; a class is either base or novel, remove it from one list"
         )
     for part, what in ((split.base, "base"), (split.val, "val"), (split.test, "test")):
         if not part:
@@ -114,7 +114,7 @@ def _file_lists(file: Path, names: Sequence[str]) -> dict[str, list[int]]:
     allowed = ({"novel"}, {"novel", "base"}, {"val", "test"}, {"val", "test", "base"})
     if not isinstance(content, dict) or set(content) not in allowed:
         raise DataError(
-            f"split_file: {file}: must have the keys val and test, or novel, and if wanted base, each with a list of "
+            f"split_file: {file}: must have the keys val and test, or novel, and optionally base, each with a list of "
             f"class names, but has {sorted(map(str, content)) if isinstance(content, dict) else content!r:.60}"
         )
     return {key: _indices(value, names, f"{file}: {key}") for key, value in content.items()}

@@ -1,4 +1,4 @@
-"""Support crops: which K instances of a class serve, and how they are cut out."""
+"""Support crops: the choice of K instances per class, and how they are cut."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from numpy.lib.format import open_memmap
 
 from fsdet.config import DataConfig
 from fsdet.data.cache import Recipe, cached
-from fsdet.data.decoded import decoded_pictures
+from fsdet.data.cleaning import Objects
+from fsdet.data.decoded import decode_images
 from fsdet.data.image_set import Array
-from fsdet.data.objects import Objects
-from fsdet.data.records import Picture
-from fsdet.data.transforms import letterbox
+from fsdet.data.images import letterbox
+from fsdet.data.records import ImageRef
 from fsdet.progress import progress
 
 MARGIN = 0.1
 """Context around a crop, as a part of its box on every side."""
 SMALL = 16.0
-"""Pixels a side under which an instance shows too little to be preferred."""
+"""Instances with a shorter side, in pixels, are used only if there are no others."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Crop:
 
     name: str
     """Of the class."""
-    picture: Picture
+    image: ImageRef
     content: str
-    """Fingerprint of the picture's file."""
+    """Fingerprint of the image's file."""
     box: tuple[float, ...] | None = None
-    """(4,) xyxy in pixels of the picture; None takes the whole picture."""
+    """(4,) xyxy in pixels of the image; None takes the whole image."""
     row: int = -1
-    """Row of the decoded picture; -1 for one that is no image of the dataset."""
+    """Row of the decoded image; -1 for one that is no image of the dataset."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Supports:
     crops: Array
     """(C, V, s, s, 3) uint8 memory map."""
     rows: Array
-    """(C, V) row of the decoded picture that a crop was cut from, -1 for none."""
+    """(C, V) row of the decoded image that a crop was cut from, -1 for none."""
     counts: Array
-    """(C,) how many crops of a class are different."""
+    """(C,) number of different crops of a class."""
     unreadable: tuple[str, ...]
     """Files of crops that could not be decoded."""
 
@@ -65,7 +65,7 @@ def draw_instances(objects: Objects, label: int, count: int, seed: int, records:
         label: the class.
         count: K.
         seed: of the draw.
-        records: (N,) bool, the records that may serve.
+        records: (N,) bool, the records to choose from.
 
     Returns:
         indices into `objects`, in the order they were drawn.
@@ -80,36 +80,36 @@ def draw_instances(objects: Objects, label: int, count: int, seed: int, records:
     return order[np.argsort(again, kind="stable")][:count]
 
 
-def cut(picture: Array, box: Array, size: int) -> Array:
+def cut(image: Array, box: Array, size: int) -> Array:
     """The object with a little context, letterboxed to a square.
 
     Args:
-        picture: (H, W, 3) uint8.
-        box: (4,) xyxy in pixels inside the picture.
+        image: (H, W, 3) uint8.
+        box: (4,) xyxy in pixels inside the image.
         size: side of the crop in pixels.
     """
     margin = MARGIN * (box[2:] - box[:2])
     left, top = np.maximum(box[:2] - margin, 0).astype(int)
-    right, bottom = np.ceil(np.minimum(box[2:] + margin, picture.shape[1::-1])).astype(int)
-    return letterbox(picture[top:bottom, left:right], NO_BOXES, size)[0]
+    right, bottom = np.ceil(np.minimum(box[2:] + margin, image.shape[1::-1])).astype(int)
+    return letterbox(image[top:bottom, left:right], NO_BOXES, size)[0]
 
 
 NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 def cut_supports(config: DataConfig, name: str, classes: list[list[Crop]]) -> Supports:
-    """Cut the crops of each class, from the cache or into it; `supports.json` there says which they are.
+    """Cut the crops of each class, from the cache or into it; `supports.json` lists them.
 
     Args:
         config: `k_shot`, the most crops of a class, and `support_size`.
         name: of the split.
-        classes: crops per class; what exceeds K replaces those that cannot be read.
+        classes: crops per class; those after the first K replace unreadable ones.
 
     Raises:
         DataError: they would not fit into the cache.
     """
     size = config.support_size
-    wanted = [[(c.content, c.picture.frame, c.box) for c in crops] for crops in classes]
+    wanted = [[(c.content, c.image.frame, c.box) for c in crops] for crops in classes]
     content = {
         "source": "supports",
         "version": 2,
@@ -136,7 +136,7 @@ def _load(folder: Path) -> tuple[Array, Array, Array, tuple[str, ...]]:
 
 
 def _build(folder: Path, classes: list[list[Crop]], most: int, size: int) -> None:
-    """Cut all crops, picture by picture."""
+    """Cut all crops, image by image."""
     shape = (len(classes), most, size, size, 3)
     crops = open_memmap(folder / "supports.npy", "w+", np.uint8, shape)
     positions = np.zeros((len(classes), most), np.int64)
@@ -147,16 +147,16 @@ def _build(folder: Path, classes: list[list[Crop]], most: int, size: int) -> Non
         for position, crop in enumerate(chosen):
             if counts[label] == most:
                 break
-            picture = next(iter(decoded_pictures([crop.picture])))
-            if picture is None:
-                unreadable.append(str(crop.picture.file))
+            image = next(iter(decode_images([crop.image])))
+            if image is None:
+                unreadable.append(str(crop.image.file))
                 continue
-            whole = (0, 0, picture.shape[1], picture.shape[0])
+            whole = (0, 0, image.shape[1], image.shape[0])
             box = np.array(crop.box or whole, np.float32)
-            crops[label, counts[label]] = cut(picture, box, size)
+            crops[label, counts[label]] = cut(image, box, size)
             positions[label, counts[label]] = position
             counts[label] += 1
-            file, frame = str(crop.picture.file), crop.picture.frame
+            file, frame = str(crop.image.file), crop.image.frame
             listed.append({"class": crop.name, "file": file, "frame": frame, "box": crop.box})
         if counts[label]:
             repeats = np.arange(most) % counts[label]

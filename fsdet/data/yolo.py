@@ -1,8 +1,8 @@
-"""Reads the Ultralytics YOLO layout: a data.yaml, and images/ and labels/ side by side.
+"""Reads the Ultralytics YOLO layout: a data.yaml, and images/ next to labels/.
 
 `train` and `val` of data.yaml are a folder, a list of folders, or a text file that lists images. A label line is
-`class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 …`, in fractions of the image; a polygon counts as the box
-around it.
+`class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 …`, in fractions of the image; a polygon is replaced by its
+bounding box.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import yaml
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
-from fsdet.data.patience import patiently
-from fsdet.data.records import Dataset, Part, Picture, Record
-from fsdet.data.report import Problems
+from fsdet.data.problems import Problems
+from fsdet.data.records import Dataset, ImageRef, Part, Record
 from fsdet.errors import DataError
+from fsdet.progress import progress_if_many
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 PARTS: dict[Part, str] = {"train": "train", "eval": "val"}
 """Part of the data -> key of data.yaml."""
 NO_CLASS = 2.0**31
-"""Stands for all larger numbers of classes, which an integer may not hold."""
+"""Larger class numbers are clipped to this, since an integer may not hold them."""
 
 
 def read_yolo(config: DataConfig) -> Dataset:
@@ -43,7 +43,8 @@ def read_yolo(config: DataConfig) -> Dataset:
         for file in _image_files(root, description[key], key)
     ]
     records = tuple(
-        _record(file, part, root, problems) for part, file in patiently(files, "reading labels")
+        _record(file, part, root, problems)
+        for part, file in progress_if_many(files, "reading labels")
     )
     for file in _orphans([file for _, file in files]):
         problems.add("label file without image", _place(file, root))
@@ -54,7 +55,7 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
     """Folder of the dataset and the content of its data.yaml.
 
     Raises:
-        DataError: `data_root` is not given, not there, or no YOLO description.
+        DataError: `data_root` is not set, does not exist, or has no YOLO description.
     """
     if config.data_root is None:
         raise DataError("data_root: dataset 'yolo' needs the folder of a data.yaml; set data_root")
@@ -81,7 +82,7 @@ def class_names(description: dict[str, Any], file: Path = Path("data.yaml")) -> 
     """Names by index; `names` may be a list or a mapping from each index 0 … n - 1.
 
     Raises:
-        DataError: an index is missing or no number, or a name stands for two classes.
+        DataError: an index is missing or not a number, or two classes have the same name.
     """
     names = description["names"]
     if isinstance(names, dict):
@@ -96,7 +97,7 @@ def class_names(description: dict[str, Any], file: Path = Path("data.yaml")) -> 
     listed = [str(name) for name in names]
     twice = sorted({name for name in listed if listed.count(name) > 1})
     if twice:
-        raise DataError(f"{file}: names: '{twice[0]}' stands for two classes; rename one")
+        raise DataError(f"{file}: names: '{twice[0]}' is the name of two classes; rename one")
     return tuple(listed)
 
 
@@ -122,7 +123,7 @@ def _files_of(place: Path) -> list[Path]:
 
 
 def _orphans(images: list[Path]) -> list[Path]:
-    """Label files beside those of `images` that belong to none."""
+    """Label files in the same folders that belong to none of `images`."""
     labels = {_label_file(image) for image in images}
     folders = sorted({file.parent for file in labels})
     there = [file for folder in folders for file in sorted(folder.glob("*.txt"))]
@@ -161,7 +162,7 @@ def _record(file: Path, part: Part, root: Path, problems: Problems) -> Record:
         boxes.append(box)
         labels.append(label)
     return Record(
-        Picture(file),
+        ImageRef(file),
         part,
         np.array(boxes, np.float64).reshape(-1, 4),
         np.array(labels, np.int64),
@@ -171,7 +172,7 @@ def _record(file: Path, part: Part, root: Path, problems: Problems) -> Record:
 def _label_file(image: Path) -> Path:
     parts = list(image.parts)
     if "images" not in parts:
-        raise DataError(f"{image}: must lie below a folder images/, with labels/ beside it")
+        raise DataError(f"{image}: must lie below a folder images/, with labels/ next to it")
     position = len(parts) - 1 - parts[::-1].index("images")
     parts[position] = "labels"
     return Path(*parts).with_suffix(".txt")

@@ -1,1 +1,1 @@
-"""Detection for people: pictures and videos in, boxes in their own pixels out."""
+"""Inference: images and videos in, boxes in pixels of the originals out."""

@@ -1,6 +1,6 @@
 """What `python -m fsdet.predict` does: search every input, write annotated copies and one COCO file.
 
-An input that cannot be decoded is skipped: one bad picture among thousands costs no more than itself.
+An input that cannot be decoded is skipped: one bad image does not stop a search of thousands.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from fsdet.data.image_set import Array
-from fsdet.data.pictures import count_frames
+from fsdet.data.images import count_frames
 from fsdet.errors import ConfigError, DataError
 from fsdet.files import atomic_path
-from fsdet.inference.coco_json import CocoFile
-from fsdet.inference.drawing import draw
-from fsdet.inference.inputs import find_inputs, find_supports, is_video
-from fsdet.inference.predictor import Examples, NamedDetections, Predictor, load_predictor
-from fsdet.inference.reading import read_picture
+from fsdet.inference.inputs import find_inputs, find_supports, is_video, read_image
+from fsdet.inference.outputs import CocoFile, draw
+from fsdet.inference.predictor import EmbeddedSupports, NamedDetections, Predictor, load_predictor
 from fsdet.inference.video import VideoWriter, frame_rate, frames_of
 from fsdet.progress import progress
 
@@ -30,27 +28,27 @@ RESULTS = "detections.json"
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for, and by whom."""
+    """The detector and the supports of a search."""
 
     predictor: Predictor
-    examples: Examples
+    examples: EmbeddedSupports
     score_threshold: float
 
-    def find(self, picture: Array) -> NamedDetections:
+    def find(self, image: Array) -> NamedDetections:
         """Detections in (H, W, 3) uint8 RGB."""
-        return self.predictor.detect(picture, self.examples, self.score_threshold)
+        return self.predictor.detect(image, self.examples, self.score_threshold)
 
 
 @dataclass(frozen=True)
-class Done:
-    """What became of the inputs."""
+class Outcome:
+    """The outcome of a search."""
 
     searched: int
-    """Pictures and videos that were searched."""
+    """Images and videos that were searched."""
     skipped: tuple[str, ...]
-    """For each of the others, its file and why it cannot be searched, in one line."""
+    """One line for each input that cannot be searched: the file and the reason."""
     summary: str
-    """The whole in one line."""
+    """The outcome in one line."""
 
 
 def predict(
@@ -60,13 +58,13 @@ def predict(
     out: Path,
     score_threshold: float,
     device: str,
-) -> Done:
+) -> Outcome:
     """Search all inputs; `detections.json` is written if any could be searched.
 
     Args:
         checkpoint: of stage 2 or 3.
         supports: see `find_supports`.
-        images: pictures, folders of pictures, videos.
+        images: images, folders of images, videos.
         out: folder of the results.
         score_threshold: detections that score less are left out.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -86,30 +84,30 @@ def predict(
         results.write(out / RESULTS)
     videos = sum(is_video(source) for source in searched)
     summary = (
-        f"pictures: {len(searched) - videos}, videos: {videos}, detections of "
+        f"images: {len(searched) - videos}, videos: {videos}, detections of "
         f"{', '.join(search.examples.names)}: {len(results)}, in {out / RESULTS}"
     )
-    return Done(len(searched), tuple(skipped.values()), summary)
+    return Outcome(len(searched), tuple(skipped.values()), summary)
 
 
 def search_all(
     search: Search, pairs: Sequence[tuple[Path, Path]], results: CocoFile
 ) -> dict[Path, str]:
-    """Search all pictures, then all videos.
+    """Search all images, then all videos.
 
     Args:
-        search: what for.
+        search: with the supports.
         pairs: each input with the file of its annotated copy.
         results: takes what is found.
 
     Returns:
         input that cannot be decoded -> why, in one line.
     """
-    pictures = [pair for pair in pairs if not is_video(pair[0])]
+    images = [pair for pair in pairs if not is_video(pair[0])]
     videos = [pair for pair in pairs if is_video(pair[0])]
     skipped = {}
-    for source, target in chain(progress(pictures, "pictures") if pictures else (), videos):
-        search_one = search_video if is_video(source) else search_picture
+    for source, target in chain(progress(images, "images") if images else (), videos):
+        search_one = search_video if is_video(source) else search_image
         try:
             search_one(search, source, target, results)
         except DataError as error:
@@ -117,13 +115,13 @@ def search_all(
     return skipped
 
 
-def search_picture(search: Search, source: Path, target: Path, results: CocoFile) -> None:
-    """Search one picture; write its annotated copy."""
-    picture = read_picture(source)
-    found = search.find(picture)
-    results.add(picture.shape[:2], found, file_name=str(source))
+def search_image(search: Search, source: Path, target: Path, results: CocoFile) -> None:
+    """Search one image; write its annotated copy."""
+    image = read_image(source)
+    found = search.find(image)
+    results.add(image.shape[:2], found, file_name=str(source))
     with atomic_path(target) as part:
-        draw(picture, found).save(part, "PNG" if target.suffix == ".png" else "JPEG", quality=95)
+        draw(image, found).save(part, "PNG" if target.suffix == ".png" else "JPEG", quality=95)
 
 
 def search_video(search: Search, source: Path, target: Path, results: CocoFile) -> None:

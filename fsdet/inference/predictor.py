@@ -1,4 +1,4 @@
-"""`Predictor`: a trained detector that finds what example pictures show, in pictures of any size."""
+"""`Predictor`: finds the objects that support images show, in images of any size."""
 
 from __future__ import annotations
 
@@ -12,34 +12,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsdet.checkpoint import load_detector
 from fsdet.config import TrainConfig
 from fsdet.data.image_set import Array
-from fsdet.data.transforms import letterbox
-from fsdet.engine.postprocess import SCORE_THRESHOLD, detect
-from fsdet.engine.restore import load_detector, usable_device
+from fsdet.data.images import letterbox, letterbox_boxes
+from fsdet.device import usable_device
 from fsdet.errors import DataError
-from fsdet.inference.geometry import from_letterbox
-from fsdet.inference.reading import Picture, read_picture
+from fsdet.inference.inputs import DEFAULT_CLASS, ImageLike, read_image
 from fsdet.models.detector import Detector
+from fsdet.models.postprocess import SCORE_THRESHOLD, detect
 from fsdet.structures import Detections
 
 log = logging.getLogger(__name__)
 
-ONE_CLASS = "object"
-"""Name of the class where the supports give none."""
-
 
 @dataclass(frozen=True)
 class NamedDetections(Detections):
-    """What was found in one picture, best first; boxes are xyxy in pixels of that picture."""
+    """What was found in one image, best first; boxes are xyxy in pixels of that image."""
 
     names: tuple[str, ...]
-    """Names of the classes that were looked for; `labels` are places in it."""
+    """Names of the searched classes; `labels` are indices into it."""
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Embedded supports, to be searched for in many pictures."""
+class EmbeddedSupports:
+    """Embedded supports, with which many images can be searched."""
 
     prototypes: Tensor
     """(1, n_way, 1, D): the mean over the supports of each class."""
@@ -47,66 +44,68 @@ class Examples:
     """(n_way,) names of the classes."""
 
 
-Supports: TypeAlias = Sequence[Picture] | Mapping[str, Sequence[Picture]] | Examples
-"""Pictures of one class, or of several by name, or either of them embedded before."""
+Supports: TypeAlias = Sequence[ImageLike] | Mapping[str, Sequence[ImageLike]] | EmbeddedSupports
+"""Images of one class, or of several by name, or either of them embedded before."""
 
 
 class Predictor:
-    """Finds in pictures what the supports show.
+    """Finds the objects of the supports in images.
 
     Args:
         detector: on `device`, in evaluation mode.
-        config: that the detector was trained with; gives the sizes of images and supports.
-        device: where the detector lives.
+        config: of the training; has the sizes of images and supports.
+        device: of the detector.
     """
 
     def __init__(self, detector: Detector, config: TrainConfig, device: str) -> None:
         self.detector, self.config, self.device = detector, config, device
 
     def detect(
-        self, image: Picture, supports: Supports, score_threshold: float = SCORE_THRESHOLD
+        self, image: ImageLike, supports: Supports, score_threshold: float = SCORE_THRESHOLD
     ) -> NamedDetections:
-        """Search one picture.
+        """Search one image.
 
         Args:
             image: a file, a PIL image, or (H, W, 3) uint8 RGB.
-            supports: pictures that the object fills, about three; several classes by name; or `Examples`.
+            supports: images that the object fills, about three; several classes by name; or `EmbeddedSupports`.
             score_threshold: detections below it are left out.
 
         Raises:
-            DataError: a picture cannot be read, or there are no supports.
+            DataError: an image cannot be read, or there are no supports.
         """
-        examples = supports if isinstance(supports, Examples) else self.embed(supports)
-        pixels = read_picture(image)
+        examples = supports if isinstance(supports, EmbeddedSupports) else self.embed(supports)
+        pixels = read_image(image)
         height, width = pixels.shape[:2]
         square = self._squares([pixels], self.config.image_size)
         with torch.no_grad():
             found = detect(self.detector.search(self.detector.encode(square), examples.prototypes))
         boxes = from_letterbox(found[0].boxes, height, width, self.config.image_size)
-        # a box may lie in the grey margin alone, where there is no picture
+        # a box may lie entirely in the grey padding
         kept = (found[0].scores >= score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         return NamedDetections(
             boxes[kept], found[0].scores[kept], found[0].labels[kept], examples.names
         )
 
-    def embed(self, supports: Sequence[Picture] | Mapping[str, Sequence[Picture]]) -> Examples:
-        """Embed supports once, to search many pictures for them.
+    def embed(
+        self, supports: Sequence[ImageLike] | Mapping[str, Sequence[ImageLike]]
+    ) -> EmbeddedSupports:
+        """Embed supports once, to search many images for them.
 
         Raises:
-            DataError: a picture cannot be read, or a class has none.
+            DataError: an image cannot be read, or a class has none.
         """
         classes = _by_class(supports)
         prototypes = []
-        for pictures in classes.values():
-            crops = self._squares([read_picture(p) for p in pictures], self.config.support_size)
+        for images in classes.values():
+            crops = self._squares([read_image(p) for p in images], self.config.support_size)
             with torch.no_grad():
                 prototypes.append(self.detector.embed_crops(crops).mean(dim=0))
-        return Examples(torch.stack(prototypes)[None, :, None], tuple(classes))
+        return EmbeddedSupports(torch.stack(prototypes)[None, :, None], tuple(classes))
 
-    def _squares(self, pictures: list[Array], size: int) -> Tensor:
+    def _squares(self, images: list[Array], size: int) -> Tensor:
         """(n, 3, size, size) uint8 on the device, letterboxed as in training."""
         none = np.zeros((0, 4), np.float32)
-        squares = np.stack([letterbox(picture, none, size)[0] for picture in pictures])
+        squares = np.stack([letterbox(image, none, size)[0] for image in images])
         return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous().to(self.device)
 
 
@@ -124,20 +123,34 @@ def load_predictor(checkpoint: Path, device: str) -> Predictor:
 
 
 def _by_class(
-    supports: Sequence[Picture] | Mapping[str, Sequence[Picture]],
-) -> dict[str, list[Picture]]:
-    """Name -> pictures, in the order given.
+    supports: Sequence[ImageLike] | Mapping[str, Sequence[ImageLike]],
+) -> dict[str, list[ImageLike]]:
+    """Name -> images, in the order given.
 
     Raises:
         DataError: not a list or a dict of lists, or an empty one.
     """
-    classes = supports if isinstance(supports, Mapping) else {ONE_CLASS: supports}
-    for name, pictures in classes.items():
-        if not isinstance(pictures, list | tuple) or not pictures:
-            got = "none" if isinstance(pictures, list | tuple) else type(pictures).__name__
-            raise DataError(
-                f"supports: '{name}' needs a list of at least one picture, but got {got}"
-            )
+    classes = supports if isinstance(supports, Mapping) else {DEFAULT_CLASS: supports}
+    for name, images in classes.items():
+        if not isinstance(images, list | tuple) or not images:
+            got = "none" if isinstance(images, list | tuple) else type(images).__name__
+            raise DataError(f"supports: '{name}' needs a list of at least one image, but got {got}")
     if not classes:
         raise DataError("supports: at least one class is needed, but got none")
-    return {name: list(pictures) for name, pictures in classes.items()}
+    return {name: list(images) for name, images in classes.items()}
+
+
+def from_letterbox(boxes: Tensor, height: int, width: int, size: int) -> Tensor:
+    """Boxes in the letterboxed square -> boxes in the image, cut off at its edges.
+
+    Args:
+        boxes: (n, 4) xyxy in pixels of the square.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        size: side of the square, in pixels.
+    """
+    whole = np.array([[0, 0, width, height]], np.float32)
+    placed = torch.from_numpy(letterbox_boxes(whole, np.array([[width, height]]), size))[0]
+    corner, extent = placed[:2].repeat(2), (placed[2:] - placed[:2]).repeat(2)
+    inside = ((boxes - corner) / extent).clamp(0, 1)
+    return inside * torch.tensor([width, height] * 2)

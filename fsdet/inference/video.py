@@ -1,4 +1,4 @@
-"""Reads and writes videos frame by frame, so that none is ever in memory as a whole."""
+"""Reads and writes videos frame by frame, never a whole one in memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 
 from fsdet.data.image_set import Array
-from fsdet.data.pictures import read_frames
+from fsdet.data.images import read_frames
 from fsdet.errors import ConfigError, DataError
 
-USUAL_RATE = 25.0
-"""Frames per second where a file does not say."""
+DEFAULT_RATE = 25.0
+"""Frames per second if a file has no frame rate."""
 
 
 def frames_of(path: Path) -> Iterator[Array]:
@@ -39,11 +39,11 @@ def frame_rate(path: Path) -> float:
     video = cv2.VideoCapture(str(path))
     rate = float(video.get(cv2.CAP_PROP_FPS))
     video.release()
-    return rate if 0 < rate < 1000 else USUAL_RATE
+    return rate if 0 < rate < 1000 else DEFAULT_RATE
 
 
 class VideoWriter:
-    """Writes an .mp4 (MPEG-4); it appears under its name when it is complete.
+    """Writes an .mp4 (MPEG-4); it gets its name when it is complete.
 
     The size of the first frame is that of the video. A side of odd length loses its last pixel.
 
@@ -57,7 +57,9 @@ class VideoWriter:
 
     def __init__(self, path: Path, rate: float) -> None:
         self._path, self._rate = path, rate
-        self._part = path.with_name(f".{path.stem}.part{path.suffix}")  # the suffix says the format
+        self._part = path.with_name(
+            f".{path.stem}.part{path.suffix}"
+        )  # the suffix determines the format
         self._writer: cv2.VideoWriter | None = None
 
     def __enter__(self) -> VideoWriter:

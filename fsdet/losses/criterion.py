@@ -1,7 +1,8 @@
 """Assigns anchor points to targets, computes every loss term and weighs them.
 
-Positives are chosen by Ultralytics' TaskAlignedAssigner (Feng et al. 2021, TOOD). Terms that speak of
-positives are weighted by the assigner's score and divided by the sum of all such scores.
+Positives are chosen by Ultralytics' TaskAlignedAssigner (Feng et al. 2021, TOOD). Box terms are weighted by the
+assigner's score of each positive and divided by the sum of all scores. Classification is binary cross-entropy over all
+anchor points, and in stage 1 also cross-entropy over the base classes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from ultralytics.utils.tal import TaskAlignedAssigner
 
 from fsdet.config import LossConfig
-from fsdet.losses.classification import base_class_loss, bce_loss
-from fsdet.losses.dfl import dfl_loss
-from fsdet.losses.supcon import supcon_loss
-from fsdet.losses.triplet import triplet_loss
-from fsdet.losses.wiou import BoxLoss
+from fsdet.losses.box import BoxLoss, dfl_loss
+from fsdet.losses.embedding import supcon_loss, triplet_loss
 from fsdet.models.backbone import STRIDES
 from fsdet.models.detector import EpisodeOutput
 from fsdet.models.head import HeadOutput, boxes_to_ltrb
@@ -39,39 +39,40 @@ COSINE_SCALE = 16.0
 class Losses:
     """Loss of one forward pass."""
 
-    raw: dict[str, Tensor]
-    """Term -> scalar before its weight."""
-    weighted: dict[str, Tensor]
-    """Term -> scalar times its weight."""
-    positives: Tensor
-    """Number of positive anchor points, a float scalar."""
+    raw: dict[str, Float[Tensor, ""]]
+    """Term -> its value before its weight."""
+    weighted: dict[str, Float[Tensor, ""]]
+    """Term -> its value times its weight."""
+    positives: Float[Tensor, ""]
+    """Number of positive anchor points."""
 
     @property
-    def total(self) -> Tensor:
+    def total(self) -> Float[Tensor, ""]:
         """Sum of the weighted terms."""
         return torch.stack(list(self.weighted.values())).sum()
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which target every positive anchor point stands for."""
+    """The target of every positive anchor point."""
 
-    positive: Tensor
-    """(B, A) bool."""
-    boxes: Tensor
-    """(B, A, 4) xyxy in pixels; meaningful where positive."""
-    target_index: Tensor
-    """(B, A) index into the image's targets; meaningful where positive."""
-    scores: Tensor
-    """(B, A, C) soft class targets."""
+    positive: Bool[Tensor, "images anchors"]
+    boxes: Float[Tensor, "images anchors 4"]
+    """Corners xyxy in pixels; meaningful where positive."""
+    target_index: Int[Tensor, "images anchors"]
+    """Index into the image's targets; meaningful where positive."""
+    scores: Float[Tensor, "images anchors classes"]
+    """Soft class targets."""
 
     @cached_property
-    def places(self) -> Tensor:
-        """(P,) the positive anchor points among the B * A of all images; the device is waited for once."""
+    def places(self) -> Int[Tensor, " positives"]:
+        """Numbers of the positive anchor points among those of all images; waits for the device, but only once."""
         return self.positive.flatten().nonzero()[:, 0]
 
-    def of_positives(self, values: Tensor) -> Tensor:
-        """(B, A, …) -> (P, …)."""
+    def of_positives(
+        self, values: Shaped[Tensor, "images anchors *rest"]
+    ) -> Shaped[Tensor, " positives *rest"]:
+        """The values of the positive anchor points."""
         return values.flatten(0, 1)[self.places]
 
 
@@ -91,7 +92,7 @@ class Criterion(nn.Module):
         self.temperature, self.margin = config.supcon_temperature, config.triplet_margin
         self.box_loss = BoxLoss(config.bbox_loss)
         if stage == 1:
-            # two tables, not one: objects and supports are to be tied together by stage 2 alone
+            # two tables, so that only stage 2 ties objects and supports together
             self.object_classes = nn.Parameter(
                 torch.randn(n_base, embed_dim) / math.sqrt(embed_dim)
             )
@@ -109,12 +110,12 @@ class Criterion(nn.Module):
             raw["triplet"] = triplet_loss(embeddings, labels, self.margin)
         return self._weighted(raw, assigned)
 
-    def base(self, head: HeadOutput, shots: Tensor, batch: Batch) -> Losses:
+    def base(self, head: HeadOutput, shots: Float[Tensor, "1 n_way 1 dim"], batch: Batch) -> Losses:
         """Losses of base training (stage 1).
 
         Args:
             head: predictions without supports.
-            shots: (1, W, 1, D) embeddings of the support crops of `batch.classes`.
+            shots: embeddings of the support crops of `batch.classes`.
             batch: images with base-class labels.
         """
         targets = batch.targets
@@ -130,8 +131,11 @@ class Criterion(nn.Module):
         return self._weighted({**localisation, "base": objects + supports}, assigned)
 
     def _localise(
-        self, head: HeadOutput, logits: Tensor, targets: Targets
-    ) -> tuple[Assignment, dict[str, Tensor]]:
+        self,
+        head: HeadOutput,
+        logits: Float[Tensor, "images anchors classes"],
+        targets: Targets,
+    ) -> tuple[Assignment, dict[str, Float[Tensor, ""]]]:
         """Assignment, and the terms that every stage has: bbox, cls, dfl."""
         boxes = head.boxes()
         assigned = assign(boxes, logits, head.points, targets)
@@ -155,8 +159,8 @@ class Criterion(nn.Module):
 
 def _labelled_embeddings(
     output: EpisodeOutput, batch: Batch, assigned: Assignment
-) -> tuple[Tensor, Tensor]:
-    """(N, D) embeddings of the supports and of the positive anchor points, (N,) the dataset's classes."""
+) -> tuple[Float[Tensor, "samples dim"], Int[Tensor, " samples"]]:
+    """Embeddings of the supports and of the positive anchor points, and the dataset's class of each."""
     per_episode = len(batch.images) // len(batch.classes)
     class_of_way = batch.classes.repeat_interleave(per_episode, dim=0)
     ways = batch.targets.labels.gather(1, assigned.target_index)
@@ -166,14 +170,19 @@ def _labelled_embeddings(
     return torch.cat(embeddings), torch.cat([shown, found])
 
 
-def assign(boxes: Tensor, logits: Tensor, points: Tensor, targets: Targets) -> Assignment:
+def assign(
+    boxes: Float[Tensor, "images anchors 4"],
+    logits: Float[Tensor, "images anchors classes"],
+    points: Float[Tensor, "anchors 2"],
+    targets: Targets,
+) -> Assignment:
     """Choose the positive anchor points by task alignment (top 10, alpha 0.5, beta 6).
 
     Args:
-        boxes: (B, A, 4) predicted, xyxy in pixels.
-        logits: (B, A, C) predicted.
-        points: (A, 2) anchor points in pixels.
-        targets: labels in 0 … C - 1.
+        boxes: predicted, xyxy in pixels.
+        logits: predicted, of each class.
+        points: anchor points in pixels.
+        targets: labels in 0 … classes - 1.
     """
     assigner = TaskAlignedAssigner(
         topk=10, num_classes=logits.shape[-1], alpha=0.5, beta=6.0, stride=list(STRIDES)
@@ -189,6 +198,33 @@ def assign(boxes: Tensor, logits: Tensor, points: Tensor, targets: Targets) -> A
     return Assignment(positive, target_boxes, index, scores)
 
 
-def _cosine(embeddings: Tensor, table: Tensor) -> Tensor:
+def _cosine(
+    embeddings: Float[Tensor, "samples dim"], table: Float[Tensor, "classes dim"]
+) -> Float[Tensor, "samples classes"]:
     normalize = nn.functional.normalize
     return COSINE_SCALE * normalize(embeddings.float(), dim=-1) @ normalize(table, dim=-1).T
+
+
+def bce_loss(
+    logits: Float[Tensor, "images anchors classes"],
+    targets: Float[Tensor, "images anchors classes"],
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy in nats, summed over all anchor points and classes, background included; float32.
+
+    Args:
+        logits: predicted.
+        targets: soft, 0 … 1.
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="sum")
+
+
+def base_class_loss(
+    logits: Float[Tensor, "samples classes"], labels: Int[Tensor, " samples"]
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy in nats, float32; 0, still part of the graph, for no samples.
+
+    Args:
+        logits: scaled cosine similarities.
+        labels: in 0 … classes - 1.
+    """
+    return F.cross_entropy(logits.float(), labels, reduction="sum") / max(len(labels), 1)

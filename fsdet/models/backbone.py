@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from ultralytics.nn.modules import SPPF, C2f, Conv
 
@@ -26,7 +27,7 @@ _TAPS = (2, 4, 6, 9)
 
 
 class Backbone(nn.Module):
-    """YOLOv8n layers 0-9: (B, 3, S, S) in 0 … 1 -> P2, P3, P4, P5, each (B, C, S / stride, S / stride)."""
+    """YOLOv8n layers 0-9: images in 0 … 1 -> P2, P3, P4, P5, each 1 / stride of the image's side."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +57,9 @@ class Backbone(nn.Module):
         weight: nn.Parameter = self.layers[_TAPS[0]].cv2.conv.weight  # type: ignore[union-attr, assignment]
         return weight
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(
+        self, images: Float[Tensor, "images 3 side side"]
+    ) -> list[Float[Tensor, "images _ _ _"]]:
         features = []
         x = images
         for index, layer in enumerate(self.layers):
@@ -67,12 +70,12 @@ class Backbone(nn.Module):
 
 
 class LoadedWeights(NamedTuple):
-    """What a weights file gave and what stayed behind."""
+    """Which tensors of a weights file were loaded."""
 
     loaded: int
-    """Tensors copied into the backbone, which is all it has."""
+    """Number of tensors copied into the backbone: all it has."""
     unused: tuple[str, ...]
-    """Names in the file that the backbone has no place for: neck, head, counters."""
+    """Names in the file that are not part of the backbone: neck, head, counters."""
 
     def __str__(self) -> str:
         layers = sorted({_layer(name) for name in self.unused})
@@ -132,7 +135,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
-    """Those of a checkpoint (the moving average, where there is one), a module or a state dict; else none."""
+    """Those of a checkpoint (the moving average, if there is one), a module or a state dict; otherwise empty."""
     if isinstance(content, dict) and ("model" in content or "ema" in content):
         average = dict.get(content, "ema")
         content = dict.get(content, "model") if average is None else average

@@ -1,4 +1,4 @@
-"""The few-shot detector: backbone, support encoder, fusion and head put together."""
+"""The few-shot detector: backbone, support encoder, fusion and head."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from fsdet.config import MODULES, DataConfig, ModelConfig
+from fsdet.config import MODULES, TrainConfig
 from fsdet.models.backbone import CHANNELS, STRIDES, Backbone, load_yolo_weights
 from fsdet.models.fusion import SCSFusion
 from fsdet.models.head import DetectionHead, HeadOutput
@@ -19,12 +20,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """What the detector knows of images before it is told what to look for."""
+    """Features of images that do not depend on the supports."""
 
-    taps: list[Tensor]
-    """P2 … P5 as the backbone gives them to the fusion, each (B, C, S / stride, S / stride)."""
-    pyramid: list[Tensor]
-    """The same scales at one width, each (B, D, S / stride, S / stride)."""
+    taps: list[Float[Tensor, "images _ _ _"]]
+    """P2 … P5 as the backbone passes them to the fusion, each with channels of its own."""
+    pyramid: list[Float[Tensor, "images dim _ _"]]
+    """The same scales with the same number of channels."""
 
 
 @dataclass(frozen=True)
@@ -32,45 +33,45 @@ class EpisodeOutput:
     """Predictions of an episodic forward pass."""
 
     head: HeadOutput
-    logits: Tensor
-    """(B, A, n_way) class logits."""
-    supports: Tensor
-    """(E, n_way, n_shot, D) embeddings of the support crops, as the head compares them."""
+    logits: Float[Tensor, "images anchors n_way"]
+    """Class logits."""
+    supports: Float[Tensor, "episodes n_way n_shot dim"]
+    """Embeddings of the support crops, as the head compares them."""
 
 
 class Detector(nn.Module):
     """Finds the objects that the supports show.
 
     Args:
-        config: sizes and the choice of the support encoder.
-        data: `support_size`, and where weights lie that were put there by hand.
+        config: sizes, and the choice of the support encoder.
     """
 
-    def __init__(self, config: ModelConfig, data: DataConfig) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.backbone = Backbone()
-        self.support_encoder = build_support_encoder(config, data)
+        self.support_encoder = build_support_encoder(config)
         self.scs_fusion = SCSFusion(CHANNELS, config.embed_dim)
         self.detection_head = DetectionHead(config.embed_dim, config.reg_max, STRIDES)
         self.frozen: tuple[str, ...] = ()
 
-    def forward(self, images: Tensor, supports: Tensor) -> EpisodeOutput:
-        """Search E episodes.
-
-        Args:
-            images: (B, 3, S, S) uint8, B = E * images per episode, neighbours belonging together.
-            supports: (E, n_way, n_shot, 3, s, s) uint8.
-        """
+    def forward(
+        self,
+        images: UInt8[Tensor, "images 3 side side"],
+        supports: UInt8[Tensor, "episodes n_way n_shot 3 crop_side crop_side"],
+    ) -> EpisodeOutput:
+        """Search the images of each episode, which stand next to each other, with its supports."""
         return self.search(self.encode(images), self.embed_supports(supports))
 
-    def encode(self, images: Tensor) -> EncodedImages:
-        """(B, 3, S, S) uint8 -> what can be searched with any supports."""
+    def encode(self, images: UInt8[Tensor, "images 3 side side"]) -> EncodedImages:
+        """Encode images so that they can be searched with any supports."""
         # a view of each scale that the fusion alone reads, so that its gradient is that scale's share
         taps = [x.view_as(x) for x in self.backbone(images.float() / 255)]
         return EncodedImages(taps, self.scs_fusion.top_down(taps))
 
-    def search(self, images: EncodedImages, shots: Tensor) -> EpisodeOutput:
-        """Search encoded images with (E, n_way, n_shot, D) embedded supports."""
+    def search(
+        self, images: EncodedImages, shots: Float[Tensor, "episodes n_way n_shot dim"]
+    ) -> EpisodeOutput:
+        """Search encoded images with embedded supports."""
         repeats = len(images.taps[0]) // len(shots)
         prototypes = shots.mean(dim=2).repeat_interleave(repeats, dim=0)
         head: HeadOutput = self.detection_head(self.scs_fusion(images.pyramid, prototypes))
@@ -82,20 +83,22 @@ class Detector(nn.Module):
         output: HeadOutput = self.detection_head(images.pyramid)
         return output
 
-    def embed_supports(self, supports: Tensor) -> Tensor:
-        """(E, n_way, n_shot, 3, s, s) uint8 -> (E, n_way, n_shot, D)."""
+    def embed_supports(
+        self, supports: UInt8[Tensor, "episodes n_way n_shot 3 side side"]
+    ) -> Float[Tensor, "episodes n_way n_shot dim"]:
+        """Embed the supports of episodes."""
         return self.embed_crops(supports.flatten(0, 2)).view(*supports.shape[:3], -1)
 
-    def embed_crops(self, crops: Tensor) -> Tensor:
-        """(N, 3, s, s) uint8 -> (N, D)."""
+    def embed_crops(self, crops: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops dim"]:
+        """Embed support crops."""
         embeddings: Tensor = self.support_encoder(crops.float() / 255)
         return embeddings
 
     def freeze(self, module: str) -> None:
-        """Let a module be as it is from now on: no gradients, no running statistics.
+        """Freeze a module: no gradients, no updates of running statistics.
 
-        Of the support encoder that is the trunk; the projection behind it may be a fresh one and goes on learning,
-        at the head's rate.
+        Of the support encoder only the trunk is frozen; the projection after it may be new and learns at the head's
+        rate.
         """
         self.frozen = (*self.frozen, module)
         self._freezable(module).requires_grad_(False)
@@ -106,8 +109,8 @@ class Detector(nn.Module):
         part: nn.Module = self.support_encoder.trunk if encoder else getattr(self, module)
         return part
 
-    def leave_out_prototypes(self) -> None:
-        """Stage 1 has no prototypes: what attends to them or compares with them waits for stage 2."""
+    def freeze_prototype_parts(self) -> None:
+        """Freeze, for stage 1, the parts that attend to prototypes or compare with them."""
         fusion, head = self.scs_fusion, self.detection_head
         for part in (fusion.blocks, fusion.token_norm, head.prototype_out):
             part.requires_grad_(False)
@@ -121,7 +124,7 @@ class Detector(nn.Module):
         return self
 
     def compile_modules(self) -> None:
-        """Compile the modules one by one, so that what lies between them can still be measured."""
+        """Compile the modules one by one, so that the values between them can still be measured."""
         torch._functorch.config.donated_buffer = False  # graphs are gone through more than once
         for part in (self.backbone, self.detection_head, *self.scs_fusion.blocks):
             part.compile()
@@ -138,15 +141,15 @@ class Detector(nn.Module):
         return modules
 
 
-def build_detector(config: ModelConfig, data: DataConfig, seed: int) -> Detector:
-    """A detector with weights drawn from `seed`, its backbone from `yolo_weights` if that is given.
+def build_detector(config: TrainConfig) -> Detector:
+    """A detector with weights drawn from `config.seed`, its backbone from `yolo_weights` if that is given.
 
     Raises:
         CheckpointError: `yolo_weights` cannot be used.
         ConfigError: the support encoder cannot be built.
     """
-    torch.manual_seed(seed)
-    detector = Detector(config, data)
+    torch.manual_seed(config.seed)
+    detector = Detector(config)
     if config.yolo_weights is not None:
         loaded = load_yolo_weights(detector.backbone, config.yolo_weights)
         log.info("yolo_weights: %s: %s", config.yolo_weights, loaded)

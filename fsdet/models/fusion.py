@@ -2,14 +2,15 @@
 
 A top-down pathway (Lin et al. 2017, Feature Pyramid Networks) first brings all scales to one width.
 Then, scale by scale, each location attends to the prototypes of *all* classes of the episode and to a
-learned "none of them" token (Vaswani et al. 2017). The module is told neither which class an image was
-drawn for nor how the classes are ordered: permuting them leaves its output as it is.
+learned "none of them" token (Vaswani et al. 2017). The module does not know for which class an image
+was drawn, nor the order of the classes: permuting them does not change its output.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
@@ -17,7 +18,7 @@ HEADS = 4
 
 
 class FusionBlock(nn.Module):
-    """Cross-attention of one scale: (B, D, H, W) and tokens (B, n, D) -> (B, D, H, W)."""
+    """Cross-attention of one scale: every location attends to the tokens of its image."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -28,7 +29,11 @@ class FusionBlock(nn.Module):
         # starts close to the identity, so that what stage 1 learned still holds
         self.gain = nn.Parameter(torch.full((dim,), 0.1))
 
-    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+    def forward(
+        self,
+        features: Float[Tensor, "images dim height width"],
+        tokens: Float[Tensor, "images tokens dim"],
+    ) -> Float[Tensor, "images dim height width"]:
         batch, dim, height, width = features.shape
         locations = features.flatten(2).transpose(1, 2)
         key, value = self.key_value(tokens).chunk(2, dim=-1)
@@ -56,19 +61,25 @@ class SCSFusion(nn.Module):
         self.token_norm = nn.LayerNorm(dim)
         self.none_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
 
-    def forward(self, pyramid: list[Tensor], prototypes: Tensor) -> list[Tensor]:
+    def forward(
+        self,
+        pyramid: list[Float[Tensor, "images dim _ _"]],
+        prototypes: Float[Tensor, "images n_way dim"],
+    ) -> list[Float[Tensor, "images dim _ _"]]:
         """Condition every scale on the prototypes.
 
         Args:
             pyramid: of `top_down`.
-            prototypes: (B, n_way, D), the same for all images of an episode.
+            prototypes: the same for all images of an episode.
         """
         none = self.none_token.expand(len(prototypes), -1, -1)
         tokens = torch.cat([self.token_norm(prototypes), none], dim=1)
         return [block(x, tokens) for block, x in zip(self.blocks, pyramid, strict=True)]
 
-    def top_down(self, features: list[Tensor]) -> list[Tensor]:
-        """P2 … P5, each (B, C, H, W), to one width, coarse scales added to fine ones: (B, D, H, W)."""
+    def top_down(
+        self, features: list[Float[Tensor, "images _ _ _"]]
+    ) -> list[Float[Tensor, "images dim _ _"]]:
+        """P2 … P5 with one number of channels, coarse scales added to fine ones."""
         merged = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
         for level in range(len(merged) - 1, 0, -1):
             merged[level - 1] = merged[level - 1] + F.interpolate(
@@ -77,7 +88,8 @@ class SCSFusion(nn.Module):
         return [smooth(x) for smooth, x in zip(self.smooth, merged, strict=True)]
 
 
-def _split_heads(tokens: Tensor) -> Tensor:
-    """(B, n, D) -> (B, HEADS, n, D / HEADS)."""
+def _split_heads(
+    tokens: Float[Tensor, "images tokens dim"],
+) -> Float[Tensor, "images heads tokens head_dim"]:
     batch, count, dim = tokens.shape
     return tokens.view(batch, count, HEADS, dim // HEADS).transpose(1, 2)

@@ -1,7 +1,7 @@
 """`detection_head`: boxes as distance distributions, classes as similarity to prototypes, over a background.
 
 The score of way c at an anchor point is `objectness + scale * cos(embedding, prototype c) + bias`: the first
-term says that there is an object at all (background pulls every class down), the second which one it is.
+term scores whether there is an object at all (background lowers every class), the second which one it is.
 One set of weights serves all scales (as in FCOS, Tian et al. 2019). The distance of a box's side from the anchor
 point, in units of the stride, is the expectation over `reg_max` bins (Li et al. 2020, Generalized Focal Loss).
 """
@@ -13,32 +13,33 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from ultralytics.nn.modules import DWConv
 
 PRIOR = 0.01
-"""Part of the anchor points that the untrained head takes for objects (Lin et al. 2017, RetinaNet)."""
+"""Objectness of the untrained head (Lin et al. 2017, RetinaNet)."""
 SIMILARITY_SCALE, SIMILARITY_BIAS = 10.0, -5.0
 """Start values of the similarity: low enough that background dominates the first gradients no more than later."""
 
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """Raw predictions at all A anchor points of all scales."""
+    """Raw predictions at the anchor points of all scales."""
 
-    box_logits: Tensor
-    """(B, A, 4, reg_max): distance distributions to left, top, right, bottom."""
-    objectness: Tensor
-    """(B, A) logits."""
-    embeddings: Tensor
-    """(B, A, D), not normalised."""
-    points: Tensor
-    """(A, 2) anchor points xy in pixels."""
-    strides: Tensor
-    """(A, 1) in pixels."""
+    box_logits: Float[Tensor, "images anchors 4 reg_max"]
+    """Distance distributions to left, top, right, bottom."""
+    objectness: Float[Tensor, "images anchors"]
+    """Logits."""
+    embeddings: Float[Tensor, "images anchors dim"]
+    """Not normalised."""
+    points: Float[Tensor, "anchors 2"]
+    """Anchor points xy in pixels."""
+    strides: Float[Tensor, "anchors 1"]
+    """In pixels."""
 
-    def boxes(self) -> Tensor:
-        """(B, A, 4) xyxy in pixels: the expectation of every distribution."""
+    def boxes(self) -> Float[Tensor, "images anchors 4"]:
+        """Corners xyxy in pixels: the expectation of every distribution."""
         return ltrb_to_boxes(self.points, decode_ltrb(self.box_logits), self.strides)
 
 
@@ -65,7 +66,7 @@ class DetectionHead(nn.Module):
         nn.init.constant_(self.object_out.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
         nn.init.zeros_(self.box_out.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: list[Tensor]) -> HeadOutput:
+    def forward(self, features: list[Float[Tensor, "images dim _ _"]]) -> HeadOutput:
         box_logits, objectness, embeddings = [], [], []
         for x in features:
             boxes = self.box_out(self.box_branch(x)).flatten(2).transpose(1, 2)
@@ -83,16 +84,18 @@ class DetectionHead(nn.Module):
         )
 
     def final_parameters(self) -> list[nn.Parameter]:
-        """What gives the predictions themselves; adaptive clipping leaves it out."""
+        """Parameters of the layers that produce the predictions; adaptive clipping leaves them out."""
         layers = (self.box_out, self.object_out, self.embed_out, self.prototype_out)
         return [*(p for layer in layers for p in layer.parameters()), self.log_scale, self.bias]
 
-    def class_logits(self, output: HeadOutput, prototypes: Tensor) -> Tensor:
-        """(B, A, n_way) logits of every class of the episode.
+    def class_logits(
+        self, output: HeadOutput, prototypes: Float[Tensor, "images n_way dim"]
+    ) -> Float[Tensor, "images anchors n_way"]:
+        """Logits of every class of the episode.
 
         Args:
             output: of `forward`.
-            prototypes: (B, n_way, D).
+            prototypes: of each image's episode.
         """
         where = F.normalize(output.embeddings, dim=-1)
         what = F.normalize(self.prototype_out(prototypes), dim=-1)
@@ -100,8 +103,10 @@ class DetectionHead(nn.Module):
         return output.objectness[..., None] + similarity
 
 
-def anchor_points(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Centres (A, 2) of all cells in pixels, xy, and their strides (A, 1), scale by scale, row by row."""
+def anchor_points(
+    features: list[Float[Tensor, "images _ _ _"]], strides: tuple[int, ...]
+) -> tuple[Float[Tensor, "anchors 2"], Float[Tensor, "anchors 1"]]:
+    """Centres xy of all cells in pixels, and their strides, scale by scale, row by row."""
     points, sizes = [], []
     for x, stride in zip(features, strides, strict=True):
         height, width = x.shape[-2:]
@@ -113,32 +118,40 @@ def anchor_points(features: list[Tensor], strides: tuple[int, ...]) -> tuple[Ten
     return torch.cat(points), torch.cat(sizes)
 
 
-def decode_ltrb(logits: Tensor) -> Tensor:
-    """(…, 4, reg_max) logits -> (…, 4) expected distances in stride units, float32."""
+def decode_ltrb(logits: Float[Tensor, "*batch 4 reg_max"]) -> Float[Tensor, "*batch 4"]:
+    """Expected distances in stride units, float32."""
     # not a matrix product: autocast would round the distances to eight bits
     bins = torch.arange(logits.shape[-1], dtype=torch.float32, device=logits.device)
     return (logits.float().softmax(dim=-1) * bins).sum(dim=-1)
 
 
-def ltrb_to_boxes(points: Tensor, distances: Tensor, strides: Tensor) -> Tensor:
-    """Boxes (…, 4) xyxy in pixels.
+def ltrb_to_boxes(
+    points: Float[Tensor, "*#batch 2"],
+    distances: Float[Tensor, "*#batch 4"],
+    strides: Float[Tensor, "*#batch 1"],
+) -> Float[Tensor, "*#batch 4"]:
+    """Boxes xyxy in pixels.
 
     Args:
-        points: (…, 2) anchor points in pixels.
-        distances: (…, 4) left, top, right, bottom in stride units.
-        strides: (…, 1) in pixels.
+        points: anchor points in pixels.
+        distances: left, top, right, bottom in stride units.
+        strides: in pixels.
     """
     scaled = distances * strides
     return torch.cat([points - scaled[..., :2], points + scaled[..., 2:]], dim=-1)
 
 
-def boxes_to_ltrb(points: Tensor, boxes: Tensor, strides: Tensor) -> Tensor:
-    """Distances (…, 4) in stride units, the inverse of `ltrb_to_boxes`; negative outside the box.
+def boxes_to_ltrb(
+    points: Float[Tensor, "*#batch 2"],
+    boxes: Float[Tensor, "*#batch 4"],
+    strides: Float[Tensor, "*#batch 1"],
+) -> Float[Tensor, "*#batch 4"]:
+    """Distances in stride units, the inverse of `ltrb_to_boxes`; negative outside the box.
 
     Args:
-        points: (…, 2) anchor points in pixels.
-        boxes: (…, 4) xyxy in pixels.
-        strides: (…, 1) in pixels.
+        points: anchor points in pixels.
+        boxes: xyxy in pixels.
+        strides: in pixels.
     """
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1) / strides
 

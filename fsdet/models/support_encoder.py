@@ -9,9 +9,10 @@ from typing import Any
 
 import timm
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from fsdet.config import DataConfig, ModelConfig
+from fsdet.config import TrainConfig
 from fsdet.data.image_set import cache_root
 from fsdet.errors import ConfigError, nearest
 
@@ -20,11 +21,11 @@ log = logging.getLogger(__name__)
 SMALL_CONV = "small_conv"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HUB_TIMEOUT = 10.0
-"""Seconds that the model hub gets to answer."""
+"""Seconds to wait for the model hub."""
 
 
 class SmallConv(nn.Sequential):
-    """Five strided convolutions and a global average: (N, 3, s, s) -> (N, 128). 0.3 M parameters."""
+    """Five strided convolutions and a global average to 128 features. 0.3 M parameters."""
 
     num_features = 128
 
@@ -41,12 +42,12 @@ class SmallConv(nn.Sequential):
 
 
 class SupportEncoder(nn.Module):
-    """(N, 3, s, s) in 0 … 1 -> (N, embed_dim): a trunk and a linear projection.
+    """Embeds support crops: a trunk and a linear projection.
 
     Args:
-        trunk: (N, 3, s, s) normalised -> (N, features).
-        features: what the trunk gives.
-        embed_dim: what the detector compares.
+        trunk: normalised crops -> features.
+        features: number of features of the trunk.
+        embed_dim: number of features that the detector compares.
         mean: of each colour, what the trunk was trained with.
         std: likewise.
     """
@@ -68,31 +69,35 @@ class SupportEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, crops: Tensor) -> Tensor:
+    def forward(
+        self, crops: Float[Tensor, "crops 3 side side"]
+    ) -> Float[Tensor, "crops embed_dim"]:
         embedding: Tensor = self.project(self.features(crops))
         return embedding
 
-    def features(self, crops: Tensor) -> Tensor:
-        """(N, 3, s, s) in 0 … 1 -> (N, features): what the trunk gives."""
+    def features(
+        self, crops: Float[Tensor, "crops 3 side side"]
+    ) -> Float[Tensor, "crops features"]:
+        """Output of the trunk for crops in 0 … 1."""
         found: Tensor = self.trunk((crops - self.mean) / self.std)
         return found
 
 
-def build_support_encoder(config: ModelConfig, data: DataConfig) -> SupportEncoder:
+def build_support_encoder(config: TrainConfig) -> SupportEncoder:
     """The encoder that `config.support_encoder` names.
 
     Args:
-        config: names the encoder; `support_pretrained` asks for its weights.
-        data: `support_size`, for which a vision transformer is built; `cache_dir`, where weights may lie.
+        config: names the encoder; `support_pretrained` asks for its weights, `cache_dir` may hold them, and a vision
+            transformer is built for `support_size`.
 
     Raises:
-        ConfigError: no such model, a size it cannot take, or weights that cannot be had.
+        ConfigError: no such model, a size it does not support, or weights that cannot be found.
     """
     name = config.support_encoder
     if name == SMALL_CONV:
         return SupportEncoder(SmallConv(), SmallConv.num_features, config.embed_dim)
-    source = find_weights(config, data)
-    trunk, features = _build_timm(name, data.support_size, source)
+    source = find_weights(config)
+    trunk, features = _build_timm(name, config.support_size, source)
     shown: dict[str, Any] = trunk.pretrained_cfg
     mean, std = shown.get("mean") or IMAGENET_MEAN, shown.get("std") or IMAGENET_STD
     return SupportEncoder(trunk, features, config.embed_dim, mean, std)
@@ -113,8 +118,8 @@ def check_support_encoder(name: str) -> None:
     )
 
 
-def find_weights(config: ModelConfig, data: DataConfig) -> dict[str, Any]:
-    """What `timm.create_model` must know to find pretrained weights: a file put there by hand, or the hub.
+def find_weights(config: TrainConfig) -> dict[str, Any]:
+    """Arguments with which `timm.create_model` finds pretrained weights: a local file, or the hub.
 
     Raises:
         ConfigError: no such model, or there is no such file and the hub does not answer.
@@ -123,16 +128,16 @@ def find_weights(config: ModelConfig, data: DataConfig) -> dict[str, Any]:
     check_support_encoder(name)
     if name == SMALL_CONV or not config.support_pretrained:
         return {}
-    file = cache_root(data.cache_dir) / "weights" / f"{name}.safetensors"
+    file = cache_root(config.cache_dir) / "weights" / f"{name}.safetensors"
     if file.is_file():
         log.info("support_encoder: weights from %s", file)
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
-    _ask_hub(name, file)
+    _check_hub(name, file)
     return {"pretrained": True}
 
 
-def _ask_hub(name: str, file: Path) -> None:
-    """Ask once, and not for long, since the hub's own client tries again for a minute.
+def _check_hub(name: str, file: Path) -> None:
+    """Ask the hub once with a short timeout, since its own client retries for a minute.
 
     Raises:
         ConfigError: it cannot be reached or has no weights of this name.
@@ -154,7 +159,7 @@ def _ask_hub(name: str, file: Path) -> None:
         get_hf_file_metadata(hf_hub_url(repository, weights), timeout=HUB_TIMEOUT)
     except Exception as error:
         raise ConfigError(
-            f"support_encoder: no weights for '{name}': the model hub cannot be asked "
+            f"support_encoder: no weights for '{name}': the model hub cannot be reached "
             f"({type(error).__name__}) and {file} is not there; put the file {weights} of the hub's "
             f"repository {repository} there under this name, or set support_pretrained: false for random "
             f"weights, or support_encoder: {SMALL_CONV}"
@@ -162,9 +167,9 @@ def _ask_hub(name: str, file: Path) -> None:
 
 
 def _build_timm(name: str, support_size: int, source: dict[str, Any]) -> tuple[Any, int]:
-    """The model without its classifier, and the width of what it gives for a crop."""
+    """The model without its classifier, and its number of features."""
     try:
-        try:  # transformers are built for one size, others do not know the word
+        try:  # transformers are built for one size, others do not have the argument
             trunk = timm.create_model(name, num_classes=0, img_size=support_size, **source)
         except TypeError:
             trunk = timm.create_model(name, num_classes=0, **source)
@@ -175,7 +180,7 @@ def _build_timm(name: str, support_size: int, source: dict[str, Any]) -> tuple[A
         if file := source.get("pretrained_cfg_overlay", {}).get("file"):
             raise ConfigError(
                 f"{file}: support_encoder: cannot be loaded as weights of '{name}' at support_size "
-                f"{support_size} ({reason}); copy the file anew"
+                f"{support_size} ({reason}); copy the file again"
             ) from None
         raise ConfigError(
             f"support_encoder: '{name}' could not be built for support_size {support_size} ({reason}); "

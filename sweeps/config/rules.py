@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fsdet.config import DataConfig, HealthConfig, TrainConfig
-from fsdet.config_file import build_config
+from fsdet.config.parsing import build_config
 from fsdet.errors import ConfigError, nearest
 from sweeps.config import OWNED, SweepSpec
 from sweeps.config.parameter import contains, kind_of, read_value, to_distribution

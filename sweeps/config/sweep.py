@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field, PrivateAttr
 
 from fsdet.config import TrainConfig
-from fsdet.config_file import build_config
+from fsdet.config.parsing import build_config
 from sweeps.config.parameter import Parameter, Part, Value, read_value, to_distribution
 from sweeps.config.sections import (
     COSTS,

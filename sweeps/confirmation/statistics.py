@@ -13,7 +13,7 @@ from typing import Literal
 
 from scipy.special import nctdtr, stdtr, stdtrit  # type: ignore[import-untyped]
 
-from fsdet.engine.intervals import half_width, standard_error
+from fsdet.evaluation.intervals import half_width, standard_error
 
 Verdict = Literal["better", "worse", "within noise"]
 

@@ -133,7 +133,7 @@ class Timeline(logging.Handler):
 
 def _measure(config: TrainConfig) -> TrialCost:
     began = time.monotonic()
-    import fsdet.engine.trainer  # noqa: F401  loads torch and all else that is slow to load
+    import fsdet.training.trainer  # noqa: F401  loads torch and all else that is slow to load
     from fsdet.train import prepare, train
 
     imported = time.monotonic()

@@ -25,7 +25,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from fsdet.engine.report import BEST_EPOCH
+from fsdet.report import BEST_EPOCH
 from sweeps.config import Objective, SweepSpec
 from sweeps.config.paths import FOUND, map_paths
 from sweeps.errors import SweepError

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fsdet.command import ExitCode
-from fsdet.engine.report import BEST_FILE
 from fsdet.files import write_text_atomic
+from fsdet.report import BEST_FILE
 from sweeps.config import SweepSpec
 from sweeps.config.file import load_spec
 from sweeps.config.parameter import describe

@@ -167,7 +167,7 @@ def intact_checkpoints(run_dir: Path, warn: Callable[[str], None]) -> Iterator[P
 
 def foreign_checkpoint(path: Path, config: TrainConfig) -> str | None:
     """Why a checkpoint is not of a trial with `config`; None if it is."""
-    from fsdet.engine.checkpoint import load_checkpoint  # loads torch
+    from fsdet.checkpoint import load_checkpoint  # loads torch
 
     try:
         stored = load_checkpoint(path)["config"]

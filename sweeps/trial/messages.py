@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Report
+from fsdet.report import Report
 from sweeps.states import Outcome, State
 
 Phase = Literal["running", "final", "exploded", "failed"]

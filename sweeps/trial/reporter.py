@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from fsdet.engine.report import Report
+from fsdet.report import Report
 from sweeps.config import Objective
 from sweeps.trial.messages import Phase, TrialReport, find_metric, to_report
 from sweeps.trial.trial_dir import TrialDir

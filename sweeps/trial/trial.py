@@ -21,8 +21,8 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Report, Result
 from fsdet.errors import FsdetError
+from fsdet.report import Report, Result
 from sweeps.config import Objective
 from sweeps.errors import SweepError
 from sweeps.storage.portable_files import localize_paths

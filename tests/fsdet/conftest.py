@@ -8,7 +8,7 @@ import torch
 from fsdet.config import TrainConfig
 from fsdet.data import openmoji
 from fsdet.data.image_set import ImageSet
-from fsdet.engine.report import Result
+from fsdet.report import Result
 from fsdet.train import train
 
 SMALL: dict[str, Any] = {

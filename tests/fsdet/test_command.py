@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fsdet.command import run_command
+from fsdet.command import ExitCode, run_command
 from fsdet.errors import CheckpointError, ConfigError, DataError, FsdetError
 
 PACKAGE = Path(__file__).parents[2] / "fsdet"
@@ -16,6 +16,32 @@ def test_a_mistake_becomes_one_line_and_2(capsys, kind):
 
     assert run_command(call) == 2
     assert capsys.readouterr() == ("", "error: a.yaml: unknown key 'x'\n")
+
+
+def test_every_line_of_a_mistake_is_an_error(capsys):
+    def call() -> int:
+        raise ConfigError("a.yaml: unknown key 'x'\na.yaml: unknown key 'y'")
+
+    assert run_command(call) == ExitCode.MISTAKE
+    told = capsys.readouterr().err
+    assert told == "error: a.yaml: unknown key 'x'\nerror: a.yaml: unknown key 'y'\n"
+
+
+def test_other_exceptions_can_be_mistakes_and_secrets_are_removed(capsys):
+    def call() -> int:
+        raise OSError("cannot connect to postgresql://me:secret@host")
+
+    def redact(text: str) -> str:
+        return text.replace("secret", "***")
+
+    assert run_command(call, mistakes=(OSError,), redact=redact) == ExitCode.MISTAKE
+    assert capsys.readouterr().err == "error: cannot connect to postgresql://me:***@host\n"
+    with pytest.raises(OSError, match="secret"):
+        run_command(call, redact=redact)
+
+
+def test_exit_codes_are_those_of_the_documentation():
+    assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4, 5, 130, 143]
 
 
 def test_ctrl_c_becomes_a_line_and_130(capsys):
@@ -38,7 +64,7 @@ def test_the_exit_code_is_that_of_the_call(capsys, code):
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "evaluate", "predict", "export", "health", "data/__main__"]
+    "name", ["train", "evaluate", "predict", "export", "health/__main__", "data/__main__"]
 )
 def test_every_command_ends_in_the_same_way(name):
     tree = ast.parse((PACKAGE / f"{name}.py").read_text())

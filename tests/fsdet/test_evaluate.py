@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fsdet.checkpoint import load_checkpoint, load_detector, save_checkpoint
 from fsdet.config import TrainConfig
-from fsdet.engine.checkpoint import load_checkpoint, save_checkpoint
-from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.restore import load_detector
-from fsdet.evaluate import EvaluateConfig, main, summary
+from fsdet.evaluate import EvaluateConfig, main, show
+from fsdet.evaluation.metrics import evaluate_run
 
 STAGE_1 = Path(__file__).parents[2] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
 
@@ -78,7 +77,7 @@ def test_the_tables_fit_a_terminal():
         "", "50", "75", "_small", "_medium", "_large", "50_ci95", "50_swapped")}  # fmt: skip
     metrics |= {"val/swap_gap": 0.1, "val/base_swap_gap": -0.1, "val/ST_IoU": 0.4567}
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(summary(metrics, Path("a.pt")))
+    show(console, metrics, Path("a.pt"))
     text = console.export_text()
     assert "…" not in text
     for name in ("novel", "base"):  # once among all figures, once by size

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from fsdet.checkpoint import load_detector, save_checkpoint
 from fsdet.config import TrainConfig
-from fsdet.engine.checkpoint import save_checkpoint
-from fsdet.engine.evaluation import evaluate_run
-from fsdet.engine.restore import load_detector, usable_device
+from fsdet.device import usable_device
 from fsdet.errors import CheckpointError, ConfigError, DataError
+from fsdet.evaluation.metrics import evaluate_run
 from fsdet.export import export, main, write_pair
 from fsdet.models.detector import build_detector
 from fsdet.train import train
@@ -73,7 +73,7 @@ def test_a_mistake_is_told_in_one_line(tmp_path, monkeypatch, capsys):
 
 def save(run_dir: Path, config: TrainConfig) -> None:
     """A checkpoint of untrained weights."""
-    weights = build_detector(config.model_copy(update={"yolo_weights": None}), config, 1)
+    weights = build_detector(config.model_copy(update={"yolo_weights": None, "seed": 1}))
     state = {"stage": 2, "step": 0, "trained_on": [], "criterion": {}}
     state |= {"detector": weights.state_dict()}
     save_checkpoint(run_dir / "stage2_epoch0001.pt", state, config)

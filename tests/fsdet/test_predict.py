@@ -10,8 +10,8 @@ from pycocotools.coco import COCO
 import fsdet
 from fsdet.config import TrainConfig
 from fsdet.data.openmoji import load_openmoji
-from fsdet.engine.postprocess import SCORE_THRESHOLD
 from fsdet.inference.video import VideoWriter
+from fsdet.models.postprocess import SCORE_THRESHOLD
 from fsdet.predict import PredictConfig, main
 
 STAGE_1 = Path(__file__).parents[2] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
@@ -52,7 +52,7 @@ def test_pictures_and_videos_in_annotated_copies_and_coco_out(files, monkeypatch
         monkeypatch, supports=files / "supports", images=inputs, out=out, score_threshold=0.02
     )
     assert code == 0
-    assert "pictures: 2, videos: 1, detections of cup, hat: " in capsys.readouterr().out
+    assert "images: 2, videos: 1, detections of cup, hat: " in capsys.readouterr().out
     assert sorted(p.name for p in out.iterdir()) == [
         "a.png",
         "b.jpg",
@@ -106,7 +106,7 @@ def test_a_bad_picture_or_video_costs_no_more_than_itself(files, monkeypatch, ca
     inputs = [files / "scenes", files / "broken.mp4", files / "clip.mp4"]
     assert run(monkeypatch, supports=files / "supports", images=inputs, out=files / "out") == 1
     told = capsys.readouterr()
-    assert "pictures: 2, videos: 1, " in told.out
+    assert "images: 2, videos: 1, " in told.out
     assert told.out.endswith("; skipped: 2\n")
     errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2

@@ -16,8 +16,8 @@ from ultralytics.utils import IterableSimpleNamespace
 from fsdet.errors import CheckpointError
 from fsdet.models.backbone import Backbone, load_yolo_weights
 from fsdet.unpickling import (
-    MOST_LEVELS,
-    MOST_MODULES,
+    MAX_DEPTH,
+    MAX_MODULES,
     StandIn,
     load_plain,
     load_with_stand_ins,
@@ -111,10 +111,10 @@ def chain(n: int) -> nn.Module:
 
 
 def test_a_module_may_lie_deep_but_not_without_end(tmp_path):
-    found = module_tensors(load_with_stand_ins(saved(chain(MOST_LEVELS), tmp_path)))
-    assert [name.count(".") for name in found] == [MOST_LEVELS]
+    found = module_tensors(load_with_stand_ins(saved(chain(MAX_DEPTH), tmp_path)))
+    assert [name.count(".") for name in found] == [MAX_DEPTH]
     with pytest.raises(ValueError, match="deep"):
-        module_tensors(load_with_stand_ins(saved(chain(MOST_LEVELS + 1), tmp_path)))
+        module_tensors(load_with_stand_ins(saved(chain(MAX_DEPTH + 1), tmp_path)))
 
 
 def around() -> nn.Module:
@@ -134,7 +134,7 @@ def doubling() -> nn.Module:
 
 
 def wide() -> nn.Module:
-    return nn.ModuleList([nn.Module()] * (MOST_MODULES + 1))
+    return nn.ModuleList([nn.Module()] * (MAX_MODULES + 1))
 
 
 @pytest.mark.parametrize("build", [around, doubling, wide, lambda: chain(100)])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Best, Explosion, Phase, Report, Result
+from fsdet.report import Best, Explosion, Phase, Report, Result
 
 STEPS = 3
 """Steps of an epoch."""
@@ -58,7 +58,6 @@ def report_of(
             "grad/clipped": np.ones(STEPS),
             "update_ratio/backbone": np.array([0.1] + [math.nan] * (STEPS - 1)),
         },
-        save_checkpoint=lambda _: None,
         best=best,
         final=best.metrics if best is not None and phase == "final" else {},
         explosion=Explosion("norm_ceiling", int(steps[-1]), "scs_fusion", "norm above 1e4")
@@ -132,7 +131,7 @@ def hungry(
     """
     import ray
 
-    from fsdet.engine.checkpoint import save_checkpoint
+    from fsdet.checkpoint import save_checkpoint
 
     assert on_report is not None
     run_files(config)

@@ -13,7 +13,7 @@ import drill_sweep
 from ray import cloudpickle
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Report, Result
+from fsdet.report import Report, Result
 from sweeps.run import main
 
 cloudpickle.register_pickle_by_value(drill_sweep)  # no node can import it

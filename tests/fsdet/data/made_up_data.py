@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from fsdet.config import DataConfig
+from fsdet.data.annotated import READERS, Annotated, open_annotated
 from fsdet.data.records import Part
 
 CLASSES = 16
@@ -19,6 +20,11 @@ NAMES = tuple(f"class {i}" for i in range(CLASSES))
 def config(root: Path, dataset: str = "yolo", **settings) -> DataConfig:
     values = {"image_size": 96, "support_size": 32, "cache_dir": root.parent / "cache"}
     return DataConfig(dataset=dataset, data_root=root, **{**values, **settings})
+
+
+def load_annotated(settings: DataConfig) -> Annotated:
+    """The dataset read, decoded and checked, without the memory that `fsdet.data.sources` has of it."""
+    return open_annotated(settings, READERS[settings.dataset](settings))
 
 
 def colour(label: int) -> tuple[int, int, int]:

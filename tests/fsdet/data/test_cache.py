@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_data import config, write_yolo
+from made_up_data import config, load_annotated, write_yolo
 
 from fsdet.config import DataConfig
 from fsdet.data import cache
 from fsdet.data.cache import Recipe, cache_root, cached
 from fsdet.data.fingerprint import BLOCK, BLOCKS, fingerprint, sampled_fingerprint
-from fsdet.data.sources import _annotated, _read, load_annotated
 from fsdet.errors import DataError
 
 MEGABYTE = 10**6
@@ -150,7 +149,7 @@ def test_a_damaged_entry_is_built_anew_with_a_warning(tmp_path, damage, caplog):
     damage(tmp_path / recipe().folder / "numbers.npy")
     with caplog.at_level(logging.WARNING):
         assert cached(in_folder(tmp_path), recipe(), build, load) == list(range(100))
-    assert "differs from what was written; building it anew" in caplog.text
+    assert "differs from what was written; building it again" in caplog.text
     assert cached(in_folder(tmp_path), recipe(), never, load) == list(range(100))
 
 
@@ -288,8 +287,6 @@ def test_a_damaged_map_of_decoded_images_is_decoded_again(tmp_path):
     before = np.array(load_annotated(config(root)).decoded.images)
     (file,) = (tmp_path / "cache").glob("images-*/images.npy")
     flip(file)
-    _annotated.cache_clear()
-    _read.cache_clear()
     np.testing.assert_array_equal(load_annotated(config(root)).decoded.images, before)
 
 

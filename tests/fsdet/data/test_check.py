@@ -9,8 +9,8 @@ from PIL import Image, ImageColor
 from rich.console import Console
 
 from fsdet.data.__main__ import main
-from fsdet.data.check import Order, check, parse
-from fsdet.data.sheet import COLOURS
+from fsdet.data.check import CheckOptions, check, parse
+from fsdet.data.contact_sheet import COLOURS
 from fsdet.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -40,7 +40,7 @@ def test_a_sound_dataset_is_told_and_drawn(tmp_path, dataset):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for split in ("train", "base", "val", "test", "shots"):
-        assert f" {split} " in done.stdout
+        assert f"\n{split} " in done.stdout
     assert "refused" not in done.stdout
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:
         pixels = {c for _, c in sheet.convert("RGB").getcolors(1 << 24)}
@@ -134,8 +134,12 @@ def test_help_tells_how_it_is_used(tmp_path):
 def test_flags_go_before_the_file(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("dataset: coco\nk_shot: 5\nlr: 0.5\n")
-    order = parse(["--config", str(file), "--k_shot", "7", "--sheet", "x.png"])
-    assert (order.config.dataset, order.config.k_shot, order.sheet) == ("coco", 7, Path("x.png"))
+    options = parse(["--config", str(file), "--k_shot", "7", "--sheet", "x.png"])
+    assert (options.config.dataset, options.config.k_shot, options.sheet) == (
+        "coco",
+        7,
+        Path("x.png"),
+    )
     file.write_text("k_shto: 5\n")
     with pytest.raises(ConfigError, match="did you mean 'k_shot'"):
         parse(["--config", str(file)])
@@ -144,10 +148,10 @@ def test_flags_go_before_the_file(tmp_path):
 @pytest.mark.slow
 def test_embedded_data_are_drawn_too(small_config, tmp_path):
     console = Console(record=True, width=120)
-    check(Order(small_config(k_shot=3), tmp_path / "sheet.png", 1), console)
+    check(CheckOptions(small_config(k_shot=3), tmp_path / "sheet.png", 1), console)
     told = console.export_text()
-    assert "What is broken" not in told
-    assert " shots " in told
+    assert "Problems found" not in told
+    assert "\nshots " in told
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert np.asarray(sheet).std() > 10
 

@@ -9,13 +9,14 @@ from made_up_data import (
     coco_content,
     colour,
     config,
+    load_annotated,
     write_coco,
     write_shots,
     write_yolo,
 )
 
 from fsdet.data.episodes import EpisodeSource
-from fsdet.data.sources import check_data, load_annotated, load_image_set
+from fsdet.data.sources import check_data, load_image_set
 from fsdet.errors import DataError
 
 NOVEL = (3, 5, 9, 11)
@@ -174,7 +175,7 @@ def edited(dataset, edit):
         (lambda c: c.update(annotations={}), "lacks annotations"),
         (lambda c: c["categories"].pop(), "'class 15' is not in both files"),
         (lambda c: c["categories"][0].pop("name"), "a number `id` and a `name`"),
-        (lambda c: c["categories"][0].update(name="class 1"), "stands for two classes"),
+        (lambda c: c["categories"][0].update(name="class 1"), "two classes have the same name"),
     ],
 )
 def test_a_broken_file_is_refused_at_the_door(dataset, edit, message):

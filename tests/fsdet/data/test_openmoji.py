@@ -83,7 +83,7 @@ def test_objects_hide_little_of_each_other():
     for _, boxes, _ in drawn("train", 20):
         for i, box in enumerate(boxes):
             for other in boxes[:i]:
-                assert scenes._overlap(tuple(box), tuple(other)) <= scenes.MOST_OVERLAP
+                assert scenes._overlap(tuple(box), tuple(other)) <= scenes.MAX_OVERLAP
 
 
 def test_evaluation_shows_neither_classes_nor_backgrounds_of_training():

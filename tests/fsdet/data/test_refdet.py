@@ -2,11 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from made_up_data import HEIGHT, WIDTH, colour, config, moving_box, write_refdet
+from made_up_data import HEIGHT, WIDTH, colour, config, load_annotated, moving_box, write_refdet
 
 from fsdet.data.episodes import EpisodeSource
-from fsdet.data.pictures import count_frames, read_frames
-from fsdet.data.sources import check_data, load_annotated, load_image_set
+from fsdet.data.images import count_frames, read_frames
+from fsdet.data.refdet import read_refdet
+from fsdet.data.sources import check_data, load_image_set
 from fsdet.errors import DataError
 
 
@@ -64,7 +65,7 @@ def test_the_end_of_a_base_video_is_never_trained_on(dataset):
     for video in (2, 3):
         frames = {
             part: [
-                r.picture.frame
+                r.image.frame
                 for r in data.dataset.records
                 if (r.video, r.part) == (video, part) and len(r.labels)
             ]
@@ -117,9 +118,15 @@ def test_its_episodes_can_be_dealt(dataset):
 
 
 def test_the_annotations_may_lie_in_a_folder_of_their_own(dataset):
+    before = read_refdet(settings_of(dataset))
     (dataset / "annotations").mkdir()
     (dataset / "annotations.json").rename(dataset / "annotations" / "annotations.json")
-    check_data(settings_of(dataset))
+    after = read_refdet(settings_of(dataset))
+    assert after.names == before.names
+    assert [r.image for r in after.records] == [r.image for r in before.records]
+    assert all(
+        map(np.array_equal, (r.boxes for r in after.records), (r.boxes for r in before.records))
+    )
 
 
 def test_what_is_not_there_is_refused_at_the_door(dataset):
@@ -147,14 +154,14 @@ def test_two_boxes_of_a_frame_are_two_objects(dataset):
     )
     (dataset / "annotations.json").write_text(json.dumps(content))
     data = load_annotated(settings_of(dataset))
-    (record,) = [r for r in data.dataset.records if (r.video, r.picture.frame) == (2, 5)]
+    (record,) = [r for r in data.dataset.records if (r.video, r.image.frame) == (2, 5)]
     assert len(record.labels) == 2
 
 
 def parts_of(data, video: int) -> dict[int, str]:
     """Annotated frame -> its part."""
     records = [r for r in data.dataset.records if r.video == video and len(r.labels)]
-    return {r.picture.frame: r.part for r in records}
+    return {r.image.frame: r.part for r in records}
 
 
 def test_the_fifth_held_out_follows_the_split_of_the_classes_that_can_be_used(tmp_path):
@@ -177,7 +184,7 @@ def test_an_annotation_beyond_the_end_moves_no_other_frame(dataset, frame):
     sound = [parts_of(load_annotated(settings_of(dataset)), video) for video in (0, 3)]
     for video in (0, 3):
         edited(dataset, lambda c, v=video: bboxes(c, v).append({**bboxes(c, v)[0], "frame": frame}))
-    data = load_annotated(settings_of(dataset, n_query=2))  # read anew
+    data = load_annotated(settings_of(dataset, n_query=2))  # read again
     assert [parts_of(data, video) for video in (0, 3)] == sound
     assert [(p.kind, p.count) for p in data.problems] == [("frame beyond the end", 2)]
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_data import NAMES, colour, config, write_yolo
+from made_up_data import NAMES, colour, config, load_annotated, write_yolo
 from PIL import Image
 
-from fsdet.data.objects import Objects
-from fsdet.data.sources import load_annotated, load_image_set
+from fsdet.data.cleaning import Objects
+from fsdet.data.sources import load_image_set
 from fsdet.data.supports import cut, draw_instances
 
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from made_up_data import CLASSES, HEIGHT, NAMES, WIDTH, colour, config, write_yolo
+from made_up_data import CLASSES, HEIGHT, NAMES, WIDTH, colour, config, load_annotated, write_yolo
 
 from fsdet.config import DataConfig
 from fsdet.data.episodes import EpisodeSource
-from fsdet.data.sources import check_data, load_annotated, load_image_set
+from fsdet.data.sources import check_data, load_image_set
 from fsdet.data.yolo import class_names, read_description, read_yolo
 from fsdet.errors import DataError
 
@@ -78,7 +78,7 @@ def test_changed_labels_are_seen_and_nothing_is_decoded_again(dataset):
     before = load_annotated(config(dataset))
     for file in sorted((dataset / "labels" / "train").glob("*.txt"))[:8]:
         file.write_text("")
-    after = load_annotated(config(dataset, split_seed=1))  # another key: read anew
+    after = load_annotated(config(dataset, split_seed=1))  # another key: read again
     assert len(after.objects.labels) == len(before.objects.labels) - 16
     assert len(list((dataset.parent / "cache").glob("images-*"))) == 1
 
@@ -101,9 +101,7 @@ def test_folders_may_be_listed_and_a_text_file_may_list_images(dataset):
     changed = {**description, "train": ["images/train"], "val": "val.txt"}
     (dataset / "data.yaml").write_text(yaml.safe_dump(changed))
     again = read_yolo(config(dataset))
-    assert [r.picture.file.name for r in again.records] == [
-        r.picture.file.name for r in whole.records
-    ]
+    assert [r.image.file.name for r in again.records] == [r.image.file.name for r in whole.records]
     assert sum(len(r.labels) for r in again.records) == sum(len(r.labels) for r in whole.records)
 
 
@@ -132,7 +130,7 @@ def test_a_missing_description(tmp_path):
         ("a: [1", "not valid YAML"),
         ("7\n", "`key: value` lines"),
         ("[train, val, names]\n", "`key: value` lines"),
-        ("train: a\nval: b\nnames: [a, b, a]\n", "'a' stands for two classes"),
+        ("train: a\nval: b\nnames: [a, b, a]\n", "'a' is the name of two classes"),
         ("train: a\nval: b\nnames: {0: a, 2: b}\n", "numbered 0 to 1"),
         ("train: a\nval: b\nnames: a\n", "list or a mapping"),
     ],

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsdet.checkpoint import load_detector
 from fsdet.config import TrainConfig
 from fsdet.data.image_set import ImageSet
 from fsdet.data.openmoji import load_openmoji
-from fsdet.engine.restore import load_detector
 from fsdet.inference.predictor import Predictor
 
 STAGE_1 = Path(__file__).parents[3] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"

@@ -1,6 +1,5 @@
 import re
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import torch
@@ -105,7 +104,7 @@ def test_another_size_is_refused(tmp_path):
         (None, "no such file"),
     ],
 )
-def test_a_file_that_is_none_is_named(tmp_path: Path, content, message):
+def test_a_file_that_is_none_is_named(tmp_path, content, message):
     if content is not None:
         (tmp_path / "weights.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"weights\.pt: .*{message}"):

@@ -3,7 +3,7 @@ import inspect
 import pytest
 import torch
 
-from fsdet.config import MODULES, DataConfig, LossConfig, ModelConfig
+from fsdet.config import MODULES, LossConfig, TrainConfig
 from fsdet.data.episodes import EpisodeSource
 from fsdet.losses.criterion import Criterion
 from fsdet.models.detector import Detector, build_detector
@@ -13,7 +13,7 @@ from fsdet.structures import Batch
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     """In evaluation mode, with all attention and similarity large enough to be seen."""
-    built = build_detector(ModelConfig(), DataConfig(support_size=32), seed=0)
+    built = build_detector(TrainConfig(support_size=32))
     with torch.no_grad():
         for block in built.scs_fusion.blocks:
             block.gain.fill_(1)
@@ -87,8 +87,8 @@ def test_the_forward_pass_is_given_no_truth(detector):
 
 
 def test_every_tensor_of_stage_2_learns(train_set):
-    config = DataConfig(support_size=32, n_way=3, n_query=2)
-    detector = build_detector(ModelConfig(), config, seed=0)
+    config = TrainConfig(support_size=32, n_way=3, n_query=2)
+    detector = build_detector(config)
     criterion = Criterion(LossConfig(), 2, 64, train_set.n_classes)
     source = EpisodeSource(train_set, config, 0, augment=True)
     learned: set[str] = set()
@@ -110,15 +110,13 @@ def test_every_parameter_belongs_to_one_module(detector):
 
 
 def test_the_seed_decides_the_weights():
-    one, again, other = (
-        build_detector(ModelConfig(), DataConfig(), seed).state_dict() for seed in (0, 0, 1)
-    )
+    one, again, other = (build_detector(TrainConfig(seed=seed)).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_swapped_batches_change_the_predictions(detector, train_set):
-    source = EpisodeSource(train_set, DataConfig(support_size=32), 0, augment=False)
+    source = EpisodeSource(train_set, TrainConfig(support_size=32), 0, augment=False)
     batch: Batch = source.batch(0, 1)
     with torch.no_grad():
         plain = detector(batch.images, batch.supports).logits

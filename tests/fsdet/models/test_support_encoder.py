@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from fsdet.config import DataConfig, ModelConfig
+from fsdet.config import TrainConfig
 from fsdet.errors import ConfigError
 from fsdet.models.support_encoder import build_support_encoder, check_support_encoder
 
@@ -27,8 +27,10 @@ from fsdet.models.support_encoder import build_support_encoder, check_support_en
 )
 def test_every_encoder_gives_embeddings_of_the_asked_width(name, size):
     torch.manual_seed(0)
-    config = ModelConfig(support_encoder=name, support_pretrained=False, embed_dim=32)
-    encoder = build_support_encoder(config, DataConfig(support_size=size))
+    config = TrainConfig(
+        support_encoder=name, support_pretrained=False, embed_dim=32, support_size=size
+    )
+    encoder = build_support_encoder(config)
     embeddings = encoder(torch.rand(3, 3, size, size))
     assert embeddings.shape == (3, 32)
     embeddings.square().sum().backward()
@@ -40,7 +42,7 @@ def test_every_encoder_gives_embeddings_of_the_asked_width(name, size):
 
 def test_the_encoder_tells_crops_apart():
     torch.manual_seed(0)
-    encoder = build_support_encoder(ModelConfig(), DataConfig(support_size=32)).eval()
+    encoder = build_support_encoder(TrainConfig(support_size=32)).eval()
     black, white = encoder(torch.zeros(1, 3, 32, 32)), encoder(torch.ones(1, 3, 32, 32))
     assert not torch.allclose(black, white, atol=1e-3)
 
@@ -66,8 +68,8 @@ def test_a_name_like_no_other_is_answered_with_where_to_look():
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "swin_tiny_patch4_window7_224"])
 def test_models_of_other_families_fit(name):
     size = 64 if name.startswith("mobile") else 224
-    config = ModelConfig(support_encoder=name, support_pretrained=False)
-    encoder = build_support_encoder(config, DataConfig(support_size=size)).eval()
+    config = TrainConfig(support_encoder=name, support_pretrained=False, support_size=size)
+    encoder = build_support_encoder(config).eval()
     assert encoder(torch.rand(2, 3, size, size)).shape == (2, config.embed_dim)
 
 
@@ -76,8 +78,8 @@ def test_weights_put_there_by_hand_are_loaded_at_any_size(tmp_path):
     given = timm.create_model(name, img_size=70)
     (tmp_path / "weights").mkdir()
     save_file(given.state_dict(), tmp_path / "weights" / f"{name}.safetensors")
-    data = DataConfig(support_size=56, cache_dir=tmp_path)
-    encoder = build_support_encoder(ModelConfig(support_encoder=name), data)
+    config = TrainConfig(support_encoder=name, support_size=56, cache_dir=tmp_path)
+    encoder = build_support_encoder(config)
     loaded = encoder.trunk.state_dict()
     same = [n for n, t in given.state_dict().items() if n in loaded and torch.equal(t, loaded[n])]
     assert set(loaded) - set(same) == {"pos_embed"}  # resampled to the other size
@@ -96,9 +98,9 @@ class Touches:
 def test_weights_put_there_by_hand_that_would_run_code_run_none(tmp_path):
     (tmp_path / "weights").mkdir()
     torch.save(Touches(tmp_path / "marker"), tmp_path / "weights" / "resnet10t.safetensors")
-    data = DataConfig(support_size=64, cache_dir=tmp_path)
-    with pytest.raises(ConfigError, match=r"resnet10t\.safetensors: .*copy the file anew"):
-        build_support_encoder(ModelConfig(support_encoder="resnet10t"), data)
+    config = TrainConfig(support_encoder="resnet10t", support_size=64, cache_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"resnet10t\.safetensors: .*copy the file again"):
+        build_support_encoder(config)
     assert not (tmp_path / "marker").exists()
 
 
@@ -119,7 +121,8 @@ def broken_hub() -> Iterator[tuple[str, list[str]]]:
 
 def test_without_hub_and_file_the_message_names_the_file_and_the_alternative(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    config = ModelConfig(support_encoder="vit_small_patch14_dinov2.lvd142m")
+    name = "vit_small_patch14_dinov2.lvd142m"
+    config = TrainConfig(support_encoder=name, support_size=56, cache_dir=tmp_path)
     with broken_hub() as (address, asked):
         template = (
             f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"  # made of it at import
@@ -127,7 +130,7 @@ def test_without_hub_and_file_the_message_names_the_file_and_the_alternative(tmp
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         with pytest.raises(ConfigError) as caught:
-            build_support_encoder(config, DataConfig(support_size=56, cache_dir=tmp_path))
+            build_support_encoder(config)
     # the hub's own client would try again for a minute; once in a process it also asks for something else
     assert len([line for line in asked if "/resolve/" in line]) == 1, asked
     message = str(caught.value)
@@ -137,6 +140,8 @@ def test_without_hub_and_file_the_message_names_the_file_and_the_alternative(tmp
 
 
 def test_a_model_is_shown_colours_as_it_was_trained_with():
-    config = ModelConfig(support_encoder="vit_tiny_patch16_224", support_pretrained=False)
-    encoder = build_support_encoder(config, DataConfig(support_size=32))
+    config = TrainConfig(
+        support_encoder="vit_tiny_patch16_224", support_pretrained=False, support_size=32
+    )
+    encoder = build_support_encoder(config)
     assert encoder.mean.flatten().tolist() == [0.5, 0.5, 0.5]

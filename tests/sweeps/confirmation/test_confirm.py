@@ -19,7 +19,7 @@ from mlflow.entities import Run
 from rich.console import Console
 from waiting import PATIENCE, wait_until
 
-from fsdet.config_file import save_config
+from fsdet.config.parsing import save_config
 from sweeps.config import SweepSpec
 from sweeps.config.check import check_spec
 from sweeps.config.sections import TrackingSpec

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from session_parts import Driver
 
-from fsdet.engine.checkpoint import save_checkpoint
+from fsdet.checkpoint import save_checkpoint
 from sweeps.config import Resources
 from sweeps.ray_tune.tuner import TuneJob, needs_of
 from sweeps.resources.machine import Machine

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from made_up_trainers import made_up
 from mlflow import MlflowClient
 
+from fsdet.checkpoint import save_checkpoint
 from fsdet.config import TrainConfig
-from fsdet.engine.checkpoint import save_checkpoint
 from sweeps.config import Objective
 from sweeps.errors import SweepError
 from sweeps.ray_tune.schedulers import REQUEST, build_scheduler, restore_rungs

@@ -10,7 +10,7 @@ from conftest import small_spec
 from optuna.samplers import RandomSampler
 
 import fsdet
-from fsdet.config_file import build_config
+from fsdet.config.parsing import build_config
 from sweeps.errors import SweepError
 from sweeps.storage.folder import find_folder, new_folder, sweeps_root
 from sweeps.storage.portable_files import read_in_place, scratch, settle, ship

@@ -13,7 +13,7 @@ from conftest import small_spec
 from made_up_trainers import made_up, report_of
 
 from fsdet.config import TrainConfig
-from fsdet.engine.report import Report, Result
+from fsdet.report import Report, Result
 from sweeps.search.searcher import LEAST_VIOLATION, constraint_of
 from sweeps.states import Outcome, State, outcome_of
 from sweeps.trial.trial import TrialPlan, run_trial

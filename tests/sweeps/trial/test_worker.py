@@ -188,7 +188,7 @@ FULL = """
 import resource, sys, torch
 from pathlib import Path
 from fsdet.config import TrainConfig
-from fsdet.engine.checkpoint import save_checkpoint
+from fsdet.checkpoint import save_checkpoint
 from sweeps.trial.failures import cause_of
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -1,0 +1,103 @@
+"""`TrainConfig`: every setting of the trainer, and the one vocabulary for all of them.
+
+The field names are the command-line flags, the keys of a YAML file, the parameters of a search space and the names
+that a tracker shows. Importing this package loads pydantic and nothing heavier, so that a search space can be checked
+without loading torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import model_validator
+
+from fsdet.config.groups import (
+    MODULES,
+    MULTIPLIERS,
+    Band,
+    DataConfig,
+    GradientConfig,
+    Group,
+    HealthConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+)
+
+__all__ = [
+    "MODULES",
+    "MULTIPLIERS",
+    "Band",
+    "DataConfig",
+    "GradientConfig",
+    "Group",
+    "HealthConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "TrainConfig",
+]
+
+
+class TrainConfig(
+    DataConfig, ModelConfig, LossConfig, OptimConfig, GradientConfig, HealthConfig, RunConfig
+):
+    """Everything a training run depends on."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if self.dataset == "openmoji" and self.image_size > 512:
+            raise ValueError(
+                f"image_size must be at most 512 for the embedded data, but got {self.image_size}"
+            )
+        if self.n_shot > self.k_shot:
+            raise ValueError(
+                f"n_shot must be at most k_shot, the supports there are, but got n_shot {self.n_shot} "
+                f"and k_shot {self.k_shot}"
+            )
+        if self.explosion_patience > self.explosion_window:
+            raise ValueError(
+                f"explosion_patience must be at most explosion_window, the steps it is counted over, but got "
+                f"{self.explosion_patience} and {self.explosion_window}"
+            )
+        if self.shots_dir is not None and self.dataset != "coco":
+            raise ValueError(f"shots_dir needs dataset coco, but got {self.dataset}")
+        for name, (low, high) in self.bands.items():
+            if not low < high:
+                raise ValueError(f"{name} must be two rising numbers, but got {low} and {high}")
+        if not any(self.lr_mults.values()):
+            raise ValueError("at least one of the four *_lr_mult must be above 0")
+        return self
+
+    @property
+    def reported_split(self) -> Literal["val", "test"]:
+        """Novel classes of the last evaluation."""
+        return self.final_split or self.novel_split
+
+    @property
+    def bands(self) -> dict[str, Band]:
+        """Name of each health setting -> its band."""
+        return {name: getattr(self, name) for name in HealthConfig.model_fields}
+
+    @property
+    def train_split(self) -> Literal["train", "shots"]:
+        """What a run of this stage learns from."""
+        return "shots" if self.stage == 3 else "train"
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Forward passes an epoch."""
+        return math.ceil(self.n_episodes / (self.batch_size if self.stage > 1 else 1))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch; a last incomplete accumulation still steps."""
+        return math.ceil(self.batches_per_epoch / self.gradient_accumulation)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.epochs * self.steps_per_epoch

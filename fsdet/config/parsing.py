@@ -1,0 +1,127 @@
+"""`TrainConfig` from and to YAML and from command-line flags; errors name file, key, rule and fix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fsdet.config import TrainConfig
+from fsdet.errors import ConfigError, nearest
+from fsdet.files import write_text_atomic
+
+
+def build_config(values: Mapping[str, Any], source: str = "the settings") -> TrainConfig:
+    """Check `values` and build the config.
+
+    Args:
+        values: settings by name.
+        source: file or place that the values come from, for the message.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value out of range.
+    """
+    odd = [key for key in values if not isinstance(key, str)]
+    if odd:
+        raise ConfigError(
+            f"{source}: keys must be text, but got {odd[0]!r}; put it in quotes or remove it"
+        )
+    try:
+        return TrainConfig(**values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, source)) from None
+
+
+def describe(error: ValidationError, source: str) -> str:
+    """All of pydantic's complaints, one a line: source, key, rule, value and, for unknown keys, the nearest."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            close = nearest(key, TrainConfig.model_fields)
+            cure = close or "; `python -m fsdet.train --help` lists all settings"
+            lines.append(f"{source}: unknown key '{key}'{cure}")
+        elif problem["type"] == "value_error" and not key:
+            lines.append(f"{source}: {problem['ctx']['error']}")
+        else:
+            rule = problem["msg"][0].lower() + problem["msg"][1:]
+            lines.append(f"{source}: {key}: {rule}, but got {problem['input']!r}")
+    return "\n".join(lines)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds something other than a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; check the path of --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a UTF-8 text file ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path}: must hold `key: value` lines, but holds a {type(content).__name__}"
+        )
+    return content
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The config in a YAML file, with `overrides` on top.
+
+    Raises:
+        ConfigError: see `read_yaml` and `build_config`.
+    """
+    return build_config({**read_yaml(path), **(overrides or {})}, str(path))
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write every setting as YAML, atomically, in the order of the groups."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_text_atomic(path, text)
+
+
+def read_flags(
+    model: type[BaseModel],
+    arguments: Sequence[str],
+    defaults: Mapping[str, Any],
+    prog: str,
+    description: str,
+) -> dict[str, Any]:
+    """The value of every field of `model`, from its flag or from `defaults`.
+
+    Args:
+        model: its fields' docstrings become the help.
+        arguments: of the command line.
+        defaults: a value for each field.
+        prog: the command, for the help.
+        description: stands above the help.
+
+    Raises:
+        SystemExit: with code 2 for an unknown flag or a value of another type, 0 after `--help`.
+    """
+    import tyro
+
+    fields = [
+        (
+            name,
+            Annotated[info.annotation, tyro.conf.arg(help=info.description)],
+            field(default=defaults[name]),
+        )
+        for name, info in model.model_fields.items()
+    ]
+    flags: Any = make_dataclass("Flags", fields, frozen=True)
+    found = tyro.cli(
+        flags, args=arguments, prog=prog, description=description, use_underscores=True
+    )
+    return asdict(found)

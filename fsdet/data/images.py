@@ -1,0 +1,152 @@
+"""Images as RGB arrays: decoding of files and video frames, letterboxing, mirroring."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from fsdet.data.image_set import Array
+from fsdet.errors import DataError
+
+os.environ.setdefault(
+    "OPENCV_FFMPEG_LOGLEVEL", "-8"
+)  # broken files are reported in our own messages
+
+
+class UnreadableError(Exception):
+    """A file that is not an image, or only part of one."""
+
+
+def open_image(file: Path) -> Array:
+    """(H, W, 3) uint8 RGB, rotated by its EXIF orientation.
+
+    Raises:
+        UnreadableError: it cannot be decoded.
+        DataError: the disk or the permissions do not let it be read, whatever its content.
+    """
+    try:
+        with _pillow_open()(file) as opened:
+            return to_rgb(opened)
+    except Exception as error:  # Pillow's plug-ins raise any exception on broken files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+        raise UnreadableError(str(error)) from None
+
+
+def to_rgb(image: Image.Image) -> Array:
+    """(H, W, 3) uint8 RGB of a PIL image, rotated by its EXIF orientation.
+
+    Of 16 bits the upper eight are kept, so that white is 65535 whatever an image holds. Transparent images are
+    composited over the padding grey: the colour of transparent pixels is arbitrary, and no viewer shows it.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # I;16 and its byte orders; I is how Pillow opens 16-bit PGM
+        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(high[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        behind = Image.new("RGBA", image.size, (PADDING_GREY, PADDING_GREY, PADDING_GREY, 255))
+        image = Image.alpha_composite(behind, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+@cache
+def _pillow_open() -> Callable[[Path], Image.Image]:
+    """`Image.open` itself.
+
+    Ultralytics replaces it by a function that reacts to a broken image by installing a package for another format.
+    """
+    known = [Image.open, *getattr(Image.open, "__globals__", {}).values()]
+    own = (f for f in known if getattr(f, "__module__", "") == "PIL.Image")
+    return next((f for f in own if f.__name__ == "open"), Image.open)
+
+
+def read_frames(file: Path, frames: Sequence[int]) -> Iterator[Array | None]:
+    """(H, W, 3) uint8 RGB of each of the rising `frames`, in one pass; None beyond the end."""
+    with _video(file) as video:
+        position = 0
+        for frame in frames:
+            there = True
+            while there and position <= frame:
+                there = video.grab()
+                position += 1
+            found, image = video.retrieve() if there else (False, None)
+            yield cv2.cvtColor(np.asarray(image), cv2.COLOR_BGR2RGB) if found else None
+
+
+def count_frames(file: Path) -> int:
+    """Number of frames as the container gives it; 0 if the video cannot be opened."""
+    with _video(file) as video:
+        return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) if video.isOpened() else 0
+
+
+@contextlib.contextmanager
+def _video(file: Path) -> Iterator[cv2.VideoCapture]:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    video = cv2.VideoCapture(str(file))
+    try:
+        yield video
+    finally:
+        video.release()
+
+
+PADDING_GREY = 114
+"""Grey value of the padding of letterboxed images, and behind transparent pixels."""
+
+
+def mirror(image: Array, boxes: Array) -> tuple[Array, Array]:
+    """Mirror an image left to right, with its boxes.
+
+    Args:
+        image: (H, W, 3).
+        boxes: (m, 4) xyxy in pixels.
+    """
+    width = image.shape[1]
+    return image[:, ::-1], np.stack(
+        [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1
+    )
+
+
+def letterbox(image: Array, boxes: Array, size: int) -> tuple[Array, Array]:
+    """Scale an image to fit the centre of a grey square of `size` pixels, with its boxes.
+
+    Args:
+        image: (H, W, 3) uint8.
+        boxes: (m, 4) xyxy in pixels of `image`.
+    """
+    from PIL import Image
+
+    extent = np.array(image.shape[1::-1])
+    (width, height), (left, top) = _fitted(extent, size)
+    canvas = np.full((size, size, 3), PADDING_GREY, np.uint8)
+    canvas[top : top + height, left : left + width] = np.asarray(
+        Image.fromarray(image).resize((int(width), int(height)), Image.Resampling.BILINEAR)
+    )
+    return canvas, letterbox_boxes(boxes, extent[None], size)
+
+
+def letterbox_boxes(boxes: Array, extents: Array, size: int) -> Array:
+    """The boxes after `letterbox`.
+
+    Args:
+        boxes: (m, 4) xyxy in pixels of their images.
+        extents: (m, 2) or (1, 2) width and height of the image of each box.
+        size: side of the square.
+    """
+    fitted, corner = _fitted(extents, size)
+    stretch = (fitted / extents).astype(np.float32)
+    moved = boxes * np.tile(stretch, 2) + np.tile(corner.astype(np.float32), 2)
+    return moved.astype(np.float32)
+
+
+def _fitted(extents: Array, size: int) -> tuple[Array, Array]:
+    """Width and height that an image of `extents` (…, 2) is scaled to, and its left and upper margin."""
+    scale = size / extents.max(axis=-1, keepdims=True)
+    fitted = np.maximum(1, np.round(extents * scale)).astype(np.int64)
+    return fitted, (size - fitted) // 2

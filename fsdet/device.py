@@ -1,0 +1,53 @@
+"""Which device a run computes on, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from fsdet.config import RunConfig
+from fsdet.errors import ConfigError
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` becomes the first CUDA device, or the CPU if there is none."""
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usable_device(wanted: str) -> str:
+    """`auto` becomes the first CUDA device, or the CPU if there is none.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    device = pick_device(wanted)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device: '{wanted}' cannot be used ({reason}); name auto, cpu or cuda:N"
+        ) from None
+    return device
+
+
+def check_cuda(device: str) -> None:
+    """Refuse a CUDA device that does not exist.
+
+    Raises:
+        ConfigError: with what to set instead.
+    """
+    number = int(device.partition(":")[2] or 0)
+    if number >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device: '{device}' is not there ({torch.cuda.device_count()} CUDA devices found); "
+            "set device: auto or cpu"
+        )
+
+
+def autocast_type(config: RunConfig, device: str) -> torch.dtype | None:
+    """The type of mixed precision; None on a CPU, which is many times slower with it."""
+    if config.mixed_precision == "off" or not device.startswith("cuda"):
+        return None
+    return torch.bfloat16 if config.mixed_precision == "bf16" else torch.float16

@@ -1,1 +1,0 @@
-"""Training: the loop, its state, gradients, stability, evaluation, files."""

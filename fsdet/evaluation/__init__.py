@@ -1,0 +1,1 @@
+"""Evaluation: average precision over fixed episodes, ST-IoU over videos, confidence intervals."""

@@ -1,0 +1,83 @@
+"""`python -m fsdet.health RUN_DIR`: the health report of a run, computed from its files.
+
+Exit code 0 if nothing failed, 3 if a line failed, 2 if RUN_DIR is no run or cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column
+
+from fsdet.command import ExitCode, run_command
+from fsdet.tables import build_table, number_column, print_table
+
+if TYPE_CHECKING:  # torch takes seconds to load, and --help needs none of it
+    from fsdet.health.checklist import HealthReport
+    from fsdet.health.evidence import Check
+
+PLAIN_WIDTH = 160
+"""Columns of the table without a terminal."""
+NARROW = 120
+"""Terminals of fewer columns go without the bands."""
+LOOKS = {
+    "pass": ("✓ pass", "green"),
+    "warn": ("! warn", "yellow"),
+    "fail": ("✗ fail", "bold red"),
+    "skip": ("– skip", "dim"),
+}
+"""Status -> how it is written, and its colour."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fsdet.health", description=__doc__)
+    parser.add_argument("run_dir", type=Path, help="checkpoint_dir of a run")
+    options = parser.parse_args(arguments)
+    return run_command(lambda: report_on(options.run_dir))
+
+
+def report_on(run_dir: Path) -> int:
+    """Show the report of a run; returns the exit code."""
+    from fsdet.health.checklist import health_of_run
+
+    report = health_of_run(run_dir)
+    show(report)
+    return ExitCode.EXPLODED if report.failed else ExitCode.OK
+
+
+def show(report: HealthReport) -> None:
+    """Print the checklist, the dead tensors and the verdict; colours on a terminal only."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    wide = console.width >= NARROW
+    names = [Column(heading, no_wrap=True) for heading in ("status", "line")]
+    numbers = map(number_column, ("value", "band") if wide else ("value",))
+    table = build_table(*names, *numbers, "message")
+    for check in report.checks:
+        *figures, band, message = cells(check)
+        table.add_row(*figures, *([band] if wide else []), message)
+    print_table(console, table)
+    for name in report.dead:
+        console.print(f"dead: {escape(name)}", style="red")
+    style = "bold red" if report.failed else "bold"
+    console.print(f"\n{escape(report.verdict)}", style=style)
+
+
+def cells(check: Check) -> tuple[str, str, str, str, str]:
+    """One line of the table, in rich's markup."""
+    word, colour = LOOKS[check.status]
+    value = "" if check.value is None else f"{check.value:.4g}"
+    band = "" if check.band is None else f"{check.band[0]:g} … {check.band[1]:g}"
+    return f"[{colour}]{word}[/]", escape(check.name), value, band, escape(check.message)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Losses on embeddings: supervised contrastive (stages 2 and 3) and triplet (stage 3).
+
+Supervised contrastive: Khosla et al. 2020, L_out, with the sum outside the logarithm. Triplet: Hermans et al. 2017,
+In Defense of the Triplet Loss, with the hardest positive and negative of the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def supcon_loss(
+    embeddings: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], temperature: float
+) -> Float[Tensor, ""]:
+    """Supervised contrastive loss: embeddings of one label attract, others repel each other.
+
+    Args:
+        embeddings: normalised here.
+        labels: of the embeddings.
+        temperature: divides the cosine similarities.
+
+    Returns:
+        nats: mean over the embeddings that have a partner of the same label; 0, still
+        part of the graph, if none has. float32, also under autocast.
+    """
+    unit = F.normalize(embeddings.float(), dim=-1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    with torch.autocast(unit.device.type, enabled=False):
+        logits = (unit @ unit.T / temperature).masked_fill(itself, float("-inf"))
+    log_p = logits - logits.logsumexp(dim=1, keepdim=True)
+    partner = (labels[:, None] == labels) & ~itself
+    partners = partner.sum(dim=1)
+    per_anchor = -log_p.masked_fill(~partner, 0).sum(dim=1) / partners.clamp(min=1)
+    return per_anchor.sum() / (partners > 0).sum().clamp(min=1)
+
+
+def triplet_loss(
+    embeddings: Float[Tensor, "samples dim"], labels: Int[Tensor, " samples"], margin: float
+) -> Float[Tensor, ""]:
+    """Triplet loss: the farthest positive must be nearer than the nearest negative, by a margin.
+
+    Distances are 1 - cosine. The positive of an anchor has its label and is not the anchor itself;
+    the negative has another label.
+
+    Args:
+        embeddings: at least one, normalised here.
+        labels: of the embeddings.
+        margin: in units of the distance.
+
+    Returns:
+        the mean over the embeddings that have both a partner and a stranger; 0, still part of
+        the graph, if none has. float32, also under autocast.
+    """
+    unit = F.normalize(embeddings.float(), dim=-1)
+    with torch.autocast(unit.device.type, enabled=False):
+        distance = 1 - unit @ unit.T
+    same = labels[:, None] == labels
+    partner = same & ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    farthest = distance.masked_fill(~partner, -1).amax(dim=1)
+    nearest = distance.masked_fill(same, 3).amin(dim=1)
+    complete = partner.any(dim=1) & ~same.all(dim=1)
+    loss = (farthest - nearest + margin).clamp(min=0) * complete
+    return loss.sum() / complete.sum().clamp(min=1)

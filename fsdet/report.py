@@ -1,0 +1,85 @@
+"""The interface between the trainer and its caller: what a run reports (`Report`) and returns (`Result`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+BEST_FILE = "best.pt"
+"""Weights of the best epoch, in the folder of a run."""
+BEST_EPOCH = "best_epoch"
+"""Key in `evaluations.jsonl` that only the last evaluation has: the epoch of its weights."""
+
+Phase = Literal["running", "final", "exploded"]
+
+
+@dataclass(frozen=True)
+class Explosion:
+    """Why a run counts as exploded (see the rules in `fsdet.health.stability`)."""
+
+    reason: str
+    """Name of the rule: non_finite, norm_ceiling, norm_ratio, loss_divergence, loss_collapse or silent_death."""
+    step: int
+    """Optimiser step, counted from 1, at which the rule fired."""
+    module: str
+    """Module whose gradient norm grew most against its own running median."""
+    detail: str
+    """The rule with its values, in words."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation of a run so far; its weights are in `best.pt`."""
+
+    epoch: int
+    """Epochs done at it."""
+    step: int
+    """Optimiser steps done at it."""
+    metrics: dict[str, float]
+    """All metrics of that evaluation."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """State of a run at an evaluation, at its end, or at an explosion."""
+
+    phase: Phase
+    step: int
+    """Optimiser steps done."""
+    epoch: int
+    """Epochs done."""
+    metrics: dict[str, float]
+    """Evaluation metrics (`val/nAP50`, …); empty when the run exploded before this report's evaluation."""
+    history: dict[str, np.ndarray]
+    """Per-step values since the last report, one float64 array per metric, all as long as `history["step"]`.
+
+    A value that is not finite stays as it was (inf or nan): do not pass it to a scheduler.
+    """
+    best: Best | None = None
+    """The best evaluation so far; None before the first."""
+    final: dict[str, float] = field(default_factory=dict)
+    """Metrics of the last evaluation: the weights of the best epoch on other episodes. Of phase `final` only."""
+    explosion: Explosion | None = None
+    peak_norm: float = 0.0
+    """Largest finite gradient norm of the run so far."""
+    violation: float = 0.0
+    """Largest log10(gradient norm / explosion limit) of any step: above 0 only if one passed it; always finite."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a finished run."""
+
+    metrics: dict[str, float]
+    """The metrics of the last evaluation, which is that of the best epoch's weights."""
+    steps: int
+    explosion: Explosion | None
+    checkpoint: Path | None
+    """Last checkpoint of the run; None if it ended before one was due."""
+    run_dir: Path
+    """Folder with `config.yaml`, `training_debug.log`, `steps.jsonl` and the checkpoints."""
+    best_epoch: int | None = None
+    """Epoch of the best evaluation; None if there was none."""

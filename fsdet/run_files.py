@@ -1,0 +1,172 @@
+"""The files that a run writes besides its checkpoints, and how they are read: one JSON line per step and evaluation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import psutil
+import torch
+
+from fsdet.errors import ConfigError
+from fsdet.files import write_text_atomic
+from fsdet.report import BEST_EPOCH, BEST_FILE
+
+STEPS_FILE = "steps.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
+CONFIG_FILE = "config.yaml"
+HEALTH_FILE = "health.json"
+CHANGES_FILE = "changes.json"
+
+Row = dict[str, float]
+"""One line of `steps.jsonl` or `evaluations.jsonl`."""
+
+logger = logging.getLogger("fsdet.run")
+
+
+class StepHistory:
+    """Per-step values: kept until the next report, and appended to `steps.jsonl` as they come.
+
+    A resumed run drops the lines of the steps that it will repeat.
+    """
+
+    def __init__(self, folder: Path, steps_done: int) -> None:
+        self._rows: list[dict[str, float]] = []
+        self._file = _reopened(folder / STEPS_FILE, steps_done)
+
+    def append(self, values: dict[str, float]) -> None:
+        """Add one step. A value that is not finite is written as a string, since JSON has no such numbers."""
+        self._rows.append(values)
+        self._file.write(_line(values))
+
+    def take(self) -> dict[str, np.ndarray]:
+        """The steps since the last call, one float64 array per metric; NaN where it was not measured."""
+        self._file.flush()
+        rows, self._rows = self._rows, []
+        keys = dict.fromkeys(key for row in rows for key in row)
+        return {key: np.array([row.get(key, math.nan) for row in rows], np.float64) for key in keys}
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._file.close()
+
+
+class EvaluationLog:
+    """`evaluations.jsonl`: step, epoch, bytes of memory and metrics of every evaluation, as they come."""
+
+    def __init__(self, folder: Path, steps_done: int) -> None:
+        self._path = folder / EVALUATIONS_FILE
+        _reopened(self._path, steps_done - 1).close()  # the last evaluation is repeated
+
+    def append(self, step: int, epoch: int, metrics: dict[str, float], device: str) -> None:
+        """Add one evaluation."""
+        values = {"step": float(step), "epoch": float(epoch), "memory": memory(device), **metrics}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(values))
+
+    def append_final(
+        self, step: int, epoch: int, metrics: dict[str, float], device: str, best_epoch: int
+    ) -> None:
+        """Add the last evaluation, whose weights are those of `best_epoch`; only this evaluation has that key."""
+        self.append(step, epoch, {BEST_EPOCH: float(best_epoch), **metrics}, device)
+
+
+def memory(device: str) -> float:
+    """Bytes: held by this process now, or the most that torch has held on the GPU."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.max_memory_allocated(device))
+    info = psutil.Process().memory_info()
+    return float(info.rss - getattr(info, "shared", 0))  # pages of memory-mapped images are shared
+
+
+def _line(values: dict[str, float]) -> str:
+    return json.dumps({k: v if math.isfinite(v) else str(v) for k, v in values.items()}) + "\n"
+
+
+def _reopened(path: Path, steps_done: int) -> TextIO:
+    """The file, opened for appending after the lines of the steps that are not repeated."""
+    kept = _lines_up_to(path, steps_done) if path.exists() and steps_done > 0 else []
+    write_text_atomic(path, "".join(kept))
+    return path.open("a", encoding="utf-8")
+
+
+def write_changes(folder: Path, changed: list[dict[str, Any]]) -> None:
+    """`changes.json`: the changed settings with which stages of a run were resumed; no file if there were none."""
+    if changed:
+        write_text_atomic(folder / CHANGES_FILE, json.dumps(changed, indent=2) + "\n")
+    else:
+        (folder / CHANGES_FILE).unlink(missing_ok=True)
+
+
+def set_aside(folder: Path) -> None:
+    """Move what an earlier run wrote into `folder` to `earlier-N` there; the debug log is continued."""
+    names = (
+        *(CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE),
+        *(HEALTH_FILE, CHANGES_FILE, BEST_FILE),
+    )
+    there = [folder / name for name in names if (folder / name).exists()]
+    if not there:
+        return
+    number = 1
+    while (aside := folder / f"earlier-{number}").exists():
+        number += 1
+    aside.mkdir()
+    for file in there:
+        file.replace(aside / file.name)
+    logger.info("the files of an earlier run in %s are now in %s", folder, aside)
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            break  # the last line of a killed run may be cut off
+    return kept
+
+
+def load_steps(run_dir: Path) -> list[Row]:
+    """One mapping per optimiser step, each with its `step`; a cut last line is left out."""
+    return _load_lines(run_dir / STEPS_FILE)
+
+
+def load_evaluations(run_dir: Path) -> list[Row]:
+    """One mapping per evaluation, each with its `step`; empty where there was none."""
+    return _load_lines(run_dir / EVALUATIONS_FILE)
+
+
+def _load_lines(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); name the checkpoint_dir of a run"
+        ) from None
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = _numbers(json.loads(line))
+        except ValueError:
+            break  # the last line of a killed run may be cut off
+        if math.isfinite(row.get("step", math.nan)):  # other lines were not written by a run
+            rows.append(row)
+    return rows
+
+
+def _numbers(content: Any) -> Row:
+    """The numbers in a line; inf and NaN are stored as text, since JSON cannot represent them."""
+    row = {}
+    for key, value in content.items() if isinstance(content, dict) else ():
+        try:
+            row[key] = float(value)
+        except (TypeError, ValueError, OverflowError):
+            continue
+    return row

@@ -1,0 +1,36 @@
+"""Tables on the terminal: no lines, a bold header, and numbers that are never cut."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Column, Table
+
+GAP = 2
+"""Spaces between two columns."""
+
+
+def number_column(heading: str) -> Column:
+    """A column of numbers: to the right, on one line."""
+    return Column(heading, justify="right", no_wrap=True)
+
+
+def build_table(*columns: str | Column) -> Table:
+    """An empty table; a plain string is the heading of a column of text."""
+    return Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table as wide as the console, or wider where columns that must not wrap need it."""
+    needed = sum(_least_width(console, column) for column in table.columns)
+    needed += GAP * (len(table.columns) - 1)
+    if needed > console.width:
+        table.width = needed
+    console.print(table, crop=False)
+
+
+def _least_width(console: Console, column: Column) -> int:
+    """Characters that a column needs: its longest line, or its longest word where it may wrap."""
+    wide = console.options.update(width=10_000)
+    measured = [Measurement.get(console, wide, cell) for cell in (column.header, *column.cells)]
+    return max(one.maximum if column.no_wrap else one.minimum for one in measured)

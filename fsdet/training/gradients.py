@@ -1,0 +1,171 @@
+"""Gradient norms, clipping, update ratios and gradient shares, computed on the device without waiting for it.
+
+Gradient shares say how much each loss term and each scale sends into the backbone: the share of a term in the *loss*
+says little about its share in the *gradient*. They are measured on one weight that every scale depends on, the last
+convolution before P2. The gradient of a scale is what arrives there through that scale's own path into the fusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from timm.utils.agc import adaptive_clip_grad
+from torch import Tensor, nn
+
+from fsdet.losses.criterion import Losses
+
+AGC_EPS = 1e-3
+"""Smallest weight norm that adaptive clipping uses."""
+
+
+class GradientMonitor:
+    """Global L2 norms of the gradients, total and per module, and the largest norm of each tensor.
+
+    Args:
+        parameters: module name -> its trainable parameters, all on one device.
+    """
+
+    def __init__(self, parameters: Mapping[str, Sequence[nn.Parameter]]) -> None:
+        self._parameters = [p for tensors in parameters.values() for p in tensors]
+        self._sizes = [len(tensors) for tensors in parameters.values()]
+        self._zero = torch.zeros((), device=self._parameters[0].device)
+        self.peaks = torch.zeros(len(self._parameters), device=self._parameters[0].device)
+        """(parameters,) largest gradient norm of each so far, in the order given."""
+
+    def measure(self) -> Tensor:
+        """Norms of the gradients as they are now; a parameter without gradient counts as zero.
+
+        Returns:
+            (1 + modules,) float32 on the device: the total, then each module.
+        """
+        each = self._norms()
+        self.peaks = torch.fmax(self.peaks, each)  # a NaN does not stay
+        modules = torch.stack([(part**2).sum() for part in each.split_with_sizes(self._sizes)])
+        return torch.cat([modules.sum()[None], modules]).sqrt()
+
+    def total(self) -> Tensor:
+        """The global norm alone, a scalar on the device."""
+        total: Tensor = torch.linalg.vector_norm(self._norms())
+        return total
+
+    def clip_(self, total_norm: Tensor, max_norm: float) -> None:
+        """Scale all gradients in place so that their global norm is at most `max_norm`; 0 = off.
+
+        Equals `torch.nn.utils.clip_grad_norm_`, but takes the norm instead of computing it again.
+
+        Args:
+            total_norm: scalar, the first value of `measure`.
+            max_norm: upper limit.
+        """
+        grads = [p.grad for p in self._parameters if p.grad is not None]
+        if max_norm > 0 and grads:
+            torch._foreach_mul_(grads, (max_norm / (total_norm + 1e-6)).clamp(max=1.0))
+
+    def _norms(self) -> Tensor:
+        """(parameters,) float32."""
+        grads = [p.grad for p in self._parameters if p.grad is not None]
+        norms = iter(torch._foreach_norm(grads, 2, torch.float32) if grads else ())
+        each = [self._zero if p.grad is None else next(norms) for p in self._parameters]
+        return torch.stack(each)
+
+
+def clip_adaptive_(parameters: Iterable[nn.Parameter], factor: float) -> None:
+    """Adaptive gradient clipping (Brock et al. 2021), by timm.
+
+    The gradient of each unit (a row of a weight, a whole bias) is scaled in place so that its norm is at most `factor`
+    times the norm of its weights, which counts as at least 1e-3, so that weights that start at zero can move.
+
+    Args:
+        parameters: all except those of the final layer, which the paper leaves out.
+        factor: upper limit of the quotient.
+    """
+    adaptive_clip_grad(list(parameters), factor, eps=AGC_EPS)
+
+
+class UpdateRatio:
+    """Update ratio of each module: the norm of the change of its weights over the norm of the weights.
+
+    Args:
+        parameters: module name -> its trainable parameters, all on one device.
+    """
+
+    def __init__(self, parameters: Mapping[str, Sequence[nn.Parameter]]) -> None:
+        self._modules = [list(tensors) for tensors in parameters.values()]
+        self._device = next(p.device for tensors in self._modules for p in tensors)
+        self._before: list[list[Tensor]] = []
+
+    def before(self) -> None:
+        """Store a copy of the weights."""
+        self._before = [[p.detach().clone() for p in tensors] for tensors in self._modules]
+
+    def after(self) -> Tensor:
+        """(modules,) ratios since `before`; 0 for a module without trainable weights.
+
+        Raises:
+            RuntimeError: `before` was not called since the last `after`.
+        """
+        if not self._before:
+            raise RuntimeError("UpdateRatio.after needs a call of before() ahead of the step")
+        ratios = [
+            self._ratio(tensors, old)
+            for tensors, old in zip(self._modules, self._before, strict=True)
+        ]
+        self._before = []
+        return torch.stack(ratios)
+
+    def _ratio(self, tensors: list[nn.Parameter], old: list[Tensor]) -> Tensor:
+        if not tensors:
+            return torch.zeros((), device=self._device)
+        now = [p.detach() for p in tensors]
+        moved = torch._foreach_sub(now, old)
+        change = torch.stack(torch._foreach_norm(moved)).norm()
+        size = torch.stack(torch._foreach_norm(old)).norm()
+        ratio: Tensor = change / size.clamp(min=1e-12)
+        return ratio
+
+
+SCALES = ("P2", "P3", "P4", "P5")
+BOOST = 2.0**10
+"""The gradients are taken of a loss this many times larger: half precision would round small ones to zero."""
+
+
+def gradient_shares(losses: Losses, taps: list[Tensor], shared: Tensor) -> dict[str, Tensor]:
+    """Norms of the parts of the gradient on `shared`; the graph is kept.
+
+    Args:
+        losses: of one batch.
+        taps: P2 … P5 as the fusion reads them, see `fsdet.models.detector.EncodedImages`.
+        shared: a weight of the backbone that all scales depend on.
+
+    Returns:
+        `grad/term/<term>`: norm of each weighted term's gradient; `grad/scale/<scale>`: of each
+        scale's; `grad/accumulation`: the norm of the sum of the scales over the mean of their
+        norms: 4 if they are equal and agree, 2 if they are equal and unrelated. Scalars on the device.
+    """
+    at_taps = {
+        term: torch.autograd.grad(
+            loss, taps, torch.full_like(loss, BOOST), retain_graph=True, materialize_grads=True
+        )
+        for term, loss in losses.weighted.items()
+    }
+    terms = {term: _on(shared, taps, grads) for term, grads in at_taps.items()}
+    scales = [
+        _on(shared, [tap], [torch.stack(parts).sum(0)])
+        for tap, *parts in zip(taps, *at_taps.values(), strict=True)
+    ]
+    norms = torch.stack([scale.norm() for scale in scales])
+    whole = torch.stack(scales).sum(0).norm()
+    return {
+        **{f"grad/term/{term}": grad.norm() for term, grad in terms.items()},
+        **{f"grad/scale/{name}": norm for name, norm in zip(SCALES, norms, strict=True)},
+        "grad/accumulation": whole / norms.mean().clamp(min=1e-12),
+    }
+
+
+def _on(shared: Tensor, taps: list[Tensor], grads: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+    """Gradient on `shared` of what arrives at `taps`, in single precision."""
+    (found,) = torch.autograd.grad(
+        taps, shared, grads, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return found.float() / BOOST

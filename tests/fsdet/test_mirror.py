@@ -1,0 +1,25 @@
+"""The tests mirror the source, and `tests/README.md` lists what they leave out."""
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+SOURCE = TESTS.parents[1] / "fsdet"
+LISTED = dict(
+    re.findall(
+        r"^\| `(.+\.py)` \| (.+) \|$", (TESTS.parent / "README.md").read_text(), re.MULTILINE
+    )
+)
+"""Module without a test file of its own -> what tests it."""
+
+
+def test_every_module_has_a_test_file_or_is_listed():
+    modules = {path.relative_to(SOURCE) for path in SOURCE.rglob("*.py")}
+    modules = {path for path in modules if path.name != "__init__.py"}
+    without = {path for path in modules if not (TESTS / path.parent / f"test_{path.name}").exists()}
+    assert {str(path) for path in without} == LISTED.keys()
+
+
+def test_the_listed_test_files_exist():
+    named = re.findall(r"`([\w/]+\.py)`", " ".join(LISTED.values()))
+    assert [name for name in named if not (TESTS / name).exists()] == []
