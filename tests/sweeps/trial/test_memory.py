@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_until
 
 from sweeps.trial.memory import free_memory, wait_for_memory
 
@@ -106,14 +106,20 @@ def test_memory_that_is_there_is_not_waited_for() -> None:
 
 
 def test_memory_that_a_process_takes_is_free_no_more() -> None:
-    """The median of three tries: other work on the machine takes and releases memory too."""
     assert 0 < free_memory() <= psutil.virtual_memory().total
-    falls, rises = [], []
-    for _ in range(3):
-        before = free_memory()
-        with holding(600 * MB):
-            held = free_memory()
-        falls.append(before - held)
-        rises.append(free_memory() - held)
-    assert sorted(falls)[1] > 400 * MB
-    assert sorted(rises)[1] > 400 * MB
+    assert any(falls() for _ in range(3))  # other work may release as much at the same moment
+
+
+def falls() -> bool:
+    """Whether free memory falls while a process holds 1.5 GB; if it does, it must rise again.
+
+    Both by a third of that at least: the kernel counts pages that it has at hand for the next
+    process, up to some hundred MB, neither as free nor as used.
+    """
+    before = free_memory()
+    with holding(1500 * MB):
+        held = free_memory()
+    if before - held < 500 * MB:
+        return False
+    wait_until(lambda: free_memory() - held > 500 * MB)
+    return True
