@@ -195,7 +195,9 @@ def test_store_that_cannot_be_searched_is_told_in_one_line(tmp_path: Path) -> No
     tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "a")
     with sqlite3.connect(tmp_path / "mlflow.db") as other:
         other.execute("drop table tags")
-    with pytest.raises(SweepError, match=r"mlflow\.db: cannot be searched for .*; repair") as caught:
+    with pytest.raises(
+        SweepError, match=r"mlflow\.db: cannot be searched for .*; repair"
+    ) as caught:
         tracker.stored_runs("x")
     assert "\n" not in str(caught.value)
     tracker.close()
