@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.confirmation.candidates import Candidate
-from sweeps.confirmation.results import Confirmation, Measured, SeedResult
+from sweeps.confirmation.results import CandidateResult, Confirmation
 from sweeps.confirmation.statistics import power
 from sweeps.states import State
+from sweeps.study.study import TrialRecord
 
 METRIC = "test/nAP50"
 SPREAD = 0.01
@@ -60,10 +61,10 @@ def confirmation_of(design: Design, rng: np.random.Generator) -> Confirmation:
         label = f"{row}"
         baseline = label if row >= design.candidates else None
         results = {
-            seed: SeedResult(State.COMPLETED, "", {METRIC: float(value)})
+            seed: TrialRecord(seed, State.COMPLETED, {}, metrics={METRIC: float(value)})
             for seed, value in enumerate(line)
         }
-        measured.append(Measured(Candidate(label, label, {}, baseline=baseline), results))
+        measured.append(CandidateResult(Candidate(label, label, {}, baseline=baseline), results))
     return Confirmation(METRIC, "max", tuple(range(design.seeds)), tuple(measured))
 
 

@@ -30,9 +30,9 @@ from two_nodes import QUIET, SECOND, two_nodes
 
 from sweeps.states import ENDED, State
 from sweeps.storage.folder import SweepFolder
-from sweeps.study.store import STUDY_NAME, build_storage
-from sweeps.study.study import TrialRecord, to_records
-from sweeps.trial.identity import is_whole
+from sweeps.study.store import JournalStore
+from sweeps.study.study import TrialRecord, load_study, to_records
+from sweeps.trial.identity import is_intact
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 900.0
@@ -158,7 +158,7 @@ class Drill:
 
     def study(self) -> optuna.Study:
         """As it stands on disk."""
-        return optuna.load_study(study_name=STUDY_NAME, storage=build_storage(self.folder.study))
+        return load_study(JournalStore(self.folder.study))
 
     def audit(self, trials: int = 12) -> list[str]:
         """Everything that is wrong with a sweep that has come to its end; empty if nothing is."""
@@ -232,7 +232,7 @@ class Drill:
         wrongs = []
         for trial in records:
             folder = self.folder.trials / f"{trial.number:04d}"
-            broken = [p.name for p in folder.glob("*.pt") if not is_whole(p)]
+            broken = [p.name for p in folder.glob("*.pt") if not is_intact(p)]
             if broken:
                 wrongs.append(f"files: trial {trial.number} has damaged {broken}")
             if trial.state is State.COMPLETED and not (folder / "stage1_epoch0005.pt").exists():

@@ -164,6 +164,7 @@ def ours(file: Path, seed: int, arm: str = "ours", **changes: Any) -> None:
     from rich.console import Console
 
     from sweeps.session.display import Display
+    from sweeps.session.session import Session
     from sweeps.session.sweep import run_sweep
     from sweeps.storage.folder import new_folder
     from sweeps.tracking import Tracker, tracking_uri
@@ -174,11 +175,11 @@ def ours(file: Path, seed: int, arm: str = "ours", **changes: Any) -> None:
     train = Recorded(file, arm, seed, tuple(spec.space))
     try:
         folder = new_folder(f"{arm}-{seed}", numbered=True)
-        done = run_sweep(spec, folder, Machine(1, 0), tracker, display, train)
+        done = run_sweep(spec, Session(folder, Machine(1, 0), tracker, train), display)
     finally:
         tracker.close()
     if done.stop is not None:
-        raise SystemExit(f"{arm} at seed {seed} was cut off: {done.stop.reason}")
+        raise SystemExit(f"{arm} at seed {seed} was cut off: {done.stop.text}")
 
 
 def unstopped(spec: SweepSpec, parameters: dict[str, Any], folder: str, **more: Any) -> TrainConfig:

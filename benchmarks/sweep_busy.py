@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import psutil
 from rich.console import Console
@@ -22,9 +21,11 @@ from sweeps.config.check import prepare_data
 from sweeps.config.file import load_spec
 from sweeps.resources.machine import this_machine
 from sweeps.session.display import PlainDisplay
-from sweeps.session.sweep import longest_trial, run_sweep
+from sweeps.session.session import Session, longest_trial
+from sweeps.session.sweep import run_sweep
 from sweeps.storage.folder import new_folder
 from sweeps.tracking import Tracker, tracking_uri
+from sweeps.trial.messages import TrialEnd, TrialRequest
 
 
 class Timed(PlainDisplay):
@@ -32,13 +33,13 @@ class Timed(PlainDisplay):
 
     spans: dict[int, list[float]]
 
-    def started(self, number: int, *told: Any) -> None:
-        super().started(number, *told)
-        self.spans[number] = [time.monotonic()]
+    def on_start(self, request: TrialRequest) -> None:
+        super().on_start(request)
+        self.spans[request.number] = [time.monotonic()]
 
-    def ended(self, number: int, *told: Any) -> None:
-        super().ended(number, *told)
-        self.spans[number].append(time.monotonic())
+    def on_end(self, end: TrialEnd) -> None:
+        super().on_end(end)
+        self.spans[end.number].append(time.monotonic())
 
 
 class Workers(threading.Thread):
@@ -77,7 +78,7 @@ def measure(file: str, overrides: Sequence[str]) -> None:
         tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
         workers = Workers()
         workers.start()
-        run_sweep(spec, new_folder(spec.name), machine, tracker, display)
+        run_sweep(spec, Session(new_folder(spec.name), machine, tracker), display)
         workers.done.set()
         tracker.close()
     tell(list(display.spans.values()), workers.seen, at_once)

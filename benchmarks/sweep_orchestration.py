@@ -83,9 +83,11 @@ def run_ours(trials: int, reports: int, sampler: str) -> list[Mark]:
     from sweeps.config import SweepSpec
     from sweeps.resources.machine import Machine
     from sweeps.session.display import PlainDisplay
+    from sweeps.session.session import Session
     from sweeps.session.sweep import run_sweep
     from sweeps.storage.folder import new_folder
     from sweeps.tracking import Tracker, tracking_uri
+    from sweeps.trial.messages import TrialEnd
 
     spec = SweepSpec(
         name="trivial",
@@ -99,15 +101,16 @@ def run_ours(trials: int, reports: int, sampler: str) -> list[Mark]:
     marks = []
 
     class Marking(PlainDisplay):
-        def ended(self, *told: Any) -> None:
-            super().ended(*told)
+        def on_end(self, end: TrialEnd) -> None:
+            super().on_end(end)
             if len(marks) == trials - 1:
                 tracker.flush(600)
             marks.append(mark())
 
     display = Marking(trials, reports, "val/nAP50", "max", Console(file=io.StringIO()))
     tracker = Tracker(tracking_uri(spec.tracking), "trivial")
-    run_sweep(spec, new_folder("trivial"), Machine(AT_ONCE, 0), tracker, display, trivial)
+    session = Session(new_folder("trivial"), Machine(AT_ONCE, 0), tracker, trivial)
+    run_sweep(spec, session, display)
     tracker.close()
     return marks
 

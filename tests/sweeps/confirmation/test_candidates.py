@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.config import ConfirmSpec, SweepSpec
-from sweeps.confirmation.candidates import ablations_of, candidates_of, jobs_of, seeds_of
+from sweeps.confirmation.candidates import ablations_of, candidates_of, presets_of, seeds_of
 from sweeps.states import State
 from sweeps.study.study import TrialRecord
 
@@ -73,11 +73,11 @@ def test_seeds_are_fresh(searched: int, count: int) -> None:
     assert min(seeds) >= 1000
 
 
-def test_every_job_has_a_folder_of_its_own_whatever_baselines_are_called() -> None:
+def test_every_run_has_a_folder_of_its_own_whatever_baselines_are_called() -> None:
     names = ["a/b", "a b", "..", "trial_0001", "ä", "a%2Fb"]
     spec = small_spec(baselines={name: {"lr": 1 + i / 9} for i, name in enumerate(names)})
     chosen = candidates_of(spec, ConfirmSpec(), [trial(1, 5.0, 0.5)])
-    keys = [job.key for job in jobs_of(chosen, [1000, 1001])]
+    keys = [preset.key for preset in presets_of(chosen, [1000, 1001])]
     assert len(set(keys)) == 14
     assert all(len(key.split("/")) == 2 and key.isascii() for key in keys)
 

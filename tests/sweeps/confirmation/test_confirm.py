@@ -19,21 +19,22 @@ from mlflow.entities import Run
 from rich.console import Console
 from waiting import PATIENCE, wait_until
 
-from fsdet.config.parsing import save_config
 from sweeps.config import SweepSpec
 from sweeps.config.check import check_spec
 from sweeps.config.sections import TrackingSpec
 from sweeps.confirmation.confirm import Confirmed, confirm
-from sweeps.confirmation.report import print_confirmation
-from sweeps.confirmation.results import load_confirmation
+from sweeps.confirmation.report import conclusions, print_confirmation
+from sweeps.confirmation.results import load_confirmation, save_confirmation
 from sweeps.errors import SweepError
 from sweeps.rerun import find_source, new_run_dir
 from sweeps.resources.machine import Machine
 from sweeps.session.resume import earlier_runs
+from sweeps.session.session import Session
 from sweeps.session.sweep import end_parent_run, start_parent_run
-from sweeps.states import State
+from sweeps.states import ENDED, State
 from sweeps.storage.folder import SweepFolder, new_folder
-from sweeps.study.study import TrialRecord
+from sweeps.study.location import store_of
+from sweeps.study.study import TrialRecord, read_trials
 from sweeps.tracking import Tracker, tracking_uri
 
 SPACE = {"lr": {"low": 0.01, "high": 1}, "dfl_weight": {"low": 0.1, "high": 3}}
@@ -64,15 +65,15 @@ def run_confirmation(spec: SweepSpec, folder: SweepFolder, cpus: int = 1) -> tup
     try:
         start_parent_run(tracker, spec, folder, earlier_runs(tracker, folder))
         end_parent_run(tracker, spec, searched(), None)
-        machine, console = Machine(cpus, 0), Console(file=printed, width=200)
-        done = confirm(spec, folder, searched(), machine, tracker, console, noisy)
+        session = Session(folder, Machine(cpus, 0), tracker, noisy)
+        done = confirm(spec, session, searched(), Console(file=printed, width=200))
     finally:
         tracker.close()
     return done, printed.getvalue()
 
 
 def job_runs(folder: SweepFolder) -> dict[str, Run]:
-    """Key -> run of every job; the same key twice fails."""
+    """Key -> MLflow run of every run; the same key twice fails."""
     client = MlflowClient(folder.load_record()["uri"])
     experiment = client.get_experiment_by_name("sweeps")
     parent = folder.load_record()["run_id"]
@@ -85,7 +86,7 @@ def job_runs(folder: SweepFolder) -> dict[str, Run]:
 
 
 def starts(folder: SweepFolder) -> dict[str, int]:
-    """Key -> times that the job's trainer was started."""
+    """Key -> times that the trainer was started."""
     root = folder.path / "confirm"
     return {
         str(file.parent.relative_to(root)): file.stat().st_size for file in root.rglob("starts")
@@ -183,8 +184,14 @@ def test_best_yaml_and_the_sweep_s_run_hold_the_winner(done: Done) -> None:
 @pytest.mark.slow
 def test_all_is_printed_and_can_be_printed_again(done: Done) -> None:
     assert len(done.printed.splitlines()) == 15 + 6
-    stored = load_confirmation(done.folder.path / "confirm.json")
-    assert stored == done.confirmation
+    path = done.folder.path / "confirm.json"
+    stored = load_confirmation(path)
+    assert stored is not None
+    save_confirmation(done.path / "again.json", stored, conclusions(stored))
+    assert (done.path / "again.json").read_bytes() == path.read_bytes()
+    for before, after in zip(done.confirmation.configurations, stored.configurations, strict=True):
+        assert after.candidate == before.candidate
+        assert after.values("test/nAP50") == before.values("test/nAP50")
     again = io.StringIO()
     print_confirmation(Console(file=again, width=80), stored)
     for words in (
@@ -220,17 +227,18 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder:
     wait_until(hanging.exists)
     process.send_signal(signal.SIGKILL)
     process.wait(PATIENCE)
-    before = results(folder)
+    before = {record.folder: record for record in records(folder) if record.state in ENDED}
     assert set(before) == {key for key in starts(folder) if "1002" not in key}
     (folder.path / "hold").unlink()
     done, printed = run_confirmation(confirming_spec(ablate=False), folder)
     assert done.confirmation is not None
     assert done.confirmation.winner is not None
     assert done.confirmation.winner.candidate.label == "trial 3"
-    again = results(folder)
-    assert {key: again[key] for key in before if key != "baseline_fails/seed_1001"} == {
-        key: value for key, value in before.items() if key != "baseline_fails/seed_1001"
-    }
+    after = records(folder)
+    again = {record.folder: record for record in after}
+    assert len(again) == 15
+    assert [r.folder for r in after if r is not again[r.folder]] == ["baseline_fails/seed_1001"]
+    assert [r for r in after if r.number < len(before)] == list(before.values())
     runs = job_runs(folder)
     assert set(runs) == set(again)
     assert {run.info.status for run in runs.values()} == {"FINISHED", "FAILED"}
@@ -240,13 +248,23 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder:
     assert printed.count("] run ") == 15 - len(before) + 1
 
 
-def results(folder: SweepFolder) -> dict[str, tuple[int, str]]:
-    """Key -> time of writing and content, of every job that has ended."""
-    root = folder.path / "confirm"
-    return {
-        str(file.parent.relative_to(root)): (file.stat().st_mtime_ns, file.read_text())
-        for file in root.rglob("result.json")
-    }
+def records(folder: SweepFolder) -> list[TrialRecord]:
+    """Every run of the confirmation, in the order in which they began."""
+    return read_trials(store_of(folder).beside("confirm"))
+
+
+@pytest.mark.slow
+def test_runs_are_trials_of_a_study_beside_that_of_the_search(done: Done) -> None:
+    found = records(done.folder)
+    assert [record.number for record in found] == list(range(3 * (5 + 2)))
+    assert {record.folder for record in found} == set(starts(done.folder))
+    by_key = {record.folder: record for record in found}
+    best = by_key["trial_0003/seed_1001"]
+    assert (best.parameters, best.state) == (FOUND, State.COMPLETED)
+    assert best.preset is not None
+    assert best.preset.overrides == {"seed": 1001}
+    with pytest.raises(SweepError, match="the study is empty"):
+        read_trials(store_of(done.folder))  # nothing was searched here
 
 
 def test_jobs_choose_on_val_report_on_test_and_have_no_budget() -> None:
@@ -280,7 +298,6 @@ def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(
         find_source(run.info.run_id)
     done.folder.save_spec(done.spec)
     settings = done.spec.for_confirmation.config({**FOUND, "seed": 1001})
-    save_config(settings, done.folder.path / "confirm" / "trial_0003" / "seed_1001" / "config.yaml")
     source = find_source(run.info.run_id)
     assert source.config(done.path) == settings.model_copy(update={"checkpoint_dir": done.path})
     assert source.trial.metrics["test/nAP50"] == run.data.metrics["test/nAP50"]

@@ -22,28 +22,37 @@ from sweeps.confirmation.report import (
     value_of,
 )
 from sweeps.confirmation.results import (
+    CandidateResult,
     Confirmation,
-    Measured,
-    SeedResult,
     load_confirmation,
     save_confirmation,
 )
 from sweeps.confirmation.statistics import LEAST_SEEDS, power
 from sweeps.states import State
+from sweeps.study.study import TrialRecord
 
 METRIC = "test/nAP50"
 NOISE = (0.0, 0.004, -0.004, 0.002, -0.002)
-EXPLODED = SeedResult(State.INFEASIBLE, "step 9, norm_ceiling")
+
+
+def record(state: State, reason: str = "", value: float | None = None) -> TrialRecord:
+    """A run of the confirmation."""
+    metrics = {} if value is None else {METRIC: value}
+    return TrialRecord(0, state, {}, reason=reason, metrics=metrics)
+
+
+EXPLODED = record(State.INFEASIBLE, "step 9, norm_ceiling")
+CRASHED = record(State.FAILED, "RuntimeError: x")
 
 
 def measured(
     label: str, values: list[float], baseline: bool = False, factor: str | None = None
-) -> Measured:
+) -> CandidateResult:
     candidate = Candidate(
         label, label, {"lr": 1.0}, baseline=label if baseline else None, factor=factor
     )
-    results = {1000 + i: SeedResult(State.COMPLETED, "", {METRIC: v}) for i, v in enumerate(values)}
-    return Measured(candidate, results)
+    results = {1000 + i: record(State.COMPLETED, value=v) for i, v in enumerate(values)}
+    return CandidateResult(candidate, results)
 
 
 def around(mean: float, scale: float = 1.0, shift: int = 0) -> list[float]:
@@ -51,11 +60,11 @@ def around(mean: float, scale: float = 1.0, shift: int = 0) -> list[float]:
     return [mean + scale * NOISE[(i + shift) % 5] for i in range(5)]
 
 
-def ended(one: Measured, seed: int, result: SeedResult) -> Measured:
+def ended(one: CandidateResult, seed: int, result: TrialRecord) -> CandidateResult:
     return replace(one, results={**one.results, seed: result})
 
 
-def confirmed(*configurations: Measured) -> Confirmation:
+def confirmed(*configurations: CandidateResult) -> Confirmation:
     return Confirmation(METRIC, "max", tuple(range(1000, 1005)), configurations)
 
 
@@ -114,7 +123,7 @@ def test_a_run_that_failed_at_a_hard_seed_is_no_advantage() -> None:
     hard = [0.30, 0.31, 0.60, 0.59, 0.61]
     b = measured("b", [x - 0.02 + 0.001 * i for i, x in enumerate(hard)])
     for seed in (1000, 1001):
-        b = ended(b, seed, SeedResult(State.FAILED, "RuntimeError: x"))
+        b = ended(b, seed, CRASHED)
     lowest = measured("before", [x - 0.1 - 0.001 * i for i, x in enumerate(hard)], baseline=True)
     found = confirmed(b, measured("a", hard), lowest)
     assert [m.candidate.label for m in found.feasible] == ["a", "b", "before"]
@@ -130,13 +139,13 @@ def test_a_run_that_failed_at_a_hard_seed_is_no_advantage() -> None:
 def test_a_baseline_that_failed_at_an_easy_seed_is_no_lower_bar() -> None:
     easy = [0.40, 0.41, 0.42, 0.41, 0.90]
     strong = measured("strong", [x + 0.05 for x in easy], baseline=True)
-    strong = ended(strong, 1004, SeedResult(State.FAILED, "RuntimeError: x"))
+    strong = ended(strong, 1004, CRASHED)
     found = confirmed(measured("weak", easy, baseline=True), strong)
     assert found.best_baseline is not None
     assert found.best_baseline.candidate.label == "strong"
 
 
-def with_seeds(one: Measured, *seeds: int) -> Measured:
+def with_seeds(one: CandidateResult, *seeds: int) -> CandidateResult:
     return replace(one, results={s: r for s, r in one.results.items() if s - 1000 in seeds})
 
 
@@ -174,9 +183,7 @@ def test_equal_differences_at_five_seeds_are_within_noise() -> None:
 
 
 def test_failed_seed_is_a_gap_that_is_told() -> None:
-    gap = ended(
-        measured("a", around(0.6, shift=1)), 1001, SeedResult(State.FAILED, "RuntimeError: x")
-    )
+    gap = ended(measured("a", around(0.6, shift=1)), 1001, CRASHED)
     found = confirmed(gap, BASE)
     assert winner_of(found) == "a"
     assert found.comparisons[0].difference.estimate.count == 4
@@ -212,9 +219,7 @@ def test_ablation_says_what_did_the_work() -> None:
 
 
 results = st.builds(
-    lambda value, state: SeedResult(
-        state, "why", {METRIC: value} if state is State.COMPLETED else {}
-    ),
+    lambda value, state: record(state, "why", value if state is State.COMPLETED else None),
     st.floats(0, 1).map(lambda x: round(x, 3)),
     st.sampled_from([State.COMPLETED] * 8 + [State.INFEASIBLE, State.FAILED]),
 )
@@ -223,13 +228,13 @@ rows = st.lists(st.lists(results, min_size=5, max_size=5), min_size=1, max_size=
 
 @given(rows, rows)
 def test_rules_hold_whatever_was_measured(
-    first: list[list[SeedResult]], second: list[list[SeedResult]]
+    first: list[list[TrialRecord]], second: list[list[TrialRecord]]
 ) -> None:
     groups = [(f"t{i}", None, r) for i, r in enumerate(first)]
     groups += [(f"b{i}", f"b{i}", r) for i, r in enumerate(second)]
     found = confirmed(
         *(
-            Measured(Candidate(label, label, {}, baseline=base), dict(enumerate(r, 1000)))
+            CandidateResult(Candidate(label, label, {}, baseline=base), dict(enumerate(r, 1000)))
             for label, base, r in groups
         )
     )

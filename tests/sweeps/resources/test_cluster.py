@@ -18,8 +18,7 @@ from two_nodes import HEAD, QUIET, SECOND, TwoNodes, can_hide, two_nodes
 import fsdet
 import sweeps
 from sweeps.config import Resources
-from sweeps.resources.machine import Machine
-from sweeps.resources.nodes import Cluster, Node
+from sweeps.resources.machine import Cluster, Machine, Node
 from sweeps.states import State
 from sweeps.storage.folder import find_folder
 from sweeps.study.study import read_trials
@@ -173,7 +172,7 @@ def test_what_a_node_does_not_see_is_told_before_anything_starts(
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("127.0.0.4:1", "no Ray cluster to be had there"),
+        ("127.0.0.4:1", "cannot connect to a Ray cluster"),
         ("ray://127.0.0.2:10001", "not behind Ray Client"),
     ],
 )
@@ -194,8 +193,8 @@ def test_capacity_is_what_fits_each_node() -> None:
     assert cluster.capacity(Resources(cpus=3, gpus=1)) == 2
     assert cluster.capacity(Resources(cpus=1, max_concurrent=5)) == 5
     assert cluster.capacity(Resources(cpus=9)) == 0
-    assert cluster.words == "the largest of 3 nodes"
-    assert Machine(8, 2).words == "this machine"
+    assert cluster.description == "the largest of 3 nodes"
+    assert Machine(8, 2).description == "this machine"
 
 
 SIZES = ((2, 0), (4, 0), (8, 2))

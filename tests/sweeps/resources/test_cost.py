@@ -13,23 +13,23 @@ from sweeps.config.check import check_spec
 from sweeps.resources.cost import (
     MOST,
     WORKER_BYTES,
-    Measured,
+    TrialCost,
     costliest,
     estimate,
-    most_jobs,
+    most_runs,
     share_of_card,
     sweep_seconds,
     taken,
     trial_seconds,
     trials_on_a_card,
 )
-from sweeps.resources.cost_report import cost_words, span
+from sweeps.resources.cost_report import cost_lines, duration
 from sweeps.resources.machine import Machine, check_machine
-from sweeps.resources.probe import as_found, find_gpus, spread, with_gpus
+from sweeps.resources.probe import find_gpus, with_gpus, with_measured_gpus, with_shared_card
 from sweeps.storage.folder import new_folder
 
 GB = 10**9
-MEASURED = Measured(
+MEASURED = TrialCost(
     import_seconds=6,
     startup_seconds=1,
     step_seconds=0.5,
@@ -106,7 +106,7 @@ def test_confirmation_is_counted_with_its_ablation() -> None:
     spec = small_spec(
         baselines={"a": {"lr": 1}, "b": {"lr": 2}}, confirm={"top_k": 3, "seeds": 4}, ablate=True
     )
-    assert most_jobs(spec) == (3 + 2 + 1) * 4
+    assert most_runs(spec) == (3 + 2 + 1) * 4
     cost = estimate(spec, MEASURED, at_once=2, host_free=10 * GB)
     one = (
         1 + 3 * 0.5 + 2 * 4 + 9 + 3 * 0.1
@@ -119,8 +119,8 @@ def test_trials_that_do_not_fit_are_warned_of() -> None:
     spec = small_spec(trials=10)
     needed = 4 * (GB + WORKER_BYTES)
     roomy, tight = (estimate(spec, MEASURED, 4, free) for free in (needed, needed - 1))
-    assert not any("warning" in line for line in cost_words(spec, roomy))
-    assert any("warning" in line and "max_concurrent" in line for line in cost_words(spec, tight))
+    assert not any("warning" in line for line in cost_lines(spec, roomy))
+    assert any("warning" in line and "max_concurrent" in line for line in cost_lines(spec, tight))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_trials_that_do_not_fit_are_warned_of() -> None:
     ],
 )
 def test_times_are_told_in_words(seconds: float, words: str) -> None:
-    assert span(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_auto_is_no_gpu_where_there_is_none() -> None:
@@ -150,21 +150,21 @@ def test_auto_is_no_gpu_where_there_is_none() -> None:
 
 def test_auto_shares_a_card_by_memory_and_cores() -> None:
     spec = small_spec(resources={"cpus": 2, "gpus": "auto"})
-    one = Measured(**{**vars(MEASURED), "card_bytes": 11 * GB, "card_total": 80 * GB})
-    assert spread(spec, Machine(64, 4), one).resources.gpus == 0.1666  # six by memory
-    assert spread(spec, Machine(24, 4), one).resources.gpus == 0.3333  # three by cores
-    assert spread(spec, Machine(24, 4), one).settings["device"] == "cuda"
-    large = Measured(**{**vars(one), "card_bytes": 79 * GB})
-    assert spread(spec, Machine(64, 4), large).resources.gpus == 1
+    one = TrialCost(**{**vars(MEASURED), "card_bytes": 11 * GB, "card_total": 80 * GB})
+    assert with_shared_card(spec, Machine(64, 4), one).resources.gpus == 0.1666  # six by memory
+    assert with_shared_card(spec, Machine(24, 4), one).resources.gpus == 0.3333  # three by cores
+    assert with_shared_card(spec, Machine(24, 4), one).settings["device"] == "cuda"
+    large = TrialCost(**{**vars(one), "card_bytes": 79 * GB})
+    assert with_shared_card(spec, Machine(64, 4), large).resources.gpus == 1
 
 
-def test_resumed_sweep_keeps_what_was_found() -> None:
+def test_resumed_sweep_keeps_what_wwith_measured_gpus() -> None:
     auto = small_spec(resources={"cpus": 1, "gpus": "auto"})
     folder = new_folder("small")
     folder.save_spec(with_gpus(auto, 0.25))
-    assert as_found(auto, folder).resources.gpus == 0.25
+    assert with_measured_gpus(auto, folder).resources.gpus == 0.25
     given = small_spec(resources={"cpus": 1, "gpus": 0.5})
-    assert as_found(given, folder) is given
+    assert with_measured_gpus(given, folder) is given
 
 
 def test_gpus_are_a_number_or_auto() -> None:

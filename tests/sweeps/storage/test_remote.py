@@ -13,52 +13,57 @@ import fsdet
 from fsdet.config.parsing import build_config
 from sweeps.errors import SweepError
 from sweeps.storage.folder import find_folder, new_folder, sweeps_root
-from sweeps.storage.portable_files import read_in_place, scratch, settle, ship
+from sweeps.storage.portable_files import (
+    localize_paths,
+    portable_names,
+    read_in_place,
+    scratch,
+)
 from sweeps.storage.remote import RemoteFolder, StorageError
 from sweeps.study.location import begin_store, store_of
 from sweeps.study.study import create_study
 
 
 def test_file_goes_there_and_back_and_is_replaced(url: str, tmp_path: Path) -> None:
-    mirror, here = RemoteFolder(url), tmp_path / "a.txt"
+    remote, here = RemoteFolder(url), tmp_path / "a.txt"
     for text in ("first", "second, and longer"):
         here.write_text(text)
-        mirror.push(here, "deep/down/b.txt")
-        assert mirror.fetch("deep/down/b.txt", tmp_path / "back.txt")
+        remote.push(here, "deep/down/b.txt")
+        assert remote.fetch("deep/down/b.txt", tmp_path / "back.txt")
         assert (tmp_path / "back.txt").read_text() == text
-    assert mirror.names() == {"deep/down/b.txt"}
-    assert mirror.below("deep").names() == {"down/b.txt"}
-    mirror.remove(["deep/down/b.txt", "never/there"])
-    assert mirror.names() == set()
-    assert not mirror.fetch("deep/down/b.txt", tmp_path / "back.txt")
+    assert remote.names() == {"deep/down/b.txt"}
+    assert RemoteFolder(f"{url}/deep").names() == {"down/b.txt"}
+    remote.remove(["deep/down/b.txt", "never/there"])
+    assert remote.names() == set()
+    assert not remote.fetch("deep/down/b.txt", tmp_path / "back.txt")
 
 
 def test_file_that_is_cut_off_on_its_way_has_no_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror, here = RemoteFolder(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
+    remote, here = RemoteFolder(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
     here.write_text("whole")
-    monkeypatch.setattr(type(mirror._files), "mv", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(remote._files), "mv", lambda *_: 1 / 0)
     monkeypatch.setattr("sweeps.storage.remote.PAUSES", ())
     with pytest.raises(StorageError):
-        mirror.push(here)
-    assert mirror.names() == set()
+        remote.push(here)
+    assert remote.names() == set()
 
 
 def test_short_outage_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mirror, here = RemoteFolder(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
+    remote, here = RemoteFolder(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
     here.write_text("whole")
-    move, failures = type(mirror._files).mv, [ConnectionError("away")] * 2
+    move, failures = type(remote._files).mv, [ConnectionError("away")] * 2
 
     def shaky(*arguments: Any) -> None:
         if failures:
             raise failures.pop()
         move(*arguments)
 
-    monkeypatch.setattr(type(mirror._files), "mv", shaky)
+    monkeypatch.setattr(type(remote._files), "mv", shaky)
     monkeypatch.setattr("sweeps.storage.remote.PAUSES", (0, 0))
-    mirror.push(here)
-    assert mirror.names() == {"x.pt"}
+    remote.push(here)
+    assert remote.names() == {"x.pt"}
 
 
 def test_shared_folder_holds_the_sweeps(tmp_path: Path) -> None:
@@ -139,16 +144,17 @@ def test_files_are_found_on_a_machine_that_keeps_them_elsewhere(url: str, tmp_pa
         space={"resume": {"choices": [str(shipped)]}},
     )
     folder = new_folder("a", storage=url)
-    places = ship(spec, folder)
-    folder.save_spec(spec, places)
-    assert places[str(shipped)] == "package:fsdet/checkpoints/stage1_openmoji.pt"
+    assert portable_names(spec, folder.path, folder.url, shared=False) == {}
+    names = portable_names(spec, folder.path, folder.url, shared=True)
+    folder.save_spec(spec, names)
+    assert names[str(shipped)] == "package:fsdet/checkpoints/stage1_openmoji.pt"
     assert read_in_place(spec) == [str(tmp_path)]
     weights.unlink()
     config = build_config({"yolo_weights": weights, "resume": shipped, "data_root": tmp_path})
-    settled = settle(config, places, Path("/nowhere"), folder.url)
-    assert settled.yolo_weights is not None
-    assert settled.yolo_weights.read_text() == "made here"
-    assert (settled.resume, settled.data_root) == (shipped, tmp_path)
+    local = localize_paths(config, names, Path("/nowhere"), folder.url)
+    assert local.yolo_weights is not None
+    assert local.yolo_weights.read_text() == "made here"
+    assert (local.resume, local.data_root) == (shipped, tmp_path)
     again = find_folder("a", url).load_spec()
     assert again.space["resume"].choices == (str(shipped),)
     assert Path(again.fixed["yolo_weights"]).read_text() == "made here"

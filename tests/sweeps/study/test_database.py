@@ -10,21 +10,25 @@ from typing import Any
 import pytest
 from conftest import small_spec
 from servers import PASSWORD, Postgres, postgres
+from trial_requests import context_for
 
+from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
 from sweeps.errors import SweepError
 from sweeps.search.searcher import StudySearcher
-from sweeps.search.stopping import EXIT_STUDY_LOST, Stops
+from sweeps.search.stopping import StoppingCriteria
 from sweeps.session.resume import unfinished
 from sweeps.session.sweep import open_study
+from sweeps.session.trials import SessionTrials
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study import database
 from sweeps.study.database import DatabaseStore
 from sweeps.study.location import begin_store, check_apart, store_of
 from sweeps.study.store import JournalStore
-from sweeps.study.study import create_study, load_study, read_trials, warm_up
+from sweeps.study.study import baselines_left, create_study, load_study, read_trials, warm_start
 from sweeps.tracking import tracking_uri
+from sweeps.trial.messages import BestValue, Phase, TrialReport
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +45,9 @@ def running(server: Postgres) -> Postgres:
     return server
 
 
-def report(epoch: int, value: float, phase: str = "running") -> dict[str, Any]:
-    told = {"objective": value, "best": value, "best_epoch": epoch}
-    return {"epoch": epoch, "phase": phase, "violation": -2.0, **told}
+def report(epoch: int, value: float, phase: Phase = "running") -> TrialReport:
+    best = BestValue(value, epoch)
+    return TrialReport(phase, epoch=epoch, objective=value, best=best, violation=-2.0)
 
 
 class Driver:
@@ -53,20 +57,34 @@ class Driver:
         self.spec: SweepSpec = small_spec(storage={"study": url}, **changes)
         self.store = begin_store(self.spec, folder)
         self.study = open_study(self.spec, self.store)
-        self.stops = Stops(self.spec)
-        again = [trial.number for trial in unfinished(self.study)]
-        self.searcher = StudySearcher(self.study, self.spec, self.stops, self.store, again)
+        self.stopping = StoppingCriteria(self.spec)
+        context = context_for(self.spec, folder.trials)
+        searcher = StudySearcher(
+            self.study,
+            self.spec,
+            context,
+            self.store,
+            self.stopping,
+            [trial.number for trial in unfinished(self.study)],
+            baselines_left(self.study, self.spec),
+        )
+        self.trials = SessionTrials(searcher, self.stopping, [], context)
+
+    def complete(self, number: int, last: TrialReport) -> None:
+        """Let a trial report for the last time and end."""
+        self.trials.on_report(number, last)
+        self.trials.on_end(number, None)
 
 
 def test_study_in_a_database_is_told_the_same_as_one_in_a_file(running: Postgres) -> None:
     folder = new_folder("told")
     driver = Driver(running.url, folder, baselines={"b": {"lr": 1.0}}, trials=3)
-    for name in "abc":
-        driver.searcher.suggest(name)
-    driver.searcher.on_trial_result("a", report(1, 0.5))
-    driver.searcher.on_trial_complete("a", report(2, 0.6, "final"))
-    driver.searcher.on_trial_complete("b", {"epoch": 1, "phase": "exploded", "violation": 0.7})
-    assert driver.searcher.close() == 1
+    for _ in range(3):
+        driver.trials.next_request()
+    driver.trials.on_report(0, report(1, 0.5))
+    driver.complete(0, report(2, 0.6, "final"))
+    driver.complete(1, TrialReport("exploded", epoch=1, violation=0.7))
+    assert driver.trials.close() == 1
     trials = read_trials(store_of(folder, running.url))
     assert [t.state for t in trials] == [State.COMPLETED, State.INFEASIBLE, State.INTERRUPTED]
     assert trials[0].value == 0.6
@@ -76,42 +94,42 @@ def test_study_in_a_database_is_told_the_same_as_one_in_a_file(running: Postgres
 
 def test_short_outage_is_waited_for_and_nothing_is_lost(running: Postgres) -> None:
     driver = Driver(running.url, new_folder("short"))
-    driver.searcher.suggest("a")
+    driver.trials.next_request()
     running.stop()
     back = threading.Timer(1.0, running.start)
     back.start()
-    driver.searcher.on_trial_result("a", report(1, 0.5))
+    driver.trials.on_report(0, report(1, 0.5))
     back.join()
-    assert driver.stops.stop is None
+    assert driver.stopping.reason is None
     assert load_study(driver.store).trials[0].intermediate_values == {1: 0.5}
 
 
 def test_database_that_stays_away_stops_the_sweep_which_goes_on_later(
     running: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "PATIENCE", 1.0)
+    monkeypatch.setattr(database, "WAIT_SECONDS", 1.0)
     folder = new_folder("away")
     driver = Driver(running.url, folder)
-    driver.searcher.suggest("a")
+    driver.trials.next_request()
     running.stop()
-    driver.searcher.on_trial_result("a", report(1, 0.5))
-    assert driver.stops.stop is not None
-    assert driver.stops.stop.exit_code == EXIT_STUDY_LOST
-    assert "the study cannot be written" in driver.stops.stop.reason
-    assert PASSWORD not in driver.stops.stop.reason
+    driver.trials.on_report(0, report(1, 0.5))
+    assert driver.stopping.reason is not None
+    assert driver.stopping.reason.exit_code == ExitCode.STUDY_LOST
+    assert "the study cannot be written" in driver.stopping.reason.text
+    assert PASSWORD not in driver.stopping.reason.text
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it is not waited for again"))
-    assert driver.searcher.close() == 1
+    assert driver.trials.close() == 1
     monkeypatch.undo()
     running.start()
-    again = Driver(running.url, folder).searcher.suggest("b")
+    again = Driver(running.url, folder).trials.next_request()
     assert again is not None
-    assert again["number"] == 0
+    assert again.number == 0
 
 
 def test_study_in_sqlite_is_held_by_the_lock_of_its_folder(in_own_folder: Path) -> None:
     folder = new_folder("small")
     driver = Driver("sqlite:///study.db", folder)
-    driver.searcher.suggest("a")
+    driver.trials.next_request()
     assert (in_own_folder / "study.db").is_file()
     with folder.held():
         assert [t.state for t in read_trials(store_of(folder))] == [State.RUNNING]
@@ -125,10 +143,20 @@ def test_equal_names_of_two_people_do_not_meet(running: Postgres) -> None:
     other = SweepFolder(second.path.with_name("elsewhere"))
     other.update_record(sweep_id="another")
     theirs = Driver(running.url, other)
-    mine.searcher.suggest("a")
+    mine.trials.next_request()
     assert len(load_study(mine.store).trials) == 1
     assert load_study(theirs.store).trials == []
     assert mine.store.name.startswith("same.")
+
+
+def test_a_second_study_lies_beside_the_first(running: Postgres) -> None:
+    driver = Driver(running.url, new_folder("first"))
+    driver.trials.next_request()
+    beside = driver.store.beside("second")
+    assert not beside.is_there()
+    create_study(beside, driver.spec, driver.study.sampler)
+    assert (len(read_trials(driver.store)), len(read_trials(beside))) == (1, 0)
+    assert beside.place == driver.store.place
 
 
 def test_study_is_held_by_one_driver_at_a_time(running: Postgres) -> None:
@@ -143,11 +171,11 @@ def test_study_is_held_by_one_driver_at_a_time(running: Postgres) -> None:
 
 def test_warm_start_takes_over_from_a_database(running: Postgres) -> None:
     driver = Driver(running.url, new_folder("earlier"))
-    driver.searcher.suggest("a")
-    driver.searcher.on_trial_complete("a", report(3, 0.6, "final"))
+    driver.trials.next_request()
+    driver.complete(0, report(3, 0.6, "final"))
     spec = small_spec()
     study = create_study(JournalStore(new_folder("later").study), spec, driver.study.sampler)
-    assert warm_up(study, spec, "earlier", driver.store) == 1
+    assert warm_start(study, spec, "earlier", driver.store) == 1
     assert study.trials[0].params == driver.study.trials[0].params
 
 
@@ -157,7 +185,7 @@ def test_password_is_kept_nowhere_and_asked_for_again(
     folder = new_folder("small")
     driver = Driver(running.url, folder)
     folder.save_spec(driver.spec)
-    driver.searcher.suggest("a")
+    driver.trials.next_request()
     for path in (folder.spec, folder.record):
         assert PASSWORD not in path.read_text()
     assert folder.load_spec().storage.study == driver.store.place

@@ -1,3 +1,7 @@
+"""A study in a journal file: what is written at once, and what is read."""
+
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
@@ -5,7 +9,8 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 
-from sweeps.study.store import Journal, together
+from sweeps.study.store import Journal, JournalStore, batched
+from sweeps.study.study import load_study
 
 
 def study_in(path: Path) -> optuna.Study:
@@ -20,7 +25,7 @@ def test_changes_made_together_are_written_at_the_end_and_in_order(tmp_path: Pat
     study = study_in(tmp_path / "journal")
     trial = study.ask()
     before = lines_of(tmp_path / "journal")
-    with together(study):
+    with batched(study):
         trial.set_user_attr("first", 1)
         trial.report(0.5, 1)
         trial.set_user_attr("last", 2)
@@ -40,7 +45,7 @@ def test_what_was_changed_before_an_error_is_written(tmp_path: Path) -> None:
     trial = study.ask()
 
     def fail() -> None:
-        with together(study):
+        with batched(study):
             trial.set_user_attr("kept", True)
             raise RuntimeError("after it")
 
@@ -69,3 +74,27 @@ def test_changes_of_another_process_are_read(tmp_path: Path) -> None:
     other.tell(other.ask(), 1.0)
     mine.tell(mine.ask(), 2.0)
     assert [t.value for t in mine.trials] == [t.value for t in other.trials] == [1.0, 2.0]
+
+
+def test_a_second_study_lies_in_the_same_file(tmp_path: Path) -> None:
+    store = JournalStore(tmp_path / "journal")
+    beside = store.beside("second")
+    for place, count in ((store, 1), (beside, 2)):
+        study = optuna.create_study(storage=place.storage(), study_name=place.name)
+        for _ in range(count):
+            study.tell(study.ask(), 1.0)
+    assert len(load_study(store).trials) == 1
+    assert len(load_study(beside).trials) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+
+
+def test_changes_of_the_other_study_are_not_lost_in_between(tmp_path: Path) -> None:
+    store = JournalStore(tmp_path / "journal")
+    other = optuna.create_study(storage=store.beside("second").storage(), study_name="second")
+    study = optuna.create_study(storage=store.storage(), study_name=store.name)
+    trial = study.ask()
+    with batched(study):
+        trial.set_user_attr("mine", 1)
+        other.tell(other.ask(), 2.0)
+    assert load_study(store).trials[0].user_attrs == {"mine": 1}
+    assert load_study(store.beside("second")).trials[0].value == 2.0

@@ -18,13 +18,16 @@ from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.states import Outcome, State
 from sweeps.tracking import Tracker, tracking_uri
+from sweeps.trial.messages import TrialReport
 
 
-def report(steps: range, keys: int = 1) -> dict[str, object]:
+def report(steps: range, keys: int = 1, **metrics: float) -> TrialReport:
     """A report with `keys` metrics a step."""
     numbers = np.array(steps, np.float64)
     history = {f"m{key}": numbers * 2 for key in range(keys)}
-    return {"step": steps[-1], "epoch": 1, "metrics": {}, "history": {"step": numbers, **history}}
+    return TrialReport(
+        "running", steps[-1], 1, metrics=metrics, history={"step": numbers, **history}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def test_values_that_come_quickly_are_written_in_few_calls(
         calls.append(run_id)
         log_batch(run_id, **what)
 
-    monkeypatch.setattr("sweeps.tracking.tracker.LATEST", 3600.0)
+    monkeypatch.setattr("sweeps.tracking.tracker.DELAY", 3600.0)
     monkeypatch.setattr(tracker._client, "log_batch", counted)
     tracker.start("a", "a", {"lr": 1}, {})
     for step in range(1, 41):
@@ -76,7 +79,7 @@ def test_values_that_come_quickly_are_written_in_few_calls(
 def test_values_are_there_before_their_run_has_ended(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.tracking.tracker.LATEST", 0.05)
+    monkeypatch.setattr("sweeps.tracking.tracker.DELAY", 0.05)
     tracker.start("a", "a", {}, {})
     tracker.log("a", report(range(1, 4)))
     client = MlflowClient(tracker.uri)
@@ -100,12 +103,9 @@ def test_steps_that_are_repeated_are_written_once(tracker: Tracker) -> None:
 
 def test_what_is_not_finite_is_left_out_and_counted(tracker: Tracker) -> None:
     tracker.start("a", "a", {}, {})
-    broken = report(range(1, 4))
-    broken["history"] = {
-        "step": np.array([1.0, 2, 3]),
-        "grad/norm": np.array([1.0, math.inf, math.nan]),
-    }
-    tracker.log("a", broken)
+    norms = np.array([1.0, math.inf, math.nan])
+    history = {"step": np.array([1.0, 2, 3]), "grad/norm": norms}
+    tracker.log("a", TrialReport("running", 3, 1, history=history))
     tracker.close()
     metrics = MlflowClient(tracker.uri).get_run(tracker.run_id("a")).data.metrics
     assert metrics["grad/norm"] == 1.0
@@ -169,15 +169,15 @@ def test_text_without_a_password_stays() -> None:
 def test_run_that_goes_on_holds_everything_once(database: str) -> None:
     first = Tracker(database, "goes on")
     first.start("7", "trial 7", {"a": 1}, {"sweep.id": "x", "sweep.trial": 7})
-    first.log("7", {**report(range(1, 4)), "metrics": {"val/nAP50": 0.1}})
+    first.log("7", report(range(1, 4), **{"val/nAP50": 0.1}))
     first.end("7", Outcome(State.INTERRUPTED, "Ctrl-C"))
     first.close()
     second = Tracker(database, "goes on")
     (key, stored), *others = second.stored_runs("x").items()
     assert (key, stored.running, others) == ("7", False, [])
     second.start("7", "trial 7", {"a": 1}, {"state": "running"}, run_id=stored.run_id)
-    second.log("7", {**report(range(1, 4)), "metrics": {"val/nAP50": 0.1}})
-    second.log("7", {**report(range(4, 6)), "metrics": {"val/nAP50": 0.2}})
+    second.log("7", report(range(1, 4), **{"val/nAP50": 0.1}))
+    second.log("7", report(range(4, 6), **{"val/nAP50": 0.2}))
     second.flush()
     client = MlflowClient(database)
     assert client.get_run(stored.run_id).info.status == "RUNNING"
@@ -195,7 +195,9 @@ def test_store_that_cannot_be_searched_is_told_in_one_line(tmp_path: Path) -> No
     tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "a")
     with sqlite3.connect(tmp_path / "mlflow.db") as other:
         other.execute("drop table tags")
-    with pytest.raises(SweepError, match=r"mlflow\.db: cannot be searched for .*; mend") as caught:
+    with pytest.raises(
+        SweepError, match=r"mlflow\.db: cannot be searched for .*; repair"
+    ) as caught:
         tracker.stored_runs("x")
     assert "\n" not in str(caught.value)
     tracker.close()

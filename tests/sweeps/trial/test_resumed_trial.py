@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import small_spec
+from trial_requests import context_for, request_for
 
 from fsdet.data import openmoji
-from sweeps.trial.trial import TrialPlan, run_trial
+from sweeps.trial.messages import TrialReport
+from sweeps.trial.trial import run_trial
 
 SMALL = {
     "image_size": 64,
@@ -36,16 +37,16 @@ def test_a_trial_resumes_from_its_own_checkpoint_without_a_change(
     monkeypatch.setenv("FSDET_CACHE", str(in_own_folder / "cache"))
     monkeypatch.setattr(openmoji, "EVAL_SCENES", 32)
     monkeypatch.setattr(openmoji, "SUPPORT_VARIANTS", 3)
-    plan = TrialPlan(small_spec(fixed=SMALL), in_own_folder / "trials")
-    suggestion = {"number": 0, "parameters": {"lr": 0.01}}
+    spec = small_spec(fixed=SMALL)
+    context, request = context_for(spec, in_own_folder / "trials"), request_for(spec, {"lr": 0.01})
 
-    def cut_off(_: dict[str, Any]) -> None:
+    def cut_off(_: TrialReport) -> None:
         raise CutOffError
 
     with pytest.raises(CutOffError):
-        run_trial(plan, suggestion, cut_off)
-    reports: list[dict[str, Any]] = []
-    run_trial(plan, suggestion, reports.append)
-    assert [(r["phase"], r["epoch"]) for r in reports] == [("running", 1), ("final", 2)]
-    newest = torch.load(plan.run_dir(0) / "stage2_epoch0002.pt", weights_only=True)
+        run_trial(context, request, cut_off)
+    reports: list[TrialReport] = []
+    run_trial(context, request, reports.append)
+    assert [(r.phase, r.epoch) for r in reports] == [("running", 1), ("final", 2)]
+    newest = torch.load(context.run_dir(request.folder) / "stage2_epoch0002.pt", weights_only=True)
     assert newest["changed"] == []

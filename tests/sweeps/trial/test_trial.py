@@ -6,38 +6,41 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import small_spec
 from made_up_trainers import made_up, report_of
+from trial_requests import context_for, request_for
 
 from fsdet.config import TrainConfig
 from fsdet.report import Report, Result
 from sweeps.search.searcher import LEAST_VIOLATION, constraint_of
-from sweeps.states import Outcome, State, outcome_of
-from sweeps.trial.trial import TrialPlan, run_trial
+from sweeps.states import Outcome, State
+from sweeps.trial.messages import BestValue, TrialReport, outcome_of
+from sweeps.trial.trial import Train, run_trial
 
 
-def sent(lr: float) -> list[dict[str, Any]]:
+def sent(lr: float, train: Train = made_up) -> list[TrialReport]:
     """The reports of a trial with this `lr`."""
-    reports: list[dict[str, Any]] = []
-    plan = TrialPlan(small_spec(), Path.cwd() / "trials")
-    run_trial(plan, {"number": 3, "parameters": {"lr": lr}}, reports.append, made_up)
+    reports: list[TrialReport] = []
+    spec = small_spec()
+    context = context_for(spec, Path.cwd() / "trials")
+    run_trial(context, request_for(spec, {"lr": lr}, 3), reports.append, train)
     return reports
+
+
+def best_values(reports: list[TrialReport]) -> list[tuple[float | None, int]]:
+    """Value and epoch of the best so far, in each report."""
+    return [(r.best.value, r.best.epoch) for r in reports if r.best is not None]
 
 
 def test_objective_is_the_best_value_so_far() -> None:
     reports = sent(0.5)  # falls by 0.01 an epoch
-    assert [r["objective"] for r in reports] == [0.49, 0.49, 0.49]
-    assert [r["metrics"]["val/nAP50"] for r in reports] == [
-        0.49,
-        0.48,
-        0.49,
-    ]  # at last the best epoch's
-    assert [r["best"] for r in reports] == [0.49, 0.49, 0.49]
-    assert {r["best_epoch"] for r in reports} == {1}
-    assert [r["phase"] for r in reports] == ["running", "running", "final"]
+    assert [r.objective for r in reports] == [0.49, 0.49, 0.49]
+    # at last the best epoch's
+    assert [r.metrics["val/nAP50"] for r in reports] == [0.49, 0.48, 0.49]
+    assert best_values(reports) == [(0.49, 1)] * 3
+    assert [r.phase for r in reports] == ["running", "running", "final"]
 
 
 def test_files_go_to_the_trial_s_folder(in_own_folder: Path) -> None:
@@ -58,16 +61,25 @@ def test_files_go_to_the_trial_s_folder(in_own_folder: Path) -> None:
 )
 def test_last_report_tells_the_end(lr: float, state: State, reason: str) -> None:
     last = sent(lr)[-1]
-    outcome = outcome_of(last, crashed=False)
+    outcome = outcome_of(last)
     assert outcome.state is state
     assert reason in outcome.reason
-    assert ("objective" in last) == (state is State.COMPLETED)
+    assert (last.objective is not None) == (state is State.COMPLETED)
 
 
 def test_end_without_report_and_after_a_stop() -> None:
-    assert outcome_of(None, crashed=True).state is State.FAILED
-    assert outcome_of({}, crashed=False).state is State.FAILED
-    assert outcome_of({"phase": "running"}, crashed=False).state is State.PRUNED
+    assert outcome_of(None, crash="it died") == Outcome(State.FAILED, "it died")
+    assert outcome_of(None).state is State.FAILED
+    assert outcome_of(TrialReport("running")).state is State.PRUNED
+
+
+def test_a_crash_counts_more_than_what_was_reported_before() -> None:
+    assert outcome_of(TrialReport("running"), crash="it died").state is State.FAILED
+
+
+def test_end_without_a_value_is_a_failure() -> None:
+    assert outcome_of(TrialReport("final")).state is State.FAILED
+    assert outcome_of(TrialReport("final", best=BestValue(None, 1))).state is State.FAILED
 
 
 @pytest.mark.parametrize(
@@ -83,7 +95,7 @@ def test_end_without_report_and_after_a_stop() -> None:
 def test_sign_of_the_constraint_is_the_verdict(
     state: State, violation: float, expected: float
 ) -> None:
-    assert constraint_of(Outcome(state), {"violation": violation}) == expected
+    assert constraint_of(Outcome(state), violation) == expected
 
 
 def last_evaluation_is_worse(
@@ -101,13 +113,10 @@ def last_evaluation_is_worse(
 
 
 def test_the_value_of_a_trial_is_that_of_the_last_evaluation_of_its_best_epoch() -> None:
-    reports: list[dict[str, Any]] = []
-    plan = TrialPlan(small_spec(), Path.cwd() / "trials")
-    suggestion = {"number": 0, "parameters": {"lr": 0.5}}
-    run_trial(plan, suggestion, reports.append, last_evaluation_is_worse)
-    running, last = reports
-    assert (running["best"], running["best_epoch"]) == (0.5, 1)
-    assert (last["best"], last["best_epoch"], last["standard_error"]) == (0.45, 1, 0.01)
-    assert last["objective"] == 0.5  # what the scheduler compares is measured alike at every epoch
-    assert last["metrics"] == last["best_metrics"]
-    assert last["metrics"] == {"test/nAP50": 0.45, "test/nAP50_se": 0.01, "test/swap_gap": 0.3}
+    running, last = sent(0.5, last_evaluation_is_worse)
+    assert best_values([running, last]) == [(0.5, 1), (0.45, 1)]
+    assert last.best is not None
+    assert last.best.standard_error == 0.01
+    assert last.objective == 0.5  # what the scheduler compares is measured alike at every epoch
+    assert last.metrics == last.best.metrics
+    assert last.metrics == {"test/nAP50": 0.45, "test/nAP50_se": 0.01, "test/swap_gap": 0.3}

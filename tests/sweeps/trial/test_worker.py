@@ -6,13 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from waiting import PATIENCE
 
-from sweeps.trial import causes, worker
-from sweeps.trial.failures import Deaths, cause_of, cause_of_death
+from sweeps.trial import worker
+from sweeps.trial.failures import cause_of, cause_of_death
 from sweeps.trial.watchdog import stalled
 from sweeps.trial.worker import MEMORY_BYTES, STEP_SECONDS, Costs
 
@@ -20,7 +19,8 @@ TRIALS = """
 import json, sys
 from pathlib import Path
 from sweeps.config import SweepSpec
-from sweeps.trial.trial import TrialPlan, run_trial
+from sweeps.trial.messages import TrialRequest
+from sweeps.trial.trial import TrialContext, run_trial
 
 fixed = {"stage": 2, "resume": sys.argv[1], "train_scenes": 48, "n_way": 4, "n_query": 1}
 fixed |= {"batch_size": 1, "gradient_accumulation": 1, "n_episodes": 3, "epochs": 2}
@@ -29,9 +29,10 @@ spec = SweepSpec(name="a", space={"lr": {"low": 1e-5, "high": 1}}, fixed=fixed)
 for number in map(int, sys.argv[2:]):
     lr = [1e-3, 0.9, 3e-4][number]
     reports = []
-    suggestion = {"number": number, "parameters": {"lr": lr}}
-    run_trial(TrialPlan(spec, Path.cwd()), suggestion, reports.append)
-    reports = [{k: r.get(k) for k in ("epoch", "step", "metrics", "phase")} for r in reports]
+    given = {"lr": lr}
+    request = TrialRequest(number, f"{number:04d}", str(number), given, spec.config(given))
+    run_trial(TrialContext(spec.objective, Path.cwd(), "x"), request, reports.append)
+    reports = [[r.epoch, r.step, r.metrics, r.phase] for r in reports]
     Path(f"{number}.json").write_text(json.dumps(reports))
 """
 
@@ -59,30 +60,30 @@ def test_memory_of_an_earlier_trial_is_not_counted() -> None:
     first = Costs(resumed=False)
     del big
     later = Costs(resumed=False)
-    assert later.at(1)[MEMORY_BYTES] < first.at(1)[MEMORY_BYTES] + 1e6
-    small = Costs(resumed=False).at(1)[MEMORY_BYTES]
+    assert later.after(1)[MEMORY_BYTES] < first.after(1)[MEMORY_BYTES] + 1e6
+    small = Costs(resumed=False).after(1)[MEMORY_BYTES]
     again = bytearray(400 * 2**20)
-    grown = later.at(2)[MEMORY_BYTES]
+    grown = later.after(2)[MEMORY_BYTES]
     assert grown - small > 3e8
     del again
 
 
 def test_steps_before_a_trial_went_on_are_not_counted() -> None:
     costs = Costs(resumed=True)
-    assert STEP_SECONDS not in costs.at(100)
+    assert STEP_SECONDS not in costs.after(100)
     time.sleep(0.05)
-    assert costs.at(101)[STEP_SECONDS] >= 0.05
+    assert costs.after(101)[STEP_SECONDS] >= 0.05
 
 
 def test_worker_that_grows_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "LEAK", 100 * 2**20)
     monkeypatch.setattr(worker, "_idle", [])
-    assert not worker.leaks()
-    assert not worker.leaks()
+    assert not worker.has_leaked()
+    assert not worker.has_leaked()
     kept = bytearray(300 * 2**20)
-    assert worker.leaks()
+    assert worker.has_leaked()
     del kept
-    assert not worker.leaks()
+    assert not worker.has_leaked()
 
 
 HANG = """
@@ -92,7 +93,7 @@ from sweeps.trial.watchdog import watchdog
 with watchdog(Path(sys.argv[1]), 4 / 60) as dog:
     for _ in range(int(sys.argv[2])):
         time.sleep(0.4)
-        dog.heard()
+        dog.reset()
     time.sleep(float(sys.argv[3]))
 """
 
@@ -148,40 +149,6 @@ def test_torch_s_own_lack_of_memory_is_recognised() -> None:
 )
 def test_cause_of_a_worker_s_death(text: str, kills: int, cause: str) -> None:
     assert cause_of_death(text, kills).startswith(cause)
-
-
-def dead(trial_id: str, failures: list[str], folder: Path) -> SimpleNamespace:
-    """A trial of Ray Tune, as far as it tells of its failures."""
-    file = folder / f"{trial_id}.txt"
-    parts = (f"Failure # {i} (occurred at noon)\n{text}\n" for i, text in enumerate(failures, 1))
-    file.write_text("".join(parts))
-    metadata = SimpleNamespace(num_failures=len(failures))
-    return SimpleNamespace(trial_id=trial_id, error_file=str(file), run_metadata=metadata)
-
-
-def test_kill_by_the_kernel_explains_one_death(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events = tmp_path / "memory.events"
-    events.write_text("low 0\noom 1\noom_kill 3\n")
-    monkeypatch.setattr(causes, "EVENTS", events)
-    deaths = Deaths()
-    before, first, second = (dead(name, ["ActorDiedError"], tmp_path) for name in "abc")
-    assert deaths.cause(before).startswith("the worker process died")
-    events.write_text("low 0\noom 2\noom_kill 4\n")
-    assert deaths.cause(first).startswith("out of memory: the kernel")
-    assert deaths.cause(second).startswith("the worker process died")
-    assert deaths.cause(first).startswith("out of memory: the kernel")
-
-
-def test_latest_failure_counts(tmp_path: Path) -> None:
-    raised = "ray::train()\nsweeps.causes.RanOutOfMemory: out of memory: MemoryError: a lot; less\n"
-    one = dead("a", [raised], tmp_path)
-    assert Deaths().cause(one) == "out of memory: MemoryError: a lot; less"
-    two = dead("a", [raised, "ActorDiedError"], tmp_path)
-    assert Deaths().cause(two).startswith("the worker process died")
-    never = SimpleNamespace(trial_id="b", error_file=None, run_metadata=one.run_metadata)
-    assert Deaths().cause(never).startswith("the worker process died")
 
 
 FULL = """

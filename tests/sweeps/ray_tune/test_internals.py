@@ -1,0 +1,33 @@
+"""The private members of Ray that this package relies on."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeps.ray_tune import internals
+from sweeps.ray_tune.internals import RELIED_ON, missing_members
+
+CONTROLLER = ("ray.tune.execution.tune_controller", "TuneController")
+
+
+def test_this_version_of_ray_has_every_member() -> None:
+    assert missing_members() == []
+
+
+def test_a_member_that_is_gone_is_named_with_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {**RELIED_ON[CONTROLLER], "_never_there": "retire_worker: a test"}
+    monkeypatch.setitem(internals.RELIED_ON, CONTROLLER, members)
+    (line,) = missing_members()
+    assert line == (
+        "ray.tune.execution.tune_controller.TuneController has no member _never_there any more, "
+        "which serves retire_worker: a test"
+    )
+
+
+def test_a_member_of_a_module_that_is_gone_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = ("ray.tune.execution.class_cache", "")
+    monkeypatch.setitem(internals.RELIED_ON, place, {"NEVER_THERE": "a test"})
+    (line,) = missing_members()
+    assert line == (
+        "ray.tune.execution.class_cache has no member NEVER_THERE any more, which serves a test"
+    )
