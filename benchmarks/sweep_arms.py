@@ -152,7 +152,6 @@ def report_of(line: dict[str, Any]) -> Report:
         best=None if line["best"] is None else Best(**line["best"]),
         final=line["final"],
         history={"step": np.array([float(line["step"])])},
-        save_checkpoint=lambda _: None,
         explosion=None if found is None else Explosion(*found, detail=""),
         peak_norm=line["peak_norm"],
         violation=line["violation"],

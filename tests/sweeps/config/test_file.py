@@ -84,7 +84,7 @@ MISTAKES = {
         "  epochs: 4\n  epochs: 5",
         ["x.yaml:9", "fixed.epochs", "line 8"],
     ),
-    "bad YAML": ("space:", "space: [", ["x.yaml:", "not valid YAML", "mend"]),
+    "bad YAML": ("space:", "space: [", ["x.yaml:", "not valid YAML", "correct"]),
     "owned": ("epochs: 4", "device: cuda", ["x.yaml:8", "fixed.device", "resources"]),
     "owned dir": ("epochs: 4", "checkpoint_dir: x", ["fixed.checkpoint_dir", "remove"]),
     "searched and fixed": ("epochs: 4", "lr: 0.1", ["x.yaml:8", "fixed.lr", "searched", "remove"]),

@@ -201,7 +201,7 @@ def test_sweep_stays_with_its_store(running: Postgres, monkeypatch: pytest.Monke
     begin_store(small_spec(), folder)
     monkeypatch.setenv("OPTUNA_STORAGE", running.url)  # set since then: changes nothing
     assert begin_store(small_spec(), folder).place == str(folder.study)
-    with pytest.raises(SweepError, match="keeps its study in a file"):
+    with pytest.raises(SweepError, match="has its study in a file"):
         begin_store(small_spec(storage={"study": running.url}), folder)
 
 

@@ -96,7 +96,7 @@ VALUES = {
         "gradient_clip_norm: 10, agc_clip_factor: 0.1,",
         ["x.yaml:9: baselines.clip.agc_clip_factor", "does not apply to this baseline"]),
     "baseline lacks": ("gradient_clip_norm: 10,", "",
-        ["x.yaml:9: baselines.clip", "lacks a value for the searched 'gradient_clip_norm'"]),
+        ["x.yaml:9: baselines.clip", "has no value for the searched 'gradient_clip_norm'"]),
     "baseline off the steps": ("fusion_lr_mult: 3}", "fusion_lr_mult: 4}",
         ["x.yaml:9", "(1.0, 9.0 in steps of 2), but got 4"]),
     "steps past the end": ("high: 9, step: 2", "high: 10, step: 2",
