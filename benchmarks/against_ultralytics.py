@@ -92,7 +92,7 @@ def main() -> None:
         data = copied(options.data_root, Path(folder) / "data")
         for _ in range(options.rounds):
             rates.setdefault("Ultralytics", []).append(theirs(data, options))
-            rates.setdefault("  mirror only", []).append(theirs(data, options, **MIRROR_ONLY))
+            rates.setdefault("  remote only", []).append(theirs(data, options, **MIRROR_ONLY))
             rates.setdefault("fsdet", []).append(ours(run, 128))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, rate in medians.items():

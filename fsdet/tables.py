@@ -15,9 +15,15 @@ def number_column(heading: str) -> Column:
     return Column(heading, justify="right", no_wrap=True)
 
 
-def build_table(*columns: str | Column) -> Table:
-    """An empty table; a plain string is the heading of a column of text."""
-    return Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+def build_table(*columns: str | Column, wrap: bool = True) -> Table:
+    """An empty table.
+
+    Args:
+        columns: a plain string is the heading of a column of text.
+        wrap: whether text may take several lines where the console is narrow.
+    """
+    built = [Column(c, no_wrap=not wrap) if isinstance(c, str) else c for c in columns]
+    return Table(*built, box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -17,7 +17,7 @@ from sweeps.confirmation.report import print_confirmation
 from sweeps.confirmation.winner import confirmation_of, write_winner
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
-from sweeps.session.summary import print_next, print_summary, write_best
+from sweeps.session.summary import print_next_commands, print_summary, write_best
 from sweeps.storage.folder import find_folder
 from sweeps.study.location import store_of
 from sweeps.study.study import read_trials
@@ -58,7 +58,7 @@ def show_best(name: str, storage: str | None) -> ExitCode:
         print_confirmation(Console(), confirmation)
     if path is None:
         return ExitCode.NOTHING_FOUND
-    print_next(Console(), spec, folder)
+    print_next_commands(Console(), spec, folder)
     print(f"\nwritten: {path}")
     return ExitCode.OK
 

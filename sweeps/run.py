@@ -19,7 +19,7 @@ from rich.console import Console
 from fsdet.command import ExitCode, run_command
 from fsdet.errors import FsdetError
 from sweeps.config import SweepSpec
-from sweeps.config.check import check_files, check_spec, prepare_data, to_fill_in
+from sweeps.config.check import check_files, check_spec, missing_paths, prepare_data
 from sweeps.config.file import load_spec
 from sweeps.config.sections import AUTO
 from sweeps.confirmation.report import plan_of_confirmation
@@ -28,10 +28,10 @@ from sweeps.resources.cost_report import print_cost
 from sweeps.resources.machine import Machine, check_machine, this_machine
 from sweeps.resources.probe import find_gpus, with_gpus, with_measured_gpus
 from sweeps.secrets import holds_secret, without_password
-from sweeps.session.display import Display, build_display, say
-from sweeps.session.summary import conclude, show
+from sweeps.session.display import Display, build_display, print_line
+from sweeps.session.summary import conclude, print_plan
 from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
-from sweeps.study.location import check_apart
+from sweeps.study.location import check_separate_databases
 from sweeps.trial.trial import Train
 
 if TYPE_CHECKING:
@@ -119,22 +119,22 @@ def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int
     machine = machine_of(spec, options, console)
     if spec.resources.gpus == AUTO and not machine.gpus:
         spec = with_gpus(spec, 0)
-    show(spec, machine, console)
+    print_plan(spec, machine, console)
     if spec.confirm is not None:
-        say(console, plan_of_confirmation(spec))
-    missing = to_fill_in(spec)
+        print_line(console, plan_of_confirmation(spec))
+    missing = missing_paths(spec)
     for key in missing:
-        console.print(f"to fill in before a run: {key}", markup=False, highlight=False)
+        print_line(console, f"to fill in before a run: {key}")
     if not missing:
         check_files(spec)
     try:
         check_machine(spec, machine)
     except SweepError as error:
-        say(console, f"not here: {error}")
+        print_line(console, f"not here: {error}")
         missing.append("machine")
     if options.probe and not missing:
-        print_cost(spec, machine, lambda text: say(console, text))
-    console.print("the check found no mistake; nothing was started")
+        print_cost(spec, machine, lambda text: print_line(console, text))
+    print_line(console, "the check found no mistake; nothing was started")
     return 0
 
 
@@ -147,10 +147,10 @@ def machine_of(spec: SweepSpec, options: argparse.Namespace, console: Console) -
     address = options.address or os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return this_machine(look_for_gpus=spec.resources.gpus != 0)
-    from sweeps.resources.nodes import quiet_cluster_at
+    from sweeps.resources.nodes import check_cluster
 
-    say(console, f"cluster {address}: checking its nodes")
-    return quiet_cluster_at(address, spec)
+    print_line(console, f"cluster {address}: checking its nodes")
+    return check_cluster(address, spec)
 
 
 def run(
@@ -167,7 +167,7 @@ def run(
     Raises:
         SweepError: it cannot start; nothing was started.
     """
-    missing = to_fill_in(spec)
+    missing = missing_paths(spec)
     if missing:
         raise SweepError(
             f"{spec.source}: {', '.join(missing)}: to be filled in before a run; write the path "
@@ -183,13 +183,13 @@ def run(
         if spec.confirm is not None:
             check_files(spec.for_confirmation)
             prepare_data(spec.for_confirmation)
-    spec = find_gpus(spec, machine, lambda text: say(console, text))
+    spec = find_gpus(spec, machine, lambda text: print_line(console, text))
 
     # these load Ray and MLflow, some seconds: only now that nothing can be rejected any more
     from sweeps.session.session import Session, longest_trial
     from sweeps.tracking import Tracker, tracking_uri
 
-    check_apart(spec, tracking_uri(spec.tracking))
+    check_separate_databases(spec, tracking_uri(spec.tracking))
     tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
     folder = folder or new_folder(spec.name, options.name == NUMBERED, spec.storage.path)
     session = Session(folder, machine, tracker, train)
@@ -198,7 +198,7 @@ def run(
         spec.trials, longest_trial(spec), objective.metric, objective.mode, console
     )
     verb = "resuming" if options.resume else f"{spec.trials} trials"
-    say(
+    print_line(
         console,
         f"sweep {folder.name}: {verb}, {machine.capacity(spec.resources)} at once; "
         f"files in {folder.url or folder.path}",
@@ -239,7 +239,7 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
     find = find_folder if named else latest_folder
     folder = find(spec.name, spec.storage.path)
     check_same(with_measured_gpus(spec, folder), folder)
-    with folder.held():
+    with folder.locked():
         return folder
 
 

@@ -22,7 +22,7 @@ SECRETS = (
     "RAY_AUTH_TOKEN",
 )
 """Variables that libraries read and that nobody may see."""
-TAKEN_OUT = "…"
+REDACTED = "…"
 """Replaces a secret."""
 USER = re.compile(r"://(?:[^\s/:@]*:\S*|[^\s/?#]*)@")
 """All before the host of a URL; a password may hold a slash or an @ of its own."""
@@ -35,10 +35,10 @@ NAMED = re.compile(
 
 def without_password(text: str) -> str:
     """`text` for a message: without user and password of a URL, tokens and passwords."""
-    text = USER.sub(f"://{TAKEN_OUT}@", text)
-    text = NAMED.sub(rf"\1={TAKEN_OUT}", text)
+    text = USER.sub(f"://{REDACTED}@", text)
+    text = NAMED.sub(rf"\1={REDACTED}", text)
     for secret in filter(None, map(os.environ.get, SECRETS)):
-        text = text.replace(secret, TAKEN_OUT)
+        text = text.replace(secret, REDACTED)
     return text
 
 
@@ -58,7 +58,7 @@ def whole_url(recorded: str, variable: str, what: str) -> str:
     Raises:
         SweepError: it had one, and the variable does not give it.
     """
-    if TAKEN_OUT not in recorded:
+    if REDACTED not in recorded:
         return recorded
     given = os.environ.get(variable)
     if given is None or without_password(given) != recorded:

@@ -8,7 +8,7 @@ from typing import Any
 from fsdet.config import TrainConfig
 from fsdet.errors import FsdetError
 from sweeps.config import SweepSpec
-from sweeps.config.error_format import Lines, place
+from sweeps.config.error_format import Lines, location_of
 from sweeps.config.paths import PATHS
 from sweeps.config.rules import mistakes
 from sweeps.errors import SweepError
@@ -27,12 +27,14 @@ def check_spec(spec: SweepSpec, lines: Lines | None = None) -> None:
     Raises:
         SweepError: with one line per mistake.
     """
-    found = [f"{place(spec.source, key, lines or {})}: {rule}" for key, rule in mistakes(spec)]
+    found = [
+        f"{location_of(spec.source, key, lines or {})}: {rule}" for key, rule in mistakes(spec)
+    ]
     if found:
         raise SweepError("\n".join(dict.fromkeys(found)))
 
 
-def to_fill_in(spec: SweepSpec) -> list[str]:
+def missing_paths(spec: SweepSpec) -> list[str]:
     """Dotted keys that are null in the file until the user fills in a path."""
     empty = [key for key in PATHS if key in spec.fixed and spec.fixed[key] is None]
     if spec.fixed.get("dataset", "openmoji") != "openmoji" and not spec.fixed.get("data_root"):
@@ -76,10 +78,10 @@ def configs(spec: SweepSpec, keys: Iterable[str]) -> Iterator[TrainConfig]:
     branching = watched | {name for parameter in spec.space.values() for name in parameter.when}
 
     def values_of(key: str) -> list[Any]:
-        return space.probes(key) if key in branching else space.probes(key)[-1:]
+        return space.boundary_values(key) if key in branching else space.boundary_values(key)[-1:]
 
     seen = set()
-    for parameters in space.walk(values_of):
+    for parameters in space.configurations(values_of):
         config = spec.config(parameters)
         looks = tuple(getattr(config, key) for key in sorted(watched))
         if looks not in seen:

@@ -18,7 +18,7 @@ VALUE_KINDS = ("bool", "int", "float", "str", "tuple")
 """Types of a value, as pydantic names them in the location of an error."""
 
 
-def place(path: Path | str, key: str, lines: Lines) -> str:
+def location_of(path: Path | str, key: str, lines: Lines) -> str:
     """`file:line: key` with the line of the nearest parent that the file has, or `file, --set key`."""
     parts = key.split(".")
     for end in range(len(parts), 0, -1):
@@ -31,17 +31,17 @@ def place(path: Path | str, key: str, lines: Lines) -> str:
     return f"{path}: {key}"
 
 
-def complaints(error: ValidationError, path: Path, lines: Lines) -> str:
+def format_errors(error: ValidationError, path: Path, lines: Lines) -> str:
     """All of pydantic's errors, one a line: file, line, key, rule, value, cure."""
     out = []
     for problem in error.errors():
         loc = [str(part) for part in problem["loc"]]
         kinds = [i for i, part in enumerate(loc) if i > 1 and part.partition("[")[0] in VALUE_KINDS]
         if kinds:  # pydantic reports one error for each type that the value does not have
-            where = place(path, ".".join(loc[: kinds[0]]), lines)
+            where = location_of(path, ".".join(loc[: kinds[0]]), lines)
             out.append(f"{where}: must be a number, a text, true, false or null; correct it")
             continue
-        where = place(path, ".".join(loc), lines)
+        where = location_of(path, ".".join(loc), lines)
         match problem["type"]:
             case "extra_forbidden":
                 names = _known_keys(loc[:-1])

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from fsdet.config import TrainConfig
 from fsdet.errors import nearest
 from sweeps.config import SweepSpec
-from sweeps.config.error_format import Lines, complaints
+from sweeps.config.error_format import Lines, format_errors
 from sweeps.config.paths import ROOT, resolve_paths
 from sweeps.config.rules import mistakes
 from sweeps.config.search_rules import size_of_grid
@@ -51,7 +51,7 @@ def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, Line
     try:
         spec = SweepSpec(**values)
     except ValidationError as error:
-        raise SweepError(complaints(error, path, lines)) from None
+        raise SweepError(format_errors(error, path, lines)) from None
     spec = resolve_paths(spec, path, lines)
     return count_grid(spec).with_source(str(path)), lines
 

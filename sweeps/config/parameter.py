@@ -228,7 +228,7 @@ def grid_of(distribution: BaseDistribution) -> list[Any] | None:
     return [float(low + step * i) for i in range(int((high - low) / step) + 1)]
 
 
-def probes_of(distribution: BaseDistribution) -> list[Any]:
+def boundary_values_of(distribution: BaseDistribution) -> list[Any]:
     """The values that must be legal for all to be.
 
     Every choice, or the ends of a range; of a range of whole numbers the second one too, since the

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from fsdet.config import TrainConfig
 from sweeps.config import SweepSpec
-from sweeps.config.error_format import Lines, place
+from sweeps.config.error_format import Lines, location_of
 from sweeps.config.parameter import Parameter
 from sweeps.errors import SweepError
 
@@ -16,7 +16,7 @@ PATHS = tuple(k for k, f in TrainConfig.model_fields.items() if Path in get_args
 """Settings that name a file or folder."""
 ROOT = Path(__file__).resolve().parents[2]
 """Folder of the packages, and of what a checkout has beside them."""
-FOUND = tuple(key for key in PATHS if key not in ("checkpoint_dir", "cache_dir"))
+INPUT_PATHS = tuple(key for key in PATHS if key not in ("checkpoint_dir", "cache_dir"))
 """Those that must exist before the sweep starts."""
 
 
@@ -31,14 +31,14 @@ def resolve_paths(spec: SweepSpec, path: Path, lines: Lines) -> SweepSpec:
     """
 
     def absolute(where: str, key: str, value: Any) -> Any:
-        if key not in FOUND or not isinstance(value, str):
+        if key not in INPUT_PATHS or not isinstance(value, str):
             return value
-        return str(_find(value, path, place(path, where, lines)))
+        return str(_find(value, path, location_of(path, where, lines)))
 
-    return map_paths(spec, absolute)
+    return map_settings(spec, absolute)
 
 
-def map_paths(spec: SweepSpec, change: Callable[[str, str, Any], Any]) -> SweepSpec:
+def map_settings(spec: SweepSpec, change: Callable[[str, str, Any], Any]) -> SweepSpec:
     """`spec` with every value of a setting replaced, in `space`, `fixed` and `baselines`.
 
     Args:

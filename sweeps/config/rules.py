@@ -187,7 +187,7 @@ def _ends(spec: SweepSpec) -> Iterator[Mistake]:
     """Both ends of every range and every choice, built into a config one at a time."""
     space = spec.conditions
     for key in space.searched:
-        for value in space.probes(key):
+        for value in space.boundary_values(key):
             for complaint in rejected(spec, space.example({key: value})):
                 named = complaint.partition(":")[0]
                 if named == key or named not in TrainConfig.model_fields:

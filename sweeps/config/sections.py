@@ -72,7 +72,7 @@ class SamplerSpec(Part):
     of `nsgaii`."""
 
     @property
-    def tells_complete(self) -> bool:
+    def reports_complete(self) -> bool:
         """Whether exploded trials are reported as COMPLETE: this sampler does not see PRUNED ones."""
         return self.name in ("gp", "cmaes", "nsgaii")
 

@@ -17,10 +17,10 @@ import optuna
 from fsdet.config import TrainConfig
 from sweeps.config.parameter import (
     Parameter,
+    boundary_values_of,
     contains,
     grid_of,
     kind_of,
-    probes_of,
     read_value,
     suggest,
     to_distribution,
@@ -99,9 +99,9 @@ class Space:
         def values_of(key: str) -> list[Any]:
             return [suggest(trial, key, to_distribution(key, self.parameters[key]))]
 
-        return next(self.walk(values_of))
+        return next(self.configurations(values_of))
 
-    def walk(self, values_of: Callable[[str], Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    def configurations(self, values_of: Callable[[str], Sequence[Any]]) -> Iterator[dict[str, Any]]:
         """Every configuration, tied settings included, with searched ones from `values_of`."""
 
         def go(keys: list[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -149,25 +149,25 @@ class Space:
         wanted.update(forced or {})
 
         def values_of(key: str) -> list[Any]:
-            return [wanted[key] if key in wanted else self.probes(key)[-1]]
+            return [wanted[key] if key in wanted else self.boundary_values(key)[-1]]
 
-        return next(self.walk(values_of))
+        return next(self.configurations(values_of))
 
-    def probes(self, key: str) -> list[Any]:
+    def boundary_values(self, key: str) -> list[Any]:
         """The values of one searched parameter that must be legal for all to be."""
-        return probes_of(to_distribution(key, self.parameters[key]))
+        return boundary_values_of(to_distribution(key, self.parameters[key]))
 
     def corners(self) -> Iterator[dict[str, Any]]:
         """Configurations of probes: all, or where they are many the outermost and a sample."""
-        some = list(itertools.islice(self.walk(self.probes), CORNERS + 1))
+        some = list(itertools.islice(self.configurations(self.boundary_values), CORNERS + 1))
         if len(some) <= CORNERS:
             yield from some
             return
-        yield from self.walk(lambda key: self.probes(key)[:1])
-        yield from self.walk(lambda key: self.probes(key)[-1:])
+        yield from self.configurations(lambda key: self.boundary_values(key)[:1])
+        yield from self.configurations(lambda key: self.boundary_values(key)[-1:])
         chance = random.Random(0)
         for _ in range(CORNERS):
-            yield from self.walk(lambda key: [chance.choice(self.probes(key))])
+            yield from self.configurations(lambda key: [chance.choice(self.boundary_values(key))])
 
     def grid(self, limit: int) -> list[dict[str, Any]]:
         """Every configuration of a space that can be counted, at most `limit` of them."""
@@ -177,7 +177,7 @@ class Space:
             assert values is not None
             return values
 
-        return list(itertools.islice(self.walk(values_of), limit))
+        return list(itertools.islice(self.configurations(values_of), limit))
 
     def possible(self, key: str) -> list[Any]:
         """The values that setting `key` can have, as far as a check needs them."""
@@ -186,9 +186,9 @@ class Space:
         parameter = self.parameters[key]
         tie = parameter.tie
         values = (
-            self.probes(key)
+            self.boundary_values(key)
             if tie is None
-            else [derive(key, parameter, value) for value in self.probes(tie)]
+            else [derive(key, parameter, value) for value in self.boundary_values(tie)]
         )
         sometimes = parameter.when or (tie is not None and self.parameters[tie].when)
         return [*values, *([self.constant(key)] if sometimes else [])]

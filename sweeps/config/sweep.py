@@ -164,11 +164,11 @@ class SweepSpec(Part):
     def public(self) -> SweepSpec:
         """The same sweep without the secrets of its URLs, to be stored."""
 
-        def shown(url: str | None) -> str | None:
+        def format_setting(url: str | None) -> str | None:
             return None if url is None else without_password(url)
 
-        tracking = self.tracking.model_copy(update={"uri": shown(self.tracking.uri)})
-        storage = self.storage.model_copy(update={"study": shown(self.storage.study)})
+        tracking = self.tracking.model_copy(update={"uri": format_setting(self.tracking.uri)})
+        storage = self.storage.model_copy(update={"study": format_setting(self.storage.study)})
         copy = self.model_copy(update={"tracking": tracking, "storage": storage})
         return copy.with_source(self.source)
 

@@ -134,7 +134,7 @@ def set_back(
     """`winner` with `factor` as in `baseline`, and what then applies and what no longer does."""
     values = {**baseline, **winner, factor: baseline[factor]}
     try:
-        whole = next(spec.conditions.walk(lambda key: [values[key]]))
+        whole = next(spec.conditions.configurations(lambda key: [values[key]]))
     except KeyError:
         return None
     return {key: value for key, value in whole.items() if key in spec.conditions.searched}

@@ -36,10 +36,10 @@ from sweeps.confirmation.winner import write_winner
 from sweeps.search.sampler import build_sampler
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.session.callbacks import SWEEP_RUN
-from sweeps.session.display import build_display, say
+from sweeps.session.display import build_display, print_line
 from sweeps.session.resume import close_recorded, unfinished
 from sweeps.session.session import Session, StudyRun, longest_trial, run_trials, trial_context
-from sweeps.session.summary import print_next, resume_command
+from sweeps.session.summary import print_next_commands, resume_command
 from sweeps.session.sweep import shared_names
 from sweeps.states import Outcome, State
 from sweeps.study.location import begin_store
@@ -79,15 +79,15 @@ def confirm_best(
     spec: SweepSpec, session: Session, trials: Sequence[TrialRecord], console: Console
 ) -> ExitCode:
     """Confirm the best of the search and print what came of it; returns the exit code. See `confirm`."""
-    say(console, f"\n{plan_of_confirmation(spec)}")
+    print_line(console, f"\n{plan_of_confirmation(spec)}")
     done = confirm(spec, session, trials, console)
     if done.confirmation is not None:
         print_confirmation(console, done.confirmation)
-        print_next(console, spec, session.folder)
+        print_next_commands(console, spec, session.folder)
         return ExitCode.OK if done.confirmation.winner is not None else ExitCode.NOTHING_FOUND
     assert done.stop is not None
-    say(console, f"\nthe confirmation ended before all of its runs: {done.stop.text}")
-    say(console, f"to resume it: {resume_command(spec, session.folder)}")
+    print_line(console, f"\nthe confirmation ended before all of its runs: {done.stop.text}")
+    print_line(console, f"to resume it: {resume_command(spec, session.folder)}")
     return done.stop.exit_code
 
 
@@ -107,9 +107,9 @@ def confirm(
     assert spec.confirm is not None
     folder = session.folder
     with ExitStack() as held:
-        held.enter_context(folder.held())
+        held.enter_context(folder.locked())
         store = begin_store(spec, folder)
-        held.enter_context(store.held())
+        held.enter_context(store.locked())
         (folder.path / FILE).unlink(missing_ok=True)  # more trials or seeds may be asked for now
         opened = open_confirmation(spec, session, store, console)
         measured = measure(opened, candidates_of(spec, spec.confirm, trials))
@@ -221,7 +221,7 @@ def save(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
     words = conclusions(confirmation)
     path = folder.path / FILE
     save_confirmation(path, confirmation, words)
-    folder.push(path)
+    folder.upload(path)
     metrics = {}
     if winner is not None:
         write_winner(spec, folder, confirmation)

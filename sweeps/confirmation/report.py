@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from fsdet.tables import build_table, print_table
 from sweeps.config import SweepSpec
 from sweeps.confirmation.results import CandidateResult, Comparison, Confirmation
 from sweeps.confirmation.statistics import ALPHA, LEAST_SEEDS, Estimate, power
-from sweeps.session.display import number, say, shown
+from sweeps.session.display import format_number, format_setting, print_line
 from sweeps.states import State
 from sweeps.trial.failures import first_line
 
@@ -25,53 +25,46 @@ def plan_of_confirmation(spec: SweepSpec) -> str:
         f"confirmation: the {top} best and {bases} baselines over {seeds} fresh seeds on the test split, "
         f"at most {(top + bases) * seeds} runs{ablation}"
     )
-    return f"{runs}\n  {power_words(seeds, top * bases)}" if bases else runs
+    return f"{runs}\n  {power_line(seeds, top * bases)}" if bases else runs
 
 
 def print_confirmation(console: Console, confirmation: Confirmation) -> None:
     """Tables and sentences."""
     seeds = confirmation.seeds
-    say(
+    print_line(
         console,
         f"\nconfirmed on the test split, {len(seeds)} fresh seeds ({seeds[0]} to {seeds[-1]}), the same "
         "for all; means and differences with 95 % intervals",
     )
-    print_whole(console, result_table(confirmation))
+    print_table(console, result_table(confirmation))
     for text in conclusions(confirmation):
-        say(console, f"  {text}")
+        print_line(console, f"  {text}")
     if confirmation.ablation:
-        say(console, "\nthe winner with one setting at a time set back to the baseline's:")
-        print_whole(console, ablation_table(confirmation))
-        for text in ablation_words(confirmation):
-            say(console, f"  {text}")
-
-
-def print_whole(console: Console, table: Table) -> None:
-    """A table wider than a log's idea of a terminal is better than one with its numbers cut."""
-    wide = console.options.update(max_width=1000)
-    width = max(console.width, console.measure(table, options=wide).maximum)
-    Console(file=console.file, width=width).print(table)
+        print_line(console, "\nthe winner with one setting at a time set back to the baseline's:")
+        print_table(console, ablation_table(confirmation))
+        for text in ablation_lines(confirmation):
+            print_line(console, f"  {text}")
 
 
 def result_table(confirmation: Confirmation) -> Table:
     """Every configuration, best first, against every baseline."""
     bases = [m.candidate.label for m in confirmation.baselines]
-    table = build_table("", confirmation.metric, "in the search", *(f"against {b}" for b in bases))
-    table.add_column("swap gap")
+    columns = ("", confirmation.metric, "in the search", *(f"against {b}" for b in bases))
+    table = build_table(*columns, "swap gap", wrap=False)
     cells = {(c.first.label, c.second.label): c for c in confirmation.comparisons}
     winner = confirmation.winner
     rest = [m for m in confirmation.configurations if m not in confirmation.feasible]
     for measured in [*confirmation.feasible, *rest]:
         label = measured.candidate.label
-        against = [compared(cells.get((label, base))) for base in bases]
-        searched = number(measured.candidate.searched, 4)
+        against = [format_comparison(cells.get((label, base))) for base in bases]
+        searched = format_number(measured.candidate.searched, 4)
         gap = None if measured.infeasible else confirmation.estimate(measured, "test/swap_gap")
         table.add_row(
             label,
-            value_of(confirmation, measured),
+            format_result(confirmation, measured),
             searched,
             *against,
-            number(None if gap is None else gap.mean, 4),
+            format_number(None if gap is None else gap.mean, 4),
             style="bold" if measured is winner else None,
         )
     return table
@@ -82,9 +75,9 @@ def ablation_table(confirmation: Confirmation) -> Table:
     winner, base = confirmation.winner, confirmation.best_baseline
     assert winner is not None
     assert base is not None
-    table = build_table(
-        "", "winner's", "set back to", f"{confirmation.metric} then", "the winner's gain by it"
-    )
+    metric = confirmation.metric
+    columns = ("", "winner's", "set back to", f"{metric} then", "the winner's gain by it")
+    table = build_table(*columns, wrap=False)
     cells = {c.second.factor: c for c in confirmation.contributions}
     for measured in confirmation.ablation:
         factor = measured.candidate.factor
@@ -92,36 +85,28 @@ def ablation_table(confirmation: Confirmation) -> Table:
         own, other = (m.candidate.parameters[factor] for m in (winner, base))
         table.add_row(
             factor,
-            shown(own),
-            shown(other),
-            value_of(confirmation, measured),
-            compared(cells.get(factor)),
+            format_setting(own),
+            format_setting(other),
+            format_result(confirmation, measured),
+            format_comparison(cells.get(factor)),
         )
     return table
 
 
-def build_table(*columns: str) -> Table:
-    """An empty table in the style of the summary."""
-    table: Any = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in columns:
-        table.add_column(name)
-    return table  # type: ignore[no-any-return]
-
-
-def value_of(confirmation: Confirmation, measured: CandidateResult) -> str:
+def format_result(confirmation: Confirmation, measured: CandidateResult) -> str:
     """Mean and interval, or why there is none."""
     exploded = measured.with_state(State.INFEASIBLE)
     if exploded:
-        return f"infeasible: exploded at {some_seeds(exploded)}"
+        return f"infeasible: exploded at {format_seeds(exploded)}"
     found = confirmation.estimate(measured)
     if found is None:
         return "not measured"
     if measured in confirmation.configurations and measured not in confirmation.feasible:
         return f"not ranked: measured at {found.count} of {len(confirmation.seeds)} seeds"
-    return with_interval(found)
+    return format_interval(found)
 
 
-def with_interval(found: Estimate, sign: str = "") -> str:
+def format_interval(found: Estimate, sign: str = "") -> str:
     """`mean [low, high]`, or the mean alone where there is no interval."""
     mean = f"{found.mean:{sign}.4f}"
     return (
@@ -131,24 +116,28 @@ def with_interval(found: Estimate, sign: str = "") -> str:
     )
 
 
-def compared(comparison: Comparison | None) -> str:
+def format_comparison(comparison: Comparison | None) -> str:
     """Difference, interval and verdict."""
     if comparison is None:
         return "-"
-    return f"{with_interval(comparison.difference.estimate, '+')} {comparison.verdict}"
+    return f"{format_interval(comparison.difference.estimate, '+')} {comparison.verdict}"
 
 
-def some_seeds(found: dict[int, str]) -> str:
+def format_seeds(found: dict[int, str]) -> str:
     """`seed 1000` or `seeds 1000, 1001`."""
     return f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
 
 
 def conclusions(confirmation: Confirmation) -> list[str]:
     """The winner, then explosions and failures of the others, then the limits of the figures."""
-    return [verdict_on(confirmation), *troubles(confirmation.configurations), *limits(confirmation)]
+    return [
+        verdict_line(confirmation),
+        *failure_lines(confirmation.configurations),
+        *caveat_lines(confirmation),
+    ]
 
 
-def verdict_on(confirmation: Confirmation) -> str:
+def verdict_line(confirmation: Confirmation) -> str:
     """One sentence: which configuration to use, and how sure that is."""
     winner, base = confirmation.winner, confirmation.best_baseline
     if winner is None:
@@ -158,7 +147,7 @@ def verdict_on(confirmation: Confirmation) -> str:
         )
     found = confirmation.estimate(winner)
     assert found is not None
-    label, value = winner.candidate.label, with_interval(found)
+    label, value = winner.candidate.label, format_interval(found)
     if base is None:
         return f"winner: {label}, {value}; no baseline is feasible to compare it with"
     if winner is base:
@@ -171,14 +160,14 @@ def verdict_on(confirmation: Confirmation) -> str:
         for c in confirmation.comparisons
         if c.first == winner.candidate and c.second == base.candidate
     )
-    gain = with_interval(against.difference.estimate, "+")
+    gain = format_interval(against.difference.estimate, "+")
     return (
         f"winner: {label}, {value}; better than the best baseline, {base.candidate.label}, by {gain}, "
         f"p {against.adjusted:.2g}"
     )
 
 
-def troubles(measured: tuple[CandidateResult, ...]) -> list[str]:
+def failure_lines(measured: tuple[CandidateResult, ...]) -> list[str]:
     """Explosions and gaps, one line each."""
     lines = []
     for one in measured:
@@ -186,11 +175,11 @@ def troubles(measured: tuple[CandidateResult, ...]) -> list[str]:
             found = one.with_state(state)
             if found:
                 reason = first_line(next(iter(found.values())))
-                lines.append(f"{one.candidate.label} {verb} at {some_seeds(found)}: {reason}")
+                lines.append(f"{one.candidate.label} {verb} at {format_seeds(found)}: {reason}")
     return lines
 
 
-def limits(confirmation: Confirmation) -> list[str]:
+def caveat_lines(confirmation: Confirmation) -> list[str]:
     """What a reader must know to read the figures right."""
     rivals = len(confirmation.configurations)
     common, comparisons = confirmation.common_seeds, confirmation.comparisons
@@ -212,7 +201,7 @@ def limits(confirmation: Confirmation) -> list[str]:
         )
     if comparisons:
         fewest = min(c.difference.estimate.count for c in comparisons)
-        lines.append(power_words(fewest, len(comparisons)))
+        lines.append(power_line(fewest, len(comparisons)))
     if rivals > 1:
         lines.append(
             f"the winner's mean is slightly optimistic: it was picked among {rivals} on these figures; the "
@@ -221,7 +210,7 @@ def limits(confirmation: Confirmation) -> list[str]:
     return lines
 
 
-def power_words(seeds: int, comparisons: int) -> str:
+def power_line(seeds: int, comparisons: int) -> str:
     """How often a true gain is found, as a sentence."""
 
     def cases(gain: float) -> str:
@@ -235,7 +224,7 @@ def power_words(seeds: int, comparisons: int) -> str:
     )
 
 
-def ablation_words(confirmation: Confirmation) -> list[str]:
+def ablation_lines(confirmation: Confirmation) -> list[str]:
     """Which settings did the work."""
     found = confirmation.contributions
     words = {"better": "did the work", "within noise": "within noise", "worse": "did harm"}
@@ -244,7 +233,7 @@ def ablation_words(confirmation: Confirmation) -> list[str]:
         factors = [str(c.second.factor) for c in found if c.verdict == verdict]
         if factors:
             lines.append(f"{meaning}: {', '.join(factors)}")
-    lines += troubles(confirmation.ablation)
+    lines += failure_lines(confirmation.ablation)
     if len(found) > 1:
         lines.append(
             f"Holm's correction for {len(found)} comparisons; settings act together, so that the gains need "

@@ -54,13 +54,13 @@ def costliest(spec: SweepSpec) -> TrainConfig:
     given = next(iter(spec.baseline_parameters().values()), {})
 
     def values_of(key: str) -> list[Any]:
-        probes = spec.conditions.probes(key)
+        probes = spec.conditions.boundary_values(key)
         if key in MORE or key in FEWER:
             return [max(probes) if key in MORE else min(probes)]
         frozen = key in MULTIPLIERS.values() and not given.get(key)
         return [max(probes) if frozen else given.get(key, probes[-1])]
 
-    return spec.config(next(spec.conditions.walk(values_of)))
+    return spec.config(next(spec.conditions.configurations(values_of)))
 
 
 def trial_seconds(config: TrainConfig, measured: TrialCost) -> float:
@@ -81,7 +81,7 @@ def sweep_seconds(trials: int, at_once: int, trial: float, measured: TrialCost) 
     return measured.import_seconds + math.ceil(trials / max(1, at_once)) * trial
 
 
-def taken(free: int, total: int, reserved: int, peak: int) -> int:
+def peak_card_bytes(free: int, total: int, reserved: int, peak: int) -> int:
     """Bytes of a card that one more process like the measured one takes.
 
     Args:

@@ -13,23 +13,25 @@ from sweeps.resources.probe import measure, with_gpus, with_shared_card
 from sweeps.trial.memory import free_memory
 
 
-def print_cost(spec: SweepSpec, machine: Machine, say: Callable[[str], None]) -> None:
+def print_cost(spec: SweepSpec, machine: Machine, print_line: Callable[[str], None]) -> None:
     """Measure one trial and say what the sweep costs, a line at a time.
 
     Raises:
         SweepError: the probe failed.
     """
     free, auto = free_memory(), spec.resources.gpus == AUTO
-    say("measuring a trial: some steps and two evaluations")
+    print_line("measuring a trial: some steps and two evaluations")
     if (load := os.getloadavg()[0]) > machine.cpus / 2:
-        say(f"warning: other work runs here (load {load:.1f} on {machine.cpus} CPUs) and slows it")
+        print_line(
+            f"warning: other work runs here (load {load:.1f} on {machine.cpus} CPUs) and slows it"
+        )
     measured = measure(costliest(with_gpus(spec, 1) if auto else spec))
     if auto:
         spec = with_shared_card(spec, machine, measured)
-        say(f"resources.gpus auto: {spec.resources.gpu_share:g} of a card a trial")
+        print_line(f"resources.gpus auto: {spec.resources.gpu_share:g} of a card a trial")
     cost = estimate(spec, measured, machine.capacity(spec.resources), free)
     for line in cost_lines(spec, cost):
-        say(line)
+        print_line(line)
 
 
 def cost_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
@@ -57,7 +59,7 @@ def estimated_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
     trial = f"a whole trial: about {duration(cost.trial)}, {config.total_steps} steps in {config.epochs} epochs"
     sweep = (
         f"the sweep: about {duration(cost.sweep)} if all {spec.trials} trials ran to their end, {cost.at_once} "
-        f"at once{less(spec)}; how trials side by side slow one another was not measured"
+        f"at once{early_ends(spec)}; how trials side by side slow one another was not measured"
     )
     lines = [trial, sweep]
     if any(key in spec.space for key in ("batch_size", "gradient_accumulation")):
@@ -69,7 +71,7 @@ def estimated_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
     return lines
 
 
-def less(spec: SweepSpec) -> str:
+def early_ends(spec: SweepSpec) -> str:
     """What makes a sweep shorter than all its trials."""
     reasons = [] if spec.scheduler.name == "none" else [f"{spec.scheduler.name} stops some earlier"]
     if spec.budget.hours is not None:

@@ -23,7 +23,7 @@ from sweeps.resources.machine import Cluster, Node
 from sweeps.resources.ray_runtime import QUIET, connected, environment, redirect_ray_output
 from sweeps.secrets import without_password
 from sweeps.storage.folder import sweeps_root
-from sweeps.storage.portable_files import read_in_place
+from sweeps.storage.portable_files import shared_folders
 from sweeps.storage.remote import RemoteFolder
 
 CHECK_SECONDS = 180
@@ -74,7 +74,7 @@ def cluster_at(address: str, resources: Resources, storage: str, needed: list[st
 def check_nodes(nodes: list[Node], storage: str, needed: tuple[str, ...]) -> list[str]:
     """What the nodes miss, one line each."""
     token, found = f"probe-{uuid.uuid4().hex}", []
-    write(storage, token)
+    touch_file(storage, token)
     try:
         answers = {node: _on(node).remote(storage, token, needed) for node in nodes}
         for node, answer in answers.items():
@@ -89,7 +89,7 @@ def check_nodes(nodes: list[Node], storage: str, needed: tuple[str, ...]) -> lis
                     f"node {node.address}: cannot run a trial ({reason}); repair or stop it"
                 )
     finally:
-        erase(storage, token)
+        delete_file(storage, token)
     return found
 
 
@@ -123,11 +123,11 @@ def shares_storage(storage: str, token: str) -> bool:
     """Whether this process reads what another one wrote, and can write itself."""
     own = f"{token}-{uuid.uuid4().hex[:8]}"
     if is_url(storage):
-        mirror = RemoteFolder(storage)
-        if not mirror.has(token):
+        remote = RemoteFolder(storage)
+        if not remote.exists(token):
             return False
-        write(storage, own)
-        mirror.remove([own])
+        touch_file(storage, own)
+        remote.remove([own])
         return True
     try:
         if not (Path(storage) / token).is_file():
@@ -139,7 +139,7 @@ def shares_storage(storage: str, token: str) -> bool:
     return True
 
 
-def write(storage: str, name: str) -> None:
+def touch_file(storage: str, name: str) -> None:
     """An empty file in the storage.
 
     Raises:
@@ -148,7 +148,7 @@ def write(storage: str, name: str) -> None:
     try:
         if is_url(storage):
             with tempfile.NamedTemporaryFile() as empty:
-                RemoteFolder(storage).push(Path(empty.name), name)
+                RemoteFolder(storage).upload(Path(empty.name), name)
         else:
             Path(storage).mkdir(parents=True, exist_ok=True)
             (Path(storage) / name).touch()
@@ -156,7 +156,7 @@ def write(storage: str, name: str) -> None:
         raise SweepError(f"storage.path: {storage}: cannot be written ({error.strerror})") from None
 
 
-def erase(storage: str, name: str) -> None:
+def delete_file(storage: str, name: str) -> None:
     """Delete that file."""
     if is_url(storage):
         RemoteFolder(storage).remove([name])
@@ -164,7 +164,7 @@ def erase(storage: str, name: str) -> None:
         (Path(storage) / name).unlink(missing_ok=True)
 
 
-def quiet_cluster_at(address: str, spec: SweepSpec) -> Cluster:
+def check_cluster(address: str, spec: SweepSpec) -> Cluster:
     """The cluster at `address`, checked for `spec`. Ray's output is discarded.
 
     Raises:
@@ -173,4 +173,4 @@ def quiet_cluster_at(address: str, spec: SweepSpec) -> Cluster:
     path = spec.storage.path
     storage = path if path is not None and is_url(path) else str(sweeps_root(path))
     with environment(QUIET), redirect_ray_output(Path(os.devnull)):
-        return cluster_at(address, spec.resources, storage, read_in_place(spec))
+        return cluster_at(address, spec.resources, storage, shared_folders(spec))

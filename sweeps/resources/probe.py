@@ -25,7 +25,13 @@ from fsdet.errors import FsdetError
 from sweeps.config import SweepSpec
 from sweeps.config.sections import AUTO
 from sweeps.errors import SweepError
-from sweeps.resources.cost import TrialCost, costliest, share_of_card, taken, trials_on_a_card
+from sweeps.resources.cost import (
+    TrialCost,
+    costliest,
+    peak_card_bytes,
+    share_of_card,
+    trials_on_a_card,
+)
 from sweeps.resources.machine import Machine
 from sweeps.storage.folder import SweepFolder
 from sweeps.trial.failures import cause_of, first_line
@@ -165,7 +171,7 @@ def _card() -> tuple[int, int]:
         return 0, 0
     free, total = torch.cuda.mem_get_info()
     reserved, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
-    return taken(free, total, reserved, peak), int(total)
+    return peak_card_bytes(free, total, reserved, peak), int(total)
 
 
 def with_gpus(spec: SweepSpec, gpus: float) -> SweepSpec:
@@ -181,13 +187,13 @@ def with_measured_gpus(spec: SweepSpec, folder: SweepFolder) -> SweepSpec:
     return with_gpus(spec, folder.load_spec().resources.gpu_share)
 
 
-def find_gpus(spec: SweepSpec, machine: Machine, say: Callable[[str], None]) -> SweepSpec:
+def find_gpus(spec: SweepSpec, machine: Machine, print_line: Callable[[str], None]) -> SweepSpec:
     """`spec` with a number in place of `auto`; measured where the machine has a GPU.
 
     Args:
         spec: checked.
         machine: what the trials share.
-        say: takes a line of progress.
+        print_line: takes a line of progress.
 
     Raises:
         SweepError: the trial that was to be measured failed, or the GPUs are those of a cluster.
@@ -201,9 +207,9 @@ def find_gpus(spec: SweepSpec, machine: Machine, say: Callable[[str], None]) -> 
             f"{spec.source}: resources.gpus: auto measures the card of this machine, not those of a "
             "cluster; give a number, such as the one that `--check --probe` finds on one of its nodes"
         )
-    say("resources.gpus auto: measuring a trial (some steps, two evaluations)")
+    print_line("resources.gpus auto: measuring a trial (some steps, two evaluations)")
     found = with_shared_card(spec, machine, measure(costliest(with_gpus(spec, 1))))
-    say(f"resources.gpus auto: {found.resources.gpu_share:g} of a card a trial")
+    print_line(f"resources.gpus auto: {found.resources.gpu_share:g} of a card a trial")
     return found
 
 

@@ -235,7 +235,7 @@ def tell(study: optuna.Study, spec: SweepSpec, number: int, state: State) -> Non
     """Close trial `number`, whose outcome is in its attributes."""
     trial = study.get_trials(deepcopy=False)[number]
     optuna_state = OPTUNA_STATES[state]
-    if state is State.INFEASIBLE and spec.sampler.tells_complete:
+    if state is State.INFEASIBLE and spec.sampler.reports_complete:
         optuna_state = TrialState.COMPLETE
     values = _values(study, spec, trial, state) if optuna_state is TrialState.COMPLETE else None
     study.tell(number, values, state=optuna_state)

@@ -11,7 +11,7 @@ from sweeps.states import Outcome
 from sweeps.study.study import RETRIED
 from sweeps.tracking import Tracker
 from sweeps.trial.failures import OUT_OF_MEMORY
-from sweeps.trial.identity import CURE, FILE, foreign, settings_of
+from sweeps.trial.identity import CURE, FILE, mismatch, settings_of
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 from sweeps.trial.trial import TrialContext
 
@@ -34,7 +34,7 @@ class ArtifactsOf:
     folder: str
 
     def __iter__(self) -> Iterator[Path]:
-        self.context.fetch(self.folder, ARTIFACTS)
+        self.context.download(self.folder, ARTIFACTS)
         return (self.context.run_dir(self.folder) / name for name in ARTIFACTS)
 
 
@@ -98,11 +98,11 @@ class TrackerCallback:
         files = ArtifactsOf(self._context, request.folder) if own else ()
         self._tracker.end(request.run_key, outcome, files)
 
-    def fetch(self, request: TrialRequest) -> bool:
+    def download(self, request: TrialRequest) -> bool:
         """Download what a trial has written; returns whether it is the trial's own."""
-        self._context.fetch(request.folder, (FILE, *ARTIFACTS, EVALUATIONS))
+        self._context.download(request.folder, (FILE, *ARTIFACTS, EVALUATIONS))
         run_dir = self._context.run_dir(request.folder)
-        why = foreign(run_dir, settings_of(request.config))
+        why = mismatch(run_dir, settings_of(request.config))
         if why is not None:
             label = request.label
             log.warning("%s: %s %s: nothing of it goes to MLflow; %s", label, run_dir, why, CURE)

@@ -132,7 +132,7 @@ class PlainDisplay(Display):
     def on_retry(self, request: TrialRequest) -> None:
         super().on_retry(request)
         row = self.rows[request.number]
-        say(
+        print_line(
             self.console,
             f"[{self.finished()}/{self.trials}] {self.noun} {label(row)} ran out of memory; "
             "it resumes from its last checkpoint, with nothing beside it",
@@ -144,10 +144,10 @@ class PlainDisplay(Display):
         best = f" at epoch {row.best_epoch} of {row.epoch}" if row.best_epoch else ""
         value = "" if row.value is None else f", {self.metric} {row.value:.4f}{best}"
         reason = f" ({row.reason})" if row.reason else ""
-        say(
+        print_line(
             self.console,
             f"[{self.finished()}/{self.trials}] {self.noun} {label(row)} {row.state}{reason}{value}, "
-            f"{row.seconds:.0f} s: {in_words(row.parameters)}",
+            f"{row.seconds:.0f} s: {format_settings(row.parameters)}",
         )
 
 
@@ -195,7 +195,7 @@ class LiveDisplay(Display):
             table.add_column(name, justify="right")
         keys = list(dict.fromkeys(key for row in rows for key in row.parameters))
         for key in keys:
-            table.add_column(short(key), justify="right")
+            table.add_column(short_name(key), justify="right")
         best = self.best()
         for row in rows[-max(4, self.console.height - 6) :]:
             state = Text(str(row.state) + " (retried)" * row.retried, COLOURS[row.state])
@@ -203,10 +203,10 @@ class LiveDisplay(Display):
                 label(row),
                 state,
                 f"{row.epoch}/{self.epochs}",
-                number(row.value, 4),
+                format_number(row.value, 4),
             ]
-            cells.append(number(row.peak_norm, 3, significant=True))
-            cells += [shown(row.parameters.get(key, "-")) for key in keys]
+            cells.append(format_number(row.peak_norm, 3, significant=True))
+            cells += [format_setting(row.parameters.get(key, "-")) for key in keys]
             table.add_row(*cells, style="bold" if row is best else None)
         return table
 
@@ -224,28 +224,28 @@ def label(row: Row) -> str:
     return f"{row.number} ({row.title})" if row.title else str(row.number)
 
 
-def short(key: str) -> str:
+def short_name(key: str) -> str:
     """A setting's name for a narrow column."""
     return key.removeprefix("gradient_").removesuffix("_mult").replace("_", " ")
 
 
-def shown(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """A setting's value in few digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def number(value: float | None, digits: int, significant: bool = False) -> str:
+def format_number(value: float | None, digits: int, significant: bool = False) -> str:
     """A measured value, or a dash."""
     if value is None:
         return "-"
     return f"{value:.{digits}g}" if significant else f"{value:.{digits}f}"
 
 
-def in_words(parameters: dict[str, Any]) -> str:
+def format_settings(parameters: dict[str, Any]) -> str:
     """`name value, name value`."""
-    return ", ".join(f"{key} {shown(value)}" for key, value in parameters.items())
+    return ", ".join(f"{key} {format_setting(value)}" for key, value in parameters.items())
 
 
-def say(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """One line as it is."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)

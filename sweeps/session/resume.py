@@ -27,13 +27,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fsdet.report import BEST_EPOCH
 from sweeps.config import Objective, SweepSpec
-from sweeps.config.paths import FOUND, map_paths
+from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.errors import SweepError
 from sweeps.search.searcher import build_request, tell
 from sweeps.session.callbacks import EVALUATIONS, TrackerCallback
 from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder
-from sweeps.storage.portable_files import content
+from sweeps.storage.portable_files import content_key
 from sweeps.study.store import StudyStore
 from sweeps.study.study import TrialRecord, load_study, to_records
 from sweeps.tracking import StoredRun, Tracker
@@ -62,7 +62,9 @@ def check_same(spec: SweepSpec, folder: SweepFolder) -> None:
 
 def _comparable(spec: SweepSpec) -> dict[str, Any]:
     """Dotted key -> value of everything that must not change; of a file its content, not its path."""
-    spec = map_paths(spec, lambda _, key, value: content(value) if key in FOUND else value)
+    spec = map_settings(
+        spec, lambda _, key, value: content_key(value) if key in INPUT_PATHS else value
+    )
     values = spec.model_dump(mode="json")
     values["settings"] = json.loads(json.dumps(spec.settings, default=str))
     values["objectives"] = {str(i): o.model_dump() for i, o in enumerate(spec.objectives)}
@@ -117,7 +119,7 @@ def reconcile_runs(
         run, run_dir = runs.get(record.run_key), context.run_dir(record.folder)
         if record.state not in ENDED:
             if run is not None and run.running:
-                own = callback.fetch(request)
+                own = callback.download(request)
                 tracker.adopt(record.run_key, run.run_id)
                 for report in recorded_reports(run_dir, spec.objective) if own else ():
                     if report.metrics:  # steps behind the last evaluation are repeated
@@ -125,7 +127,7 @@ def reconcile_runs(
                 outcome = Outcome(State.INTERRUPTED, "the sweep was killed")
                 tracker.end(record.run_key, outcome)
         elif run is None or run.running:
-            own = callback.fetch(request)
+            own = callback.download(request)
             if run is not None or run_dir.is_dir():
                 restore_run(record, request, spec.objective, callback, tracker, run_dir, own)
 
@@ -216,9 +218,9 @@ def check_study(store: StudyStore, folder: SweepFolder, runs: Mapping[str, Store
         SweepError: names the trials and the cure.
     """
     found = {*folder.trial_folders(), *(int(key) for key in runs if key.isdigit())}
-    if lost := sorted(found - begun(store)):
+    if lost := sorted(found - begun_trials(store)):
         numbers = ", ".join(map(str, lost[:5])) + (", …" if len(lost) > 5 else "")
-        trials = folder.below("trials") or folder.trials
+        trials = folder.url_of("trials") or folder.trials
         raise SweepError(
             f"{store.place}: the study has lost trials: it does not hold {numbers}, whose results are in "
             f"{trials} and MLflow, and new trials would take their places; put the study back from a "
@@ -226,13 +228,13 @@ def check_study(store: StudyStore, folder: SweepFolder, runs: Mapping[str, Store
         )
 
 
-def begun(store: StudyStore) -> set[int]:
+def begun_trials(store: StudyStore) -> set[int]:
     """Numbers of all trials that have begun.
 
     Raises:
         SweepError: the study cannot be read.
     """
-    if not store.is_there():
+    if not store.exists():
         return set()
     try:
         trials = load_study(store).get_trials(deepcopy=False)
@@ -254,7 +256,7 @@ def earlier_runs(tracker: Tracker, folder: SweepFolder) -> dict[str, StoredRun]:
     Raises:
         SweepError: the store does not answer, or does not hold the runs of a record that was lost.
     """
-    if folder.lacks_record():
+    if folder.is_record_lost():
         restore_record(tracker, folder)
     return tracker.stored_runs(folder.sweep_id())
 
@@ -271,7 +273,7 @@ def restore_record(tracker: Tracker, folder: SweepFolder) -> None:
     if not trials:
         return
     ids = Counter(
-        load_trial(folder.fetch_trial_file(name, FILE).parent).get("sweep") for name in trials
+        load_trial(folder.download_trial_file(name, FILE).parent).get("sweep") for name in trials
     )
     # a folder that was put there from another sweep is outnumbered
     sweep_id = max(filter(None, ids), key=lambda found: ids[found], default=None)

@@ -79,7 +79,7 @@ def trial_context(
         objective=spec.objective,
         folder=folder.path / name,
         sweep_id=folder.sweep_id(),
-        url=folder.below(name),
+        url=folder.url_of(name),
         names=names,
         stall_minutes=spec.stall_minutes,
         gpu_share=spec.resources.gpu_share,

@@ -45,11 +45,11 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         reason = REASONS[signal.Signals(number)]
         if self._received:
-            say("leaving at once; --resume continues, trials from their last checkpoints")
+            print_line("leaving at once; --resume continues, trials from their last checkpoints")
             os._exit(reason.exit_code)
         self._received = True
         self._stopping.request(reason)
-        say("stopping; once more leaves at once")
+        print_line("stopping; once more leaves at once")
         if not self.in_loop:
             raise SweepStopped
 
@@ -68,6 +68,6 @@ def handle_signals(stopping: StoppingCriteria) -> Iterator[Signals]:
                 signal.signal(number, handler)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """One line; safe in a signal handler."""
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{text}\n".encode())

@@ -16,6 +16,7 @@ from rich.table import Table
 from fsdet.command import ExitCode
 from fsdet.files import write_text_atomic
 from fsdet.report import BEST_FILE
+from fsdet.tables import build_table, number_column, print_table
 from sweeps.config import SweepSpec
 from sweeps.config.file import load_spec
 from sweeps.config.parameter import describe
@@ -23,7 +24,13 @@ from sweeps.config.sections import AUTO
 from sweeps.errors import SweepError
 from sweeps.resources.machine import Machine
 from sweeps.search.stopping import StopReason
-from sweeps.session.display import in_words, number, say, short, shown
+from sweeps.session.display import (
+    format_number,
+    format_setting,
+    format_settings,
+    print_line,
+    short_name,
+)
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.remote import StorageError
@@ -52,19 +59,21 @@ def conclude(
     try:
         write_best(spec, folder, trials)
     except OSError as error:
-        say(console, f"{folder.best}: cannot be written ({error.strerror})")
+        print_line(console, f"{folder.best}: cannot be written ({error.strerror})")
     except StorageError as error:
-        say(console, str(error))
+        print_line(console, str(error))
     print_summary(console, spec, folder, trials)
     if stop is not None:
-        say(console, f"\nthe sweep ended before all of its {spec.trials} trials: {stop.text}")
-        say(console, f"to resume it: {resume_command(spec, folder)}")
+        print_line(
+            console, f"\nthe sweep ended before all of its {spec.trials} trials: {stop.text}"
+        )
+        print_line(console, f"to resume it: {resume_command(spec, folder)}")
         if stop.exit_code:
             return stop.exit_code
     if best_of(trials, spec.objective.mode) is None:
         return ExitCode.NOTHING_FOUND
     if spec.confirm is None:
-        print_next(console, spec, folder)
+        print_next_commands(console, spec, folder)
     return ExitCode.OK
 
 
@@ -73,27 +82,25 @@ def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
     best = best_of(trials, spec.objective.mode)
     rows = [("best", best)] if best is not None else []
     rows += [(t.baseline or "", t) for t in trials if t.baseline]
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("", "trial", "state", f"{spec.objective.metric} ± SE", "epoch", "swap gap"):
-        table.add_column(name)
-    for key in spec.space:
-        table.add_column(short(key), justify="right")
+    columns = ("", "trial", "state", f"{spec.objective.metric} ± SE", "epoch", "swap gap")
+    searched = (number_column(short_name(key)) for key in spec.space)
+    table = build_table(*columns, *searched, wrap=False)
     for name, trial in rows:
         settings = spec.conditions.complete(trial.parameters)
-        values = [shown(settings.get(key, "-")) for key in spec.space]
-        gap = number(trial.metrics.get("val/swap_gap"), 4)
+        values = [format_setting(settings.get(key, "-")) for key in spec.space]
+        gap = format_number(trial.metrics.get("val/swap_gap"), 4)
         epoch = "-" if trial.best_epoch is None else str(trial.best_epoch)
         state = str(trial.state)
-        table.add_row(name, str(trial.number), state, with_error(trial), epoch, gap, *values)
+        table.add_row(name, str(trial.number), state, format_value(trial), epoch, gap, *values)
     return table
 
 
-def with_error(trial: TrialRecord) -> str:
+def format_value(trial: TrialRecord) -> str:
     """Value of the best epoch and its standard error over episodes."""
     if trial.value is None:
         return "-"
     error = "" if trial.standard_error is None else f" ± {trial.standard_error:.4f}"
-    return number(trial.value, 4) + error
+    return format_number(trial.value, 4) + error
 
 
 def verdicts(spec: SweepSpec, trials: list[TrialRecord]) -> list[str]:
@@ -207,35 +214,31 @@ def print_summary(
     """Everything above, and where the log of a failed trial is."""
 
     def files_of(trial: TrialRecord) -> str:
-        place = folder.below("trials") or os.path.relpath(folder.trials)
+        place = folder.url_of("trials") or os.path.relpath(folder.trials)
         return f"{place}/{trial.number:04d}"
 
-    say(console, f"\nsweep {folder.name}: {counts(trials)}")
+    print_line(console, f"\nsweep {folder.name}: {counts(trials)}")
     for trial in trials:
         if trial.state is State.FAILED:
             log = files_of(trial)
-            say(console, f"  trial {trial.label} failed: {trial.reason} (files in {log})")
+            print_line(console, f"  trial {trial.label} failed: {trial.reason} (files in {log})")
         elif trial.retried:
-            say(console, f"  trial {trial.label} was tried again, alone: {trial.retried}")
+            print_line(console, f"  trial {trial.label} was tried again, alone: {trial.retried}")
     best = best_of(trials, spec.objective.mode)
     if best is None:
-        say(console, f"error: {advice(spec, trials)}")
+        print_line(console, f"error: {advice(spec, trials)}")
         return
-    table = result_table(spec, trials)
-    # a table wider than a log's idea of a terminal is better than one with its numbers cut
-    wide = console.options.update(max_width=1000)
-    width = max(console.width, console.measure(table, options=wide).maximum)
-    Console(file=console.file, width=width).print(table)
+    print_table(console, result_table(spec, trials))
     for text in verdicts(spec, trials):
-        say(console, f"  {text}")
-    say(console, f"  weights of the best epoch: {files_of(best)}/{BEST_FILE}")
+        print_line(console, f"  {text}")
+    print_line(console, f"  weights of the best epoch: {files_of(best)}/{BEST_FILE}")
 
 
-def print_next(console: Console, spec: SweepSpec, folder: SweepFolder) -> None:
+def print_next_commands(console: Console, spec: SweepSpec, folder: SweepFolder) -> None:
     """What to type next."""
     console.print("\nnext:")
     for command, purpose in commands(spec, folder):
-        say(console, f"  {command:<58} # {purpose}")
+        print_line(console, f"  {command:<58} # {purpose}")
 
 
 def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) -> Path | None:
@@ -243,7 +246,7 @@ def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) 
     best = best_of(trials, spec.objective.mode)
     if best is None:
         return None
-    found = f"trial {best.number}, {spec.objective.metric} {with_error(best)} at epoch {best.best_epoch}"
+    found = f"trial {best.number}, {spec.objective.metric} {format_value(best)} at epoch {best.best_epoch}"
     return write_configuration(
         spec, folder, best.parameters, [f"Best of sweep {folder.name}: {found}"]
     )
@@ -257,37 +260,33 @@ def write_configuration(
     del values["checkpoint_dir"]
     lines = [
         *findings,
-        f"Searched: {in_words(parameters)}",
+        f"Searched: {format_settings(parameters)}",
         f"Command: python -m fsdet.train --config {os.path.relpath(folder.best)}",
     ]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_text_atomic(folder.best, "".join(f"# {line}\n" for line in lines) + text)
-    folder.push(folder.best)
+    folder.upload(folder.best)
     return folder.best
 
 
-def show(spec: SweepSpec, machine: Machine, console: Console) -> None:
+def print_plan(spec: SweepSpec, machine: Machine, console: Console) -> None:
     """Print the sweep as understood: space, baselines, resources."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for name in ("searched", "values", *spec.baselines):
-        table.add_column(name)
+    table = build_table("searched", "values", *spec.baselines)
     baselines = spec.baseline_parameters()
     for key, parameter in spec.space.items():
         table.add_row(key, describe(parameter), *(str(b.get(key, "-")) for b in baselines.values()))
-    console.print(f"sweep {spec.name} ({spec.source})", markup=False, highlight=False)
-    console.print(table)
+    print_line(console, f"sweep {spec.name} ({spec.source})")
+    print_table(console, table)
     for key, value in spec.settings.items():
-        console.print(f"  {key}: {value}", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"  {key}: {value}")
     used = spec.resources
     auto = used.gpus == AUTO
     gpus, bound = (AUTO, "at most ") if auto else (f"{used.gpu_share:g}", "")
-    console.print(
+    print_line(
+        console,
         f"{spec.trials} trials ({len(spec.baselines)} baselines first), "
         f"sampler {spec.sampler.name} (seed {spec.sampler.seed}), scheduler {spec.scheduler.name}, "
         f"objective {spec.objective.metric} ({spec.objective.mode})\n"
         f"{used.cpus:g} CPUs and {gpus} GPUs a trial, {bound}{machine.capacity(used)} at once "
         f"({machine.description}: {machine.cpus} CPUs, {machine.gpus} GPUs)",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )

@@ -25,7 +25,7 @@ from sweeps.session.session import Session, StudyRun, run_trials, trial_context
 from sweeps.states import Outcome, State
 from sweeps.storage.folder import SweepFolder, find_folder
 from sweeps.storage.portable_files import portable_names
-from sweeps.study.location import begin_store, recorded, store_of
+from sweeps.study.location import begin_store, recorded_study, store_of
 from sweeps.study.store import LOST, StudyStore
 from sweeps.study.study import (
     TrialRecord,
@@ -61,10 +61,10 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
     """
     folder, tracker = session.folder, session.tracker
     with ExitStack() as held:
-        held.enter_context(folder.held())
+        held.enter_context(folder.locked())
         runs = earlier_runs(tracker, folder)
         store = begin_store(spec, folder)
-        held.enter_context(store.held())
+        held.enter_context(store.locked())
         store.repair()
         check_study(store, folder, runs)
         study = open_study(spec, store)
@@ -146,7 +146,7 @@ def start_parent_run(
     }
     tags = {"sweep.name": folder.name, "sweep.id": folder.sweep_id()}
     more = {"sweep.file": spec.source, "sweep.trials": spec.trials, "state": "running"}
-    more[STUDY_TAG] = recorded(folder)
+    more[STUDY_TAG] = recorded_study(folder)
     before = runs.get("")
     run_id = None if before is None else before.run_id
     tracker.start(SWEEP_RUN, folder.name, parameters, {**tags, **more}, run_id=run_id)

@@ -21,10 +21,10 @@ from filelock import FileLock, Timeout
 from fsdet.errors import nearest
 from fsdet.files import write_text_atomic
 from sweeps.config import SweepSpec
-from sweeps.config.paths import FOUND, map_paths
+from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.config.sections import is_url
 from sweeps.errors import SweepError
-from sweeps.storage.portable_files import find
+from sweeps.storage.portable_files import local_path
 from sweeps.storage.remote import RemoteFolder
 
 LOCK = ".lock"
@@ -84,7 +84,7 @@ class SweepFolder:
         """One folder per trial."""
         return self.path / "trials"
 
-    def below(self, name: str) -> str | None:
+    def url_of(self, name: str) -> str | None:
         """URL of a folder or file in it; None if it is no URL."""
         return None if self.url is None else f"{self.url}/{name}"
 
@@ -93,30 +93,30 @@ class SweepFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if self.spec.is_file():  # else its process died before it began
             return False
-        return self.url is None or not RemoteFolder(self.url).has(SPEC)
+        return self.url is None or not RemoteFolder(self.url).exists(SPEC)
 
-    def push(self, path: Path, name: str | None = None) -> None:
+    def upload(self, path: Path, name: str | None = None) -> None:
         """Copy a file of it to the storage, where that is at a URL, as `name` or under its own.
 
         Raises:
             StorageError: it cannot be written.
         """
         if self.url is not None:
-            RemoteFolder(self.url).push(path, name)
+            RemoteFolder(self.url).upload(path, name)
 
-    def fetch(self) -> None:
+    def download(self) -> None:
         """Bring the driver's files from the storage: another machine may have gone further.
 
         Raises:
             StorageError: it cannot be read.
         """
         if self.url is not None:
-            mirror = RemoteFolder(self.url)
-            for name in filter(mirror.has, DRIVERS_FILES):
-                mirror.fetch(name, self.path / name)
+            remote = RemoteFolder(self.url)
+            for name in filter(remote.exists, DRIVERS_FILES):
+                remote.download(name, self.path / name)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Lock the sweep against all other processes.
 
         Raises:
@@ -139,25 +139,27 @@ class SweepFolder:
             places: path -> name by which every machine finds it.
         """
         known = places or {}
-        named = map_paths(spec.public, lambda _, key, v: known.get(v, v) if key in FOUND else v)
+        named = map_settings(
+            spec.public, lambda _, key, v: known.get(v, v) if key in INPUT_PATHS else v
+        )
         values = named.model_dump(mode="json")
         write_text_atomic(self.spec, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        self.push(self.spec)
+        self.upload(self.spec)
 
     def load_spec(self) -> SweepSpec:
         """The sweep as it was run, with the paths of this machine."""
 
         def here(_: str, key: str, value: Any) -> Any:
-            known = key in FOUND and isinstance(value, str)
-            return str(find(value, self.path, self.url)) if known else value
+            known = key in INPUT_PATHS and isinstance(value, str)
+            return str(local_path(value, self.path, self.url)) if known else value
 
         values = yaml.safe_load(self.spec.read_text(encoding="utf-8"))
-        return map_paths(SweepSpec(**values), here).with_source(str(self.spec))
+        return map_settings(SweepSpec(**values), here).with_source(str(self.spec))
 
     def save_record(self, record: dict[str, Any]) -> None:
         """Store which tracking store and parent run belong to the sweep."""
         write_text_atomic(self.record, json.dumps(record, indent=2))
-        self.push(self.record)
+        self.upload(self.record)
 
     def update_record(self, **more: Any) -> None:
         """Add `more` to the record."""
@@ -179,24 +181,26 @@ class SweepFolder:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def lacks_record(self) -> bool:
+    def is_record_lost(self) -> bool:
         """Whether the sweep has begun, but its record is missing or damaged."""
         return self.spec.is_file() and "study" not in self.load_record()
 
     def trial_folders(self) -> dict[int, str]:
         """Number -> name of each trial's folder that holds a file."""
         if self.url is not None:
-            found = {name.partition("/")[0] for name in RemoteFolder(f"{self.url}/trials").names()}
+            found = {
+                name.partition("/")[0] for name in RemoteFolder(f"{self.url}/trials").list_files()
+            }
         else:
             files = self.trials.glob("*/*")
             found = {path.parent.name for path in files if not path.name.startswith(".")}
         return {int(name): name for name in sorted(found) if name.isdigit()}
 
-    def fetch_trial_file(self, trial: str, name: str) -> Path:
+    def download_trial_file(self, trial: str, name: str) -> Path:
         """Path of a file in the folder of a trial, brought from the storage; it may not be there."""
         path = self.trials / trial / name
         if self.url is not None:
-            RemoteFolder(f"{self.url}/trials/{trial}").fetch(name, path)
+            RemoteFolder(f"{self.url}/trials/{trial}").download(name, path)
         return path
 
 
@@ -248,7 +252,7 @@ def find_folder(name: str, storage: str | None = None) -> SweepFolder:
         SweepError: there is none, or the storage cannot be used.
     """
     folder = at(name, storage)
-    folder.fetch()
+    folder.download()
     return folder if folder.spec.is_file() else latest_folder(name, storage)
 
 
@@ -266,7 +270,7 @@ def latest_folder(name: str, storage: str | None = None) -> SweepFolder:
         where = storage if storage is not None and is_url(storage) else sweeps_root(storage)
         raise SweepError(f"{name}: no such sweep in {where}{cure}")
     folder = at(max(found, key=lambda other: int(found[other][1] or 1)), storage)
-    folder.fetch()
+    folder.download()
     return folder
 
 

@@ -20,7 +20,7 @@ import fsdet
 from fsdet.config import TrainConfig
 from fsdet.files import atomic_path
 from sweeps.config import SweepSpec
-from sweeps.config.paths import FOUND, map_paths
+from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.storage.remote import RemoteFolder, StorageError
 
 PACKAGES = (Path(fsdet.__file__).resolve().parent, Path(__file__).resolve().parents[1])
@@ -30,18 +30,18 @@ FILES = "files"
 """Of the copies, in a sweep's folder."""
 
 
-def in_package(path: Path) -> str | None:
+def package_name(path: Path) -> str | None:
     """The name of a path in our own code; None of any other."""
     package = next((p for p in PACKAGES if path.is_relative_to(p)), None)
     return None if package is None else PACKAGE + path.relative_to(package.parent).as_posix()
 
 
-def in_storage(path: Path) -> str:
+def storage_name(path: Path) -> str:
     """The name of a file's copy: it holds the digest of the content."""
     return f"{STORAGE}{FILES}/{digest(path)[:16]}-{path.name}"
 
 
-def find(name: str, folder: Path, url: str | None) -> Path:
+def local_path(name: str, folder: Path, url: str | None) -> Path:
     """Path of a file on this machine; fetched there if need be.
 
     Args:
@@ -57,7 +57,7 @@ def find(name: str, folder: Path, url: str | None) -> Path:
     name = name.removeprefix(STORAGE)
     path = (folder if url is None else scratch()) / name
     if url is not None and not path.is_file():  # what is there under this name is the same
-        RemoteFolder(url).fetch(name, path)
+        RemoteFolder(url).download(name, path)
     return path
 
 
@@ -74,12 +74,12 @@ def scratch() -> Path:
     return path
 
 
-def content(path: Any) -> Any:
+def content_key(path: Any) -> Any:
     """A value that identifies a file on every machine; any other value unchanged."""
     found = Path(path) if isinstance(path, str) else None
     if found is None or not found.is_file():
         return path
-    return in_package(found) or digest(found)
+    return package_name(found) or digest(found)
 
 
 def digest(path: Path) -> str:
@@ -105,15 +105,15 @@ def named_paths(spec: SweepSpec) -> list[str]:
     found: list[str] = []
 
     def note(_: str, key: str, value: object) -> object:
-        if key in FOUND and isinstance(value, str):
+        if key in INPUT_PATHS and isinstance(value, str):
             found.append(value)
         return value
 
-    map_paths(spec, note)
+    map_settings(spec, note)
     return list(dict.fromkeys(found))
 
 
-def read_in_place(spec: SweepSpec) -> list[str]:
+def shared_folders(spec: SweepSpec) -> list[str]:
     """Folders that must be on every node."""
     return [path for path in named_paths(spec) if Path(path).is_dir()]
 
@@ -135,9 +135,9 @@ def portable_names(spec: SweepSpec, folder: Path, url: str | None, shared: bool)
 
 def _named(spec: SweepSpec, folder: Path, url: str | None) -> Iterator[tuple[str, str]]:
     for path in map(Path, named_paths(spec)):
-        name = in_package(path)
+        name = package_name(path)
         if name is None and path.is_file():
-            name = in_storage(path)
+            name = storage_name(path)
             _copy(path, folder, url, name.removeprefix(STORAGE))
         if name is not None:
             yield str(path), name
@@ -150,7 +150,7 @@ def _copy(path: Path, folder: Path, url: str | None, name: str) -> None:
     with atomic_path(copy) as part:
         shutil.copyfile(path, part)
     if url is not None:
-        RemoteFolder(url).push(copy, name)
+        RemoteFolder(url).upload(copy, name)
 
 
 def localize_paths(
@@ -164,6 +164,6 @@ def localize_paths(
         folder: of the sweep; used where all machines share it.
         url: of the sweep; None if all machines share the folder.
     """
-    given = {key: str(getattr(config, key)) for key in FOUND}
-    here = {k: find(names[p], folder, url) for k, p in given.items() if p in names}
+    given = {key: str(getattr(config, key)) for key in INPUT_PATHS}
+    here = {k: local_path(names[p], folder, url) for k, p in given.items() if p in names}
     return config.model_copy(update=here)

@@ -50,7 +50,7 @@ class RemoteFolder:
             cure = f"pip install 'fsdet-sweeps[{extra}]' on every node" if extra else str(error)
             raise StorageError(f"storage.path: {url}: cannot be opened; {cure}") from None
 
-    def names(self) -> set[str]:
+    def list_files(self) -> set[str]:
         """Paths of all files in it, relative to it."""
 
         def list_files() -> set[str]:
@@ -68,11 +68,11 @@ class RemoteFolder:
         found = self._retry(lambda: self._fresh().glob(f"{self._root}/*/{name}"))
         return [str(path).rstrip("/").split("/")[-2] for path in found]
 
-    def has(self, name: str) -> bool:
+    def exists(self, name: str) -> bool:
         """Whether there is such a file."""
         return bool(self._retry(lambda: self._fresh().exists(self._at(name))))
 
-    def push(self, path: Path, name: str | None = None) -> None:
+    def upload(self, path: Path, name: str | None = None) -> None:
         """Copy a file there, as `name` or under its own."""
         target = self._at(name or path.name)
         folder, _, last = target.rpartition("/")
@@ -93,7 +93,7 @@ class RemoteFolder:
         except FileNotFoundError as error:
             raise self._error(error) from None
 
-    def fetch(self, name: str, path: Path) -> bool:
+    def download(self, name: str, path: Path) -> bool:
         """Copy a file from there to `path`; returns whether there is one."""
 
         def copy() -> None:

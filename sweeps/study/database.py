@@ -108,7 +108,7 @@ class DatabaseStore:
         assert isinstance(storage, RDBStorage)
         return storage.engine
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether the database holds the study.
 
         Raises:
@@ -133,7 +133,7 @@ class DatabaseStore:
             raise OSError("the database does not answer")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep the drivers on other machines from this study, where the database is PostgreSQL.
 
         Raises:
@@ -154,7 +154,7 @@ class DatabaseStore:
         """Another study in the same database."""
         return DatabaseStore(self._url, f"{self.name}.{name}", self._folder)
 
-    def is_held(self) -> bool:
+    def is_locked(self) -> bool:
         """Whether a living driver works on it; one on another machine is known of PostgreSQL only."""
         if is_locked(self._folder):
             return True

@@ -21,7 +21,7 @@ def study_url(spec: SweepSpec) -> str | None:
     return spec.storage.study or os.environ.get(STUDY_VARIABLE) or None
 
 
-def check_apart(spec: SweepSpec, tracking: str) -> None:
+def check_separate_databases(spec: SweepSpec, tracking: str) -> None:
     """Refuse one database for study and runs: Optuna and MLflow have a table of the same name.
 
     Raises:
@@ -41,7 +41,7 @@ def begin_store(spec: SweepSpec, folder: SweepFolder) -> StudyStore:
     Raises:
         SweepError: it began with another one than the YAML names.
     """
-    kept, url = recorded(folder), study_url(spec)
+    kept, url = recorded_study(folder), study_url(spec)
     if kept is None:
         kept = JOURNAL if url is None else without_password(url)
         folder.update_record(study=kept)
@@ -67,8 +67,8 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
     Raises:
         SweepError: its password is not known, or its file is on another machine.
     """
-    kept = recorded(folder)
-    if kept is None and not new and folder.lacks_record():
+    kept = recorded_study(folder)
+    if kept is None and not new and folder.is_record_lost():
         raise SweepError(
             f"{folder.record}: it is lost, and with it where the study of {folder.name} is; put "
             "it back from a backup, or let --resume restore it"
@@ -85,7 +85,7 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
     return DatabaseStore(whole, study_name(folder), folder.path)
 
 
-def recorded(folder: SweepFolder) -> str | None:
+def recorded_study(folder: SweepFolder) -> str | None:
     """Where the study is, without a secret; None before the sweep has one."""
     kept = folder.load_record().get("study")
     return JOURNAL if kept is None and folder.study.is_file() else kept

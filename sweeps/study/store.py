@@ -44,7 +44,7 @@ class StudyStore(Protocol):
     def storage(self) -> BaseStorage:
         """Optuna's storage, created where it is missing."""
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether there is anything to read."""
 
     def repair(self) -> None:
@@ -57,13 +57,13 @@ class StudyStore(Protocol):
             OSError: it is not.
         """
 
-    def held(self) -> AbstractContextManager[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keep the drivers on other machines from this study."""
 
     def beside(self, name: str) -> StudyStore:
         """A further study of the same sweep, in the same file or database."""
 
-    def is_held(self) -> bool:
+    def is_locked(self) -> bool:
         """Whether a living driver works on it."""
 
 
@@ -124,7 +124,7 @@ class JournalStore:
         """Optuna's storage, created where it is missing."""
         return build_storage(self.path)
 
-    def is_there(self) -> bool:
+    def exists(self) -> bool:
         """Whether the file is."""
         return self.path.is_file()
 
@@ -150,7 +150,7 @@ class JournalStore:
             raise OSError("it was deleted, and is written back") from None
         raise OSError("another file has taken its place")
 
-    def held(self) -> AbstractContextManager[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Nothing more than the lock of the sweep's folder, in which the file lies."""
         return nullcontext()
 
@@ -158,7 +158,7 @@ class JournalStore:
         """Another study in the same file."""
         return JournalStore(self.path, name)
 
-    def is_held(self) -> bool:
+    def is_locked(self) -> bool:
         """Whether a living process runs the sweep in the file's folder."""
         return is_locked(self.path.parent)
 

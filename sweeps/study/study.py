@@ -160,7 +160,7 @@ def read_trials(place: StudyStore | Path) -> list[TrialRecord]:
         SweepError: there is no study.
     """
     store = JournalStore(place) if isinstance(place, Path) else place
-    if not store.is_there():
+    if not store.exists():
         raise SweepError(f"{store.place}: no study there; the sweep ended before its first trial")
     try:
         study = load_study(store)
@@ -168,7 +168,7 @@ def read_trials(place: StudyStore | Path) -> list[TrialRecord]:
         raise SweepError(
             f"{store.place}: the study is empty; the sweep ended before it began"
         ) from None
-    return to_records(study.get_trials(deepcopy=False), alive=store.is_held())
+    return to_records(study.get_trials(deepcopy=False), alive=store.is_locked())
 
 
 def to_records(trials: Iterable[FrozenTrial], alive: bool = True) -> list[TrialRecord]:
@@ -227,7 +227,7 @@ def warm_start(study: optuna.Study, spec: SweepSpec, name: str, earlier: StudySt
     Raises:
         SweepError: there is no study in `earlier`.
     """
-    if not earlier.is_there():
+    if not earlier.exists():
         raise SweepError(f"{spec.source}: warm_start: {name} has no study in {earlier.place}")
     there = [t for t in study.get_trials(deepcopy=False) if WARM_START in t.user_attrs]
     if there:
@@ -247,7 +247,7 @@ def warm_start(study: optuna.Study, spec: SweepSpec, name: str, earlier: StudySt
     for trial in kept:
         trial.distributions = {key: distributions[key] for key in trial.params}
         trial.user_attrs = {**trial.user_attrs, WARM_START: name, "baseline": None}
-        if spec.sampler.tells_complete and trial.state == TrialState.PRUNED:
+        if spec.sampler.reports_complete and trial.state == TrialState.PRUNED:
             values = list(trial.intermediate_values.values())
             trial.state, trial.values = TrialState.COMPLETE, values[-1:] or [0.0]
     study.add_trials(kept)

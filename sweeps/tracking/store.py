@@ -59,7 +59,7 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
         location = (folder / "artifacts" / name).as_uri()
     try:
         check_reachable(uri)
-        with alone(database):
+        with exclusive(database):
             if database is not None and not Path(database).exists():
                 make_database(Path(database))
             client = MlflowClient(tracking_uri=uri)
@@ -76,7 +76,7 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
 
 
 @contextmanager
-def alone(database: str | None) -> Iterator[None]:
+def exclusive(database: str | None) -> Iterator[None]:
     """Lock out other sweeps while an SQLite store is created: two of them would damage it."""
     if database is None:
         yield

@@ -16,8 +16,8 @@ from typing import Any
 from fsdet.config import HealthConfig, TrainConfig
 from fsdet.errors import CheckpointError
 from fsdet.files import write_text_atomic
-from sweeps.config.paths import FOUND
-from sweeps.storage.portable_files import content
+from sweeps.config.paths import INPUT_PATHS
+from sweeps.storage.portable_files import content_key
 from sweeps.trial.watchdog import STALL
 
 FILE = "trial.json"
@@ -42,7 +42,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     """The settings that decide what a run with `config` finds."""
     values = config.model_dump(mode="json")
     return {
-        key: content(value) if key in FOUND else value
+        key: content_key(value) if key in INPUT_PATHS else value
         for key, value in values.items()
         if key not in IRRELEVANT
     }
@@ -72,7 +72,7 @@ def difference_of_checkpoint(stored: Mapping[str, Any], config: TrainConfig) -> 
 
     def named(values: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            key: Path(value).name if key in FOUND and value is not None else value
+            key: Path(value).name if key in INPUT_PATHS and value is not None else value
             for key, value in values.items()
             if key not in IRRELEVANT
         }
@@ -89,7 +89,7 @@ def load_trial(run_dir: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def foreign(run_dir: Path, settings: Settings) -> str | None:
+def mismatch(run_dir: Path, settings: Settings) -> str | None:
     """Why the files in `run_dir` are not those of a trial with `settings`; None if they are, or there are none."""
     if not _files(run_dir):
         return None
@@ -112,7 +112,7 @@ def claim(run_dir: Path, settings: Settings, sweep: str) -> str | None:
     Returns:
         what was moved and why, in a line; None if nothing was.
     """
-    why = foreign(run_dir, settings)
+    why = mismatch(run_dir, settings)
     if why is None:
         if not (run_dir / FILE).is_file():
             write_text_atomic(run_dir / FILE, json.dumps({"sweep": sweep, "settings": settings}))
@@ -146,7 +146,7 @@ def newest_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Path 
         warn: called with a line for each checkpoint that is not used.
     """
     for path in intact_checkpoints(config.checkpoint_dir, warn):
-        why = foreign_checkpoint(path, config)
+        why = checkpoint_mismatch(path, config)
         if why is None:
             return path
         path.rename(path.with_suffix(".foreign"))
@@ -165,7 +165,7 @@ def intact_checkpoints(run_dir: Path, warn: Callable[[str], None]) -> Iterator[P
             warn(f"{path.name} is damaged: the one before serves, if there is one")
 
 
-def foreign_checkpoint(path: Path, config: TrainConfig) -> str | None:
+def checkpoint_mismatch(path: Path, config: TrainConfig) -> str | None:
     """Why a checkpoint is not of a trial with `config`; None if it is."""
     from fsdet.checkpoint import load_checkpoint  # loads torch
 

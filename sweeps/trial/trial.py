@@ -94,12 +94,12 @@ class TrialContext:
         local = localize_paths(config, self.names, self.folder.parent, url)
         return local.model_copy(update={"checkpoint_dir": run_dir})
 
-    def fetch(self, folder: str, names: Iterable[str]) -> None:
+    def download(self, folder: str, names: Iterable[str]) -> None:
         """Download files of a trial to the driver, where they are not there anyway."""
         if self.url is not None:
             remote = RemoteFolder(f"{self.url}/{folder}")
             for name in names:
-                remote.fetch(name, self.run_dir(folder) / name)
+                remote.download(name, self.run_dir(folder) / name)
 
 
 def run_trial(

@@ -53,14 +53,14 @@ class RemoteTrialDir(TrialDir):
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Download its content first, upload what has changed at the end."""
-        self._fetch()
+        self._download()
         try:
             yield
         finally:
             self.sync()
             shutil.rmtree(self.run_dir, ignore_errors=True)
 
-    def _fetch(self) -> None:
+    def _download(self) -> None:
         """Download the newest checkpoint and all other files; what a killed worker left here may be older.
 
         Files in subfolders were set aside and stay where they are.
@@ -68,10 +68,10 @@ class RemoteTrialDir(TrialDir):
         for path in self._files().values():
             if path.name != STALL:
                 path.unlink()
-        self._there = {name for name in self._remote.names() if "/" not in name}
+        self._there = {name for name in self._remote.list_files() if "/" not in name}
         checkpoints = sorted(name for name in self._there if fnmatch(name, CHECKPOINT))
         for name in self._there - set(checkpoints[:-1]) - {STALL}:
-            self._remote.fetch(name, self.run_dir / name)
+            self._remote.download(name, self.run_dir / name)
         self._synced = {name: stamp(path) for name, path in self._files().items()}
 
     def sync(self) -> None:
@@ -80,7 +80,7 @@ class RemoteTrialDir(TrialDir):
         for name in sorted(files, key=lambda name: (not name.endswith(WEIGHTS), name)):
             mark = stamp(files[name])
             if self._synced.get(name) != mark and mark[1] > 0:
-                self._remote.push(files[name], name)
+                self._remote.upload(files[name], name)
                 self._synced[name] = mark
                 self._there.add(name)
         gone = {name for name in self._there if name not in files}

@@ -178,8 +178,8 @@ def fetched(bucket: str, to: Path) -> Path:
     from sweeps.storage.remote import RemoteFolder
 
     mirror = RemoteFolder(f"{bucket}/sweeps/drill")
-    for name in mirror.names():
-        mirror.fetch(name, to / name)
+    for name in mirror.list_files():
+        mirror.download(name, to / name)
     return to
 
 

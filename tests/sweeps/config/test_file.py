@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.config import SweepSpec
-from sweeps.config.check import check_spec, to_fill_in
+from sweeps.config.check import check_spec, missing_paths
 from sweeps.config.file import FOLDER, load_spec
 from sweeps.errors import SweepError
 
@@ -190,7 +190,7 @@ def test_shipped_files_pass_the_check(name: str, missing: set[str]) -> None:
     spec, lines = load_spec(name)
     check_spec(spec, lines)
     assert list(spec.baselines) == ["before", "after"]
-    assert set(to_fill_in(spec)) == missing
+    assert set(missing_paths(spec)) == missing
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from sweeps.config.parameter import (
     Parameter,
+    boundary_values_of,
     contains,
     describe,
     grid_of,
-    probes_of,
     to_distribution,
 )
 
@@ -68,7 +68,7 @@ def test_grid_holds_every_value_and_probes_those_that_may_be_illegal(
 ) -> None:
     distribution = to_distribution(key, parameter)
     assert grid_of(distribution) == values
-    assert probes_of(distribution) == probes
+    assert boundary_values_of(distribution) == probes
     assert all(contains(distribution, value) for value in values or probes)
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from sweeps.confirmation.candidates import Candidate
 from sweeps.confirmation.report import (
-    ablation_words,
-    compared,
+    ablation_lines,
     conclusions,
+    format_comparison,
+    format_result,
     plan_of_confirmation,
-    value_of,
 )
 from sweeps.confirmation.results import (
     CandidateResult,
@@ -155,7 +155,7 @@ def test_where_too_few_seeds_are_common_the_fewest_values_are_left_out() -> None
     found = confirmed(fewest, four, BASE)
     assert [m.candidate.label for m in found.feasible] == ["four", "before"]
     assert found.common_seeds == (1001, 1002, 1003, 1004)
-    assert value_of(found, fewest) == "not ranked: measured at 3 of 5 seeds"
+    assert format_result(found, fewest) == "not ranked: measured at 3 of 5 seeds"
     first = with_seeds(measured("first", around(0.6)), 0, 1, 2)
     rival = with_seeds(measured("rival", around(0.9)), 2, 3, 4)
     base = with_seeds(BASE, 0, 1, 2)
@@ -178,7 +178,7 @@ def test_equal_differences_at_five_seeds_are_within_noise() -> None:
     (comparison,) = found.comparisons
     assert comparison.difference.p == 0.0625
     assert winner_of(found) == "before"
-    assert compared(comparison) == "+0.1000 within noise"
+    assert format_comparison(comparison) == "+0.1000 within noise"
     assert "its p is that of the sign test" in conclusions(found)[1]
 
 
@@ -210,7 +210,7 @@ def test_ablation_says_what_did_the_work() -> None:
         ended(measured("w/o lr", around(0.5), factor="lr"), 1002, EXPLODED),
     )
     found = replace(confirmed(measured("a", around(0.5, shift=1)), BASE), ablation=parts)
-    assert ablation_words(found)[:4] == [
+    assert ablation_lines(found)[:4] == [
         "did the work: mult",
         "within noise: clip",
         "did harm: dfl",

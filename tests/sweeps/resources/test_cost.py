@@ -17,9 +17,9 @@ from sweeps.resources.cost import (
     costliest,
     estimate,
     most_runs,
+    peak_card_bytes,
     share_of_card,
     sweep_seconds,
-    taken,
     trial_seconds,
     trials_on_a_card,
 )
@@ -66,7 +66,7 @@ def test_a_process_takes_its_peak_and_what_torch_does_not_know(
     reserved = int(used * own * total)
     free = total - int(used * total)
     most = int(reserved * peak)
-    assert taken(free, total, reserved, most) == most + (total - free - reserved)
+    assert peak_card_bytes(free, total, reserved, most) == most + (total - free - reserved)
 
 
 def test_whole_trial_is_the_sum_of_its_parts() -> None:

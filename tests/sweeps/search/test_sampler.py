@@ -47,7 +47,7 @@ def search(spec: SweepSpec, trials: int, study: optuna.Study | None = None) -> o
         exploded = violation > 0
         trial.report(value, 1)
         trial.set_constraint("explosion", violation)
-        if exploded and not spec.sampler.tells_complete:
+        if exploded and not spec.sampler.reports_complete:
             study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, value)
@@ -165,7 +165,7 @@ def test_two_objectives_end_in_a_front_and_no_exploded_trial_on_it() -> None:
         scheduler={"name": "none"},
         sampler={"name": "nsgaii", "seed": 3, "startup_trials": 10},
     )
-    assert spec.sampler.tells_complete
+    assert spec.sampler.reports_complete
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=build_sampler(spec))
     for _ in range(60):
         trial = study.ask()

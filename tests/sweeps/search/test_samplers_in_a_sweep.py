@@ -38,7 +38,7 @@ def test_a_sampler_is_told_the_truth_of_every_trial(name: str) -> None:
     assert len(records) == len(study.trials) == 6
     assert {State.COMPLETED, State.INFEASIBLE} <= {t.state for t in records}
     assert len({str(t.parameters) for t in records}) == 6
-    exploded = TrialState.COMPLETE if spec.sampler.tells_complete else TrialState.PRUNED
+    exploded = TrialState.COMPLETE if spec.sampler.reports_complete else TrialState.PRUNED
     for record, trial in zip(records, study.trials, strict=True):
         assert (trial.constraints[CONSTRAINT] > 0) == (record.state is State.INFEASIBLE)
         if record.state is State.INFEASIBLE:

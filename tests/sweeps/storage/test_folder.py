@@ -61,9 +61,9 @@ def test_spec_comes_back_as_it_was_saved() -> None:
 def test_damaged_record_counts_as_lost(content: str) -> None:
     folder = made("a")
     folder.save_record({"study": "journal", "sweep_id": "x"})
-    assert not folder.lacks_record()
+    assert not folder.is_record_lost()
     folder.record.write_text(content)
-    assert folder.lacks_record()
+    assert folder.is_record_lost()
     assert folder.load_record() == {}
 
 
@@ -78,7 +78,11 @@ def test_folders_of_trials_are_those_that_hold_a_file() -> None:
 
 def test_one_process_at_a_time_holds_a_folder() -> None:
     folder = made("a")
-    with folder.held(), pytest.raises(SweepError, match="run by another process"), folder.held():
+    with (
+        folder.locked(),
+        pytest.raises(SweepError, match="run by another process"),
+        folder.locked(),
+    ):
         pass
-    with folder.held():
+    with folder.locked():
         pass

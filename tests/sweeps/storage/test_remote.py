@@ -16,8 +16,8 @@ from sweeps.storage.folder import find_folder, new_folder, sweeps_root
 from sweeps.storage.portable_files import (
     localize_paths,
     portable_names,
-    read_in_place,
     scratch,
+    shared_folders,
 )
 from sweeps.storage.remote import RemoteFolder, StorageError
 from sweeps.study.location import begin_store, store_of
@@ -28,14 +28,14 @@ def test_file_goes_there_and_back_and_is_replaced(url: str, tmp_path: Path) -> N
     remote, here = RemoteFolder(url), tmp_path / "a.txt"
     for text in ("first", "second, and longer"):
         here.write_text(text)
-        remote.push(here, "deep/down/b.txt")
-        assert remote.fetch("deep/down/b.txt", tmp_path / "back.txt")
+        remote.upload(here, "deep/down/b.txt")
+        assert remote.download("deep/down/b.txt", tmp_path / "back.txt")
         assert (tmp_path / "back.txt").read_text() == text
-    assert remote.names() == {"deep/down/b.txt"}
-    assert RemoteFolder(f"{url}/deep").names() == {"down/b.txt"}
+    assert remote.list_files() == {"deep/down/b.txt"}
+    assert RemoteFolder(f"{url}/deep").list_files() == {"down/b.txt"}
     remote.remove(["deep/down/b.txt", "never/there"])
-    assert remote.names() == set()
-    assert not remote.fetch("deep/down/b.txt", tmp_path / "back.txt")
+    assert remote.list_files() == set()
+    assert not remote.download("deep/down/b.txt", tmp_path / "back.txt")
 
 
 def test_file_that_is_cut_off_on_its_way_has_no_name(
@@ -46,8 +46,8 @@ def test_file_that_is_cut_off_on_its_way_has_no_name(
     monkeypatch.setattr(type(remote._files), "mv", lambda *_: 1 / 0)
     monkeypatch.setattr("sweeps.storage.remote.PAUSES", ())
     with pytest.raises(StorageError):
-        remote.push(here)
-    assert remote.names() == set()
+        remote.upload(here)
+    assert remote.list_files() == set()
 
 
 def test_short_outage_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,8 +62,8 @@ def test_short_outage_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(type(remote._files), "mv", shaky)
     monkeypatch.setattr("sweeps.storage.remote.PAUSES", (0, 0))
-    remote.push(here)
-    assert remote.names() == {"x.pt"}
+    remote.upload(here)
+    assert remote.list_files() == {"x.pt"}
 
 
 def test_shared_folder_holds_the_sweeps(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_storage_that_cannot_be_used_is_told_in_one_line(
     here = tmp_path / "x"
     here.write_text("x")
     with pytest.raises(StorageError, match=told) as caught:
-        RemoteFolder(path).push(here)
+        RemoteFolder(path).upload(here)
     assert "\n" not in str(caught.value)
 
 
@@ -128,7 +128,7 @@ def test_study_in_a_file_of_another_machine_is_told(
     folder = new_folder("a", storage=url)
     folder.save_spec(small_spec())
     create_study(begin_store(small_spec(), folder), small_spec(), RandomSampler())
-    assert store_of(find_folder("a", url)).is_there()
+    assert store_of(find_folder("a", url)).exists()
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     with pytest.raises(SweepError, match="a file on the machine that began it"):
@@ -148,7 +148,7 @@ def test_files_are_found_on_a_machine_that_keeps_them_elsewhere(url: str, tmp_pa
     names = portable_names(spec, folder.path, folder.url, shared=True)
     folder.save_spec(spec, names)
     assert names[str(shipped)] == "package:fsdet/checkpoints/stage1_openmoji.pt"
-    assert read_in_place(spec) == [str(tmp_path)]
+    assert shared_folders(spec) == [str(tmp_path)]
     weights.unlink()
     config = build_config({"yolo_weights": weights, "resume": shipped, "data_root": tmp_path})
     local = localize_paths(config, names, Path("/nowhere"), folder.url)

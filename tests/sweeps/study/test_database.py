@@ -24,7 +24,7 @@ from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study import database
 from sweeps.study.database import DatabaseStore
-from sweeps.study.location import begin_store, check_apart, store_of
+from sweeps.study.location import begin_store, check_separate_databases, store_of
 from sweeps.study.store import JournalStore
 from sweeps.study.study import baselines_left, create_study, load_study, read_trials, warm_start
 from sweeps.tracking import tracking_uri
@@ -131,7 +131,7 @@ def test_study_in_sqlite_is_held_by_the_lock_of_its_folder(in_own_folder: Path) 
     driver = Driver("sqlite:///study.db", folder)
     driver.trials.next_request()
     assert (in_own_folder / "study.db").is_file()
-    with folder.held():
+    with folder.locked():
         assert [t.state for t in read_trials(store_of(folder))] == [State.RUNNING]
     assert [t.state for t in read_trials(store_of(folder))] == [State.INTERRUPTED]
 
@@ -153,7 +153,7 @@ def test_a_second_study_lies_beside_the_first(running: Postgres) -> None:
     driver = Driver(running.url, new_folder("first"))
     driver.trials.next_request()
     beside = driver.store.beside("second")
-    assert not beside.is_there()
+    assert not beside.exists()
     create_study(beside, driver.spec, driver.study.sampler)
     assert (len(read_trials(driver.store)), len(read_trials(beside))) == (1, 0)
     assert beside.place == driver.store.place
@@ -162,11 +162,11 @@ def test_a_second_study_lies_beside_the_first(running: Postgres) -> None:
 def test_study_is_held_by_one_driver_at_a_time(running: Postgres) -> None:
     store = DatabaseStore(running.url, "held.1", Path("here"))
     other = DatabaseStore(running.url, "held.1", Path("there"))
-    with store.held():
-        assert other.is_held()
-        with pytest.raises(SweepError, match="is being written by another driver"), other.held():
+    with store.locked():
+        assert other.is_locked()
+        with pytest.raises(SweepError, match="is being written by another driver"), other.locked():
             pass
-    assert not other.is_held()
+    assert not other.is_locked()
 
 
 def test_warm_start_takes_over_from_a_database(running: Postgres) -> None:
@@ -229,6 +229,6 @@ def test_study_and_runs_in_one_database_are_refused() -> None:
     url = "postgresql://tester:secret@127.0.0.1/one"
     spec = small_spec(storage={"study": url}, tracking={"uri": f"{url}?sslmode=require"})
     with pytest.raises(SweepError, match="cannot share; give each its own") as caught:
-        check_apart(spec, tracking_uri(spec.tracking))
+        check_separate_databases(spec, tracking_uri(spec.tracking))
     assert "secret" not in str(caught.value)
-    check_apart(spec, "postgresql://tester:secret@127.0.0.1/other")
+    check_separate_databases(spec, "postgresql://tester:secret@127.0.0.1/other")

@@ -36,8 +36,8 @@ def test_trial_finds_the_newest_checkpoint_and_leaves_no_older_one(url: str) -> 
         there = {path.name for path in second.run_dir.iterdir()}
         assert there == {"stage1_epoch0002.pt", "steps.jsonl"}
         second.sync()
-        assert RemoteFolder(url).names() == there
-    assert RemoteFolder(url).names() == there
+        assert RemoteFolder(url).list_files() == there
+    assert RemoteFolder(url).list_files() == there
 
 
 def test_what_other_settings_left_is_set_aside_at_the_url_and_stays_there(
@@ -48,7 +48,7 @@ def test_what_other_settings_left_is_set_aside_at_the_url_and_stays_there(
     reports: list[TrialReport] = []
     for lr in (0.5, 0.2, 0.2):
         run_trial(context, request_for(spec, {"lr": lr}), reports.append, made_up)
-        names = RemoteFolder(f"{url}/trials/0000").names()
+        names = RemoteFolder(f"{url}/trials/0000").list_files()
         assert {"trial.json", "pid", "config.yaml"} <= names
         assert ("earlier-1/pid" in names) == (lr == 0.2)
         assert not any(name.startswith("earlier-2") for name in names)
@@ -62,13 +62,13 @@ def test_only_what_changed_is_pushed_and_checkpoints_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed: list[str] = []
-    push = RemoteFolder.push
+    push = RemoteFolder.upload
 
     def noted(self: RemoteFolder, path: Path, name: str | None = None) -> None:
         pushed.append(str(name))
         push(self, path, name)
 
-    monkeypatch.setattr(RemoteFolder, "push", noted)
+    monkeypatch.setattr(RemoteFolder, "upload", noted)
     place = place_at(f"file://{tmp_path}/storage")
     with place.opened():
         for name in ("steps.jsonl", "stage1_epoch0001.pt"):
@@ -89,9 +89,9 @@ def test_trial_at_a_url_trains_elsewhere_and_the_driver_gets_its_files(
     run_dir = context.run_dir(request.folder)
     assert [r.phase for r in reports] == ["running", "running", "final"]
     assert not run_dir.exists()
-    context.fetch(request.folder, ["config.yaml", "never.txt"])
+    context.download(request.folder, ["config.yaml", "never.txt"])
     assert [path.name for path in run_dir.iterdir()] == ["config.yaml"]
-    assert "training_debug.log" in RemoteFolder(f"{url}/trials/0003").names()
+    assert "training_debug.log" in RemoteFolder(f"{url}/trials/0003").list_files()
 
 
 def test_without_a_url_a_trial_trains_in_its_folder(in_own_folder: Path) -> None:
