@@ -11,10 +11,10 @@ sweep: .venv/installed  ## the main job: sweep stage 2 on the embedded data
 	.venv/bin/python -m sweeps.run stage2_clip_dfl.yaml --name auto
 
 test: .venv/installed-dev  ## all tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-fast: .venv/installed-dev  ## all but the slow tests
-	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 drills: .venv/installed-dev  ## break sweeps in every way and look at what is left (about 15 minutes)
 	PYTHONPATH=. .venv/bin/python benchmarks/drills.py
