@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,29 @@ from conftest import small_spec
 from made_up_trainers import noisy
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from optuna.samplers import RandomSampler
 from rich.console import Console
 from waiting import PATIENCE, wait_until
 
 from sweeps.config import SweepSpec
 from sweeps.config.check import check_spec
 from sweeps.config.sections import TrackingSpec
-from sweeps.confirmation.confirm import Confirmed, confirm
+from sweeps.confirmation.candidates import ablations_of, candidates_of, preset_of
+from sweeps.confirmation.confirm import Confirmed, confirm, records_of
 from sweeps.confirmation.report import conclusions, print_confirmation
 from sweeps.confirmation.results import load_confirmation, save_confirmation
 from sweeps.errors import SweepError
 from sweeps.rerun import find_source, new_run_dir
 from sweeps.resources.machine import Machine
+from sweeps.search.searcher import tell
 from sweeps.session.resume import earlier_runs
 from sweeps.session.session import Session
 from sweeps.session.sweep import end_parent_run, start_parent_run
 from sweeps.states import ENDED, State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study.location import store_of
-from sweeps.study.study import TrialRecord, read_trials
+from sweeps.study.store import JournalStore
+from sweeps.study.study import TrialRecord, add_preset, create_study, read_trials
 from sweeps.tracking import Tracker, tracking_uri
 
 SPACE = {"lr": {"low": 0.01, "high": 1}, "dfl_weight": {"low": 0.1, "high": 3}}
@@ -265,6 +270,25 @@ def test_runs_are_trials_of_a_study_beside_that_of_the_search(done: Done) -> Non
     assert best.preset.overrides == {"seed": 1001}
     with pytest.raises(SweepError, match="the study is empty"):
         read_trials(store_of(done.folder))  # nothing was searched here
+
+
+def test_a_run_counts_for_its_settings_whatever_it_is_called(tmp_path: Path) -> None:
+    """The one setting in which a winner differs, set back, is the baseline, which was measured."""
+    spec = confirming_spec(baselines={"before": {**FOUND, "lr": 0.25}}).for_confirmation
+    assert spec.confirm is not None
+    winner, base = candidates_of(spec, spec.confirm, searched()[:1])
+    (set_back,) = ablations_of(spec, winner, base)
+    study = create_study(JournalStore(tmp_path / "journal"), spec, RandomSampler())
+    number = add_preset(study, spec, preset_of(base, 1000))
+    tell(study, spec, number, State.FAILED)
+    same = preset_of(set_back, 1000)
+    assert [r.number for r in records_of(study, {same.key: same}).values()] == [number]
+    for other in (
+        replace(same, parameters=FOUND),
+        replace(same, overrides={"seed": 1001}),
+        replace(same, key="elsewhere"),
+    ):
+        assert records_of(study, {other.key: other}) == {}
 
 
 def test_jobs_choose_on_val_report_on_test_and_have_no_budget() -> None:
