@@ -77,8 +77,8 @@ def run_confirmation(spec: SweepSpec, folder: SweepFolder, cpus: int = 1) -> tup
     return done, printed.getvalue()
 
 
-def job_runs(folder: SweepFolder) -> dict[str, Run]:
-    """Key -> MLflow run of every run; the same key twice fails."""
+def mlflow_runs(folder: SweepFolder) -> dict[str, Run]:
+    """Key -> MLflow run of every run of the confirmation; the same key twice fails."""
     client = MlflowClient(folder.load_record()["uri"])
     experiment = client.get_experiment_by_name("sweeps")
     parent = folder.load_record()["run_id"]
@@ -139,7 +139,7 @@ def test_one_exploded_seed_is_infeasible_and_a_failed_one_a_gap(done: Done) -> N
 
 @pytest.mark.slow
 def test_seeds_and_split_are_fresh_and_the_same_for_all(done: Done) -> None:
-    runs = job_runs(done.folder)
+    runs = mlflow_runs(done.folder)
     jobs = {tuple(key.rsplit("/seed_", 1)) for key in runs}
     assert {seed for _, seed in jobs} == {"1000", "1001", "1002"}
     assert len(jobs) == 3 * (5 + 2)
@@ -150,7 +150,7 @@ def test_seeds_and_split_are_fresh_and_the_same_for_all(done: Done) -> None:
 
 @pytest.mark.slow
 def test_every_run_is_closed_with_its_state(done: Done) -> None:
-    runs = job_runs(done.folder)
+    runs = mlflow_runs(done.folder)
     states = {key: run.data.tags["state"] for key, run in runs.items()}
     assert states.pop("baseline_explodes/seed_1001") == "infeasible"
     assert states.pop("baseline_fails/seed_1001") == "failed"
@@ -244,7 +244,7 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder:
     assert len(again) == 15
     assert [r.folder for r in after if r is not again[r.folder]] == ["baseline_fails/seed_1001"]
     assert [r for r in after if r.number < len(before)] == list(before.values())
-    runs = job_runs(folder)
+    runs = mlflow_runs(folder)
     assert set(runs) == set(again)
     assert {run.info.status for run in runs.values()} == {"FINISHED", "FAILED"}
     counted = starts(folder)
@@ -291,7 +291,7 @@ def test_a_run_counts_for_its_settings_whatever_it_is_called(tmp_path: Path) -> 
         assert records_of(study, {other.key: other}) == {}
 
 
-def test_jobs_choose_on_val_report_on_test_and_have_no_budget() -> None:
+def test_runs_choose_on_val_report_on_test_and_have_no_budget() -> None:
     spec = confirming_spec(budget={"hours": 1, "target": 0.5}).for_confirmation
     assert spec.objective.metric == "test/nAP50"
     assert spec.budget.hours is None
@@ -317,7 +317,7 @@ def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(
     done: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(done.path)
-    run = job_runs(done.folder)["trial_0003/seed_1001"]
+    run = mlflow_runs(done.folder)["trial_0003/seed_1001"]
     with pytest.raises(SweepError, match="no such sweep"):
         find_source(run.info.run_id)
     done.folder.save_spec(done.spec)
