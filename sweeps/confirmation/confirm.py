@@ -202,9 +202,19 @@ def run_presets(opened: ConfirmationStudy, presets: dict[str, Preset]) -> None:
 
 
 def records_of(study: optuna.Study, presets: dict[str, Preset]) -> dict[str, TrialRecord]:
-    """Key -> the latest run of each of `presets`; one with other settings does not count."""
+    """Key -> the latest run of each of `presets`; one with other settings does not count.
+
+    What a run was called does not matter: a winner with the only setting in which it differs set back
+    is the baseline.
+    """
     records = to_records(study.get_trials(deepcopy=False), alive=False)
-    return {r.folder: r for r in records if r.preset == presets.get(r.folder)}
+    return {r.folder: r for r in records if _has_settings(r.preset, presets.get(r.folder))}
+
+
+def _has_settings(run: Preset | None, wanted: Preset | None) -> bool:
+    if run is None or wanted is None:
+        return False
+    return (run.parameters, run.overrides) == (wanted.parameters, wanted.overrides)
 
 
 def ablate(opened: ConfirmationStudy, confirmation: Confirmation) -> list[CandidateResult]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,29 @@ from conftest import small_spec
 from made_up_trainers import noisy
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from optuna.samplers import RandomSampler
 from rich.console import Console
 from waiting import PATIENCE, wait_until
 
 from sweeps.config import SweepSpec
 from sweeps.config.check import check_spec
 from sweeps.config.sections import TrackingSpec
-from sweeps.confirmation.confirm import Confirmed, confirm
+from sweeps.confirmation.candidates import ablations_of, candidates_of, preset_of
+from sweeps.confirmation.confirm import Confirmed, confirm, records_of
 from sweeps.confirmation.report import conclusions, print_confirmation
 from sweeps.confirmation.results import load_confirmation, save_confirmation
 from sweeps.errors import SweepError
 from sweeps.rerun import find_source, new_run_dir
 from sweeps.resources.machine import Machine
+from sweeps.search.searcher import tell
 from sweeps.session.resume import earlier_runs
 from sweeps.session.session import Session
 from sweeps.session.sweep import end_parent_run, start_parent_run
 from sweeps.states import ENDED, State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study.location import store_of
-from sweeps.study.study import TrialRecord, read_trials
+from sweeps.study.store import JournalStore
+from sweeps.study.study import TrialRecord, add_preset, create_study, read_trials
 from sweeps.tracking import Tracker, tracking_uri
 
 SPACE = {"lr": {"low": 0.01, "high": 1}, "dfl_weight": {"low": 0.1, "high": 3}}
@@ -72,8 +77,8 @@ def run_confirmation(spec: SweepSpec, folder: SweepFolder, cpus: int = 1) -> tup
     return done, printed.getvalue()
 
 
-def job_runs(folder: SweepFolder) -> dict[str, Run]:
-    """Key -> MLflow run of every run; the same key twice fails."""
+def mlflow_runs(folder: SweepFolder) -> dict[str, Run]:
+    """Key -> MLflow run of every run of the confirmation; the same key twice fails."""
     client = MlflowClient(folder.load_record()["uri"])
     experiment = client.get_experiment_by_name("sweeps")
     parent = folder.load_record()["run_id"]
@@ -134,7 +139,7 @@ def test_one_exploded_seed_is_infeasible_and_a_failed_one_a_gap(done: Done) -> N
 
 @pytest.mark.slow
 def test_seeds_and_split_are_fresh_and_the_same_for_all(done: Done) -> None:
-    runs = job_runs(done.folder)
+    runs = mlflow_runs(done.folder)
     jobs = {tuple(key.rsplit("/seed_", 1)) for key in runs}
     assert {seed for _, seed in jobs} == {"1000", "1001", "1002"}
     assert len(jobs) == 3 * (5 + 2)
@@ -145,7 +150,7 @@ def test_seeds_and_split_are_fresh_and_the_same_for_all(done: Done) -> None:
 
 @pytest.mark.slow
 def test_every_run_is_closed_with_its_state(done: Done) -> None:
-    runs = job_runs(done.folder)
+    runs = mlflow_runs(done.folder)
     states = {key: run.data.tags["state"] for key, run in runs.items()}
     assert states.pop("baseline_explodes/seed_1001") == "infeasible"
     assert states.pop("baseline_fails/seed_1001") == "failed"
@@ -239,7 +244,7 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder:
     assert len(again) == 15
     assert [r.folder for r in after if r is not again[r.folder]] == ["baseline_fails/seed_1001"]
     assert [r for r in after if r.number < len(before)] == list(before.values())
-    runs = job_runs(folder)
+    runs = mlflow_runs(folder)
     assert set(runs) == set(again)
     assert {run.info.status for run in runs.values()} == {"FINISHED", "FAILED"}
     counted = starts(folder)
@@ -267,7 +272,26 @@ def test_runs_are_trials_of_a_study_beside_that_of_the_search(done: Done) -> Non
         read_trials(store_of(done.folder))  # nothing was searched here
 
 
-def test_jobs_choose_on_val_report_on_test_and_have_no_budget() -> None:
+def test_a_run_counts_for_its_settings_whatever_it_is_called(tmp_path: Path) -> None:
+    """The one setting in which a winner differs, set back, is the baseline, which was measured."""
+    spec = confirming_spec(baselines={"before": {**FOUND, "lr": 0.25}}).for_confirmation
+    assert spec.confirm is not None
+    winner, base = candidates_of(spec, spec.confirm, searched()[:1])
+    (set_back,) = ablations_of(spec, winner, base)
+    study = create_study(JournalStore(tmp_path / "journal"), spec, RandomSampler())
+    number = add_preset(study, spec, preset_of(base, 1000))
+    tell(study, spec, number, State.FAILED)
+    same = preset_of(set_back, 1000)
+    assert [r.number for r in records_of(study, {same.key: same}).values()] == [number]
+    for other in (
+        replace(same, parameters=FOUND),
+        replace(same, overrides={"seed": 1001}),
+        replace(same, key="elsewhere"),
+    ):
+        assert records_of(study, {other.key: other}) == {}
+
+
+def test_runs_choose_on_val_report_on_test_and_have_no_budget() -> None:
     spec = confirming_spec(budget={"hours": 1, "target": 0.5}).for_confirmation
     assert spec.objective.metric == "test/nAP50"
     assert spec.budget.hours is None
@@ -293,7 +317,7 @@ def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(
     done: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(done.path)
-    run = job_runs(done.folder)["trial_0003/seed_1001"]
+    run = mlflow_runs(done.folder)["trial_0003/seed_1001"]
     with pytest.raises(SweepError, match="no such sweep"):
         find_source(run.info.run_id)
     done.folder.save_spec(done.spec)

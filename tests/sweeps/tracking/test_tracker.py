@@ -21,12 +21,12 @@ from sweeps.tracking import Tracker, tracking_uri
 from sweeps.trial.messages import TrialReport
 
 
-def report(steps: range, keys: int = 1, **metrics: float) -> TrialReport:
+def report(steps: range, keys: int = 1, metrics: dict[str, float] | None = None) -> TrialReport:
     """A report with `keys` metrics a step."""
     numbers = np.array(steps, np.float64)
     history = {f"m{key}": numbers * 2 for key in range(keys)}
     return TrialReport(
-        "running", steps[-1], 1, metrics=metrics, history={"step": numbers, **history}
+        "running", steps[-1], 1, metrics=metrics or {}, history={"step": numbers, **history}
     )
 
 
@@ -169,15 +169,15 @@ def test_text_without_a_password_stays() -> None:
 def test_run_that_goes_on_holds_everything_once(database: str) -> None:
     first = Tracker(database, "goes on")
     first.start("7", "trial 7", {"a": 1}, {"sweep.id": "x", "sweep.trial": 7})
-    first.log("7", report(range(1, 4), **{"val/nAP50": 0.1}))
+    first.log("7", report(range(1, 4), metrics={"val/nAP50": 0.1}))
     first.end("7", Outcome(State.INTERRUPTED, "Ctrl-C"))
     first.close()
     second = Tracker(database, "goes on")
     (key, stored), *others = second.stored_runs("x").items()
     assert (key, stored.running, others) == ("7", False, [])
     second.start("7", "trial 7", {"a": 1}, {"state": "running"}, run_id=stored.run_id)
-    second.log("7", report(range(1, 4), **{"val/nAP50": 0.1}))
-    second.log("7", report(range(4, 6), **{"val/nAP50": 0.2}))
+    second.log("7", report(range(1, 4), metrics={"val/nAP50": 0.1}))
+    second.log("7", report(range(4, 6), metrics={"val/nAP50": 0.2}))
     second.flush()
     client = MlflowClient(database)
     assert client.get_run(stored.run_id).info.status == "RUNNING"
