@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from fsdet.command import ExitCode, run_command
-from sweeps.confirmation.report import print_confirmation
-from sweeps.confirmation.winner import confirmation_of, write_winner
+from sweeps.confirmation.report import confirmation_of, print_confirmation, write_winner
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.summary import print_next_commands, print_summary, write_best

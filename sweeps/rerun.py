@@ -20,8 +20,8 @@ from fsdet.errors import FsdetError
 from fsdet.report import Report, Result
 from sweeps.config import SweepSpec
 from sweeps.config.sections import TrackingSpec
+from sweeps.confirmation.report import winning_trial
 from sweeps.confirmation.results import FOLDER as CONFIRM
-from sweeps.confirmation.winner import winning_trial
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.callbacks import ARTIFACTS

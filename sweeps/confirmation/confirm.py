@@ -24,7 +24,12 @@ from sweeps.confirmation.candidates import (
     presets_of,
     seeds_of,
 )
-from sweeps.confirmation.report import conclusions, plan_of_confirmation, print_confirmation
+from sweeps.confirmation.report import (
+    conclusions,
+    plan_of_confirmation,
+    print_confirmation,
+    write_winner,
+)
 from sweeps.confirmation.results import (
     FILE,
     FOLDER,
@@ -32,7 +37,6 @@ from sweeps.confirmation.results import (
     Confirmation,
     save_confirmation,
 )
-from sweeps.confirmation.winner import write_winner
 from sweeps.search.sampler import build_sampler
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.session.callbacks import SWEEP_RUN

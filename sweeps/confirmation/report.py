@@ -1,18 +1,29 @@
-"""Prints what a confirmation will do and what it found: tables and sentences."""
+"""What a confirmation will do and what it found: printed, and written to `best.yaml`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from fsdet.tables import build_table, print_table
 from sweeps.config import SweepSpec
-from sweeps.confirmation.results import CandidateResult, Comparison, Confirmation
+from sweeps.confirmation.results import (
+    FILE,
+    CandidateResult,
+    Comparison,
+    Confirmation,
+    load_confirmation,
+)
 from sweeps.confirmation.statistics import ALPHA, LEAST_SEEDS, Estimate, power
 from sweeps.session.display import format_number, format_setting, print_line
+from sweeps.session.summary import write_configuration
 from sweeps.states import State
+from sweeps.storage.folder import SweepFolder
+from sweeps.study.study import TrialRecord
 from sweeps.trial.failures import first_line
 
 
@@ -240,3 +251,31 @@ def ablation_lines(confirmation: Confirmation) -> list[str]:
             "not add up to the whole"
         )
     return lines
+
+
+def confirmation_of(spec: SweepSpec, folder: SweepFolder) -> Confirmation | None:
+    """What was confirmed of a sweep; None if nothing was, or not to the end."""
+    return None if spec.confirm is None else load_confirmation(folder.path / FILE)
+
+
+def winning_trial(
+    spec: SweepSpec, folder: SweepFolder, trials: Sequence[TrialRecord]
+) -> TrialRecord | None:
+    """The trial that searched the confirmed winner."""
+    found = confirmation_of(spec, folder)
+    if found is None or found.winner is None:
+        return None
+    number = found.winner.candidate.trial
+    return next((trial for trial in trials if trial.number == number), None)
+
+
+def write_winner(spec: SweepSpec, folder: SweepFolder, confirmation: Confirmation) -> Path | None:
+    """Write the confirmed configuration to `best.yaml`; None without a winner."""
+    winner = confirmation.winner
+    if winner is None:
+        return None
+    findings = [
+        f"Best of sweep {folder.name}, confirmed: {winner.candidate.label}",
+        *conclusions(confirmation),
+    ]
+    return write_configuration(spec, folder, winner.candidate.parameters, findings)

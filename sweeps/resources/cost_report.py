@@ -10,7 +10,7 @@ from sweeps.config.sections import AUTO
 from sweeps.resources.cost import FEWER, MORE, SweepCost, costliest, estimate, most_runs
 from sweeps.resources.machine import Machine
 from sweeps.resources.probe import measure, with_gpus, with_shared_card
-from sweeps.trial.memory import free_memory
+from sweeps.trial.worker import free_memory
 
 
 def print_cost(spec: SweepSpec, machine: Machine, print_line: Callable[[str], None]) -> None:

@@ -35,7 +35,7 @@ from sweeps.resources.cost import (
 from sweeps.resources.machine import Machine
 from sweeps.storage.folder import SweepFolder
 from sweeps.trial.failures import cause_of, first_line
-from sweeps.trial.memory import peak_memory
+from sweeps.trial.worker import peak_memory
 
 STEPS, WARM = 5, 3
 """Optimiser steps of each of the two epochs, and how many of the first are not counted."""

@@ -11,9 +11,8 @@ from typing import Any
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.states import Outcome
-from sweeps.tracking.runs import OpenRun
+from sweeps.tracking.runs import OpenRun, to_tags
 from sweeps.tracking.store import StoredRun, open_experiment, runs_of
-from sweeps.tracking.values import to_tags
 from sweeps.tracking.write_queue import WriteQueue
 from sweeps.trial.messages import TrialReport
 

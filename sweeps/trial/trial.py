@@ -29,11 +29,11 @@ from sweeps.storage.portable_files import localize_paths
 from sweeps.storage.remote import RemoteFolder
 from sweeps.trial.failures import ALONE_TOO, RanOutOfMemory, cause_of, is_out_of_memory
 from sweeps.trial.identity import claim, newest_checkpoint, remove_partial_files, settings_of
-from sweeps.trial.memory import wait_for_card
 from sweeps.trial.messages import TrialReport, TrialRequest
 from sweeps.trial.reporter import NoObjectiveError, Reporter
 from sweeps.trial.trial_dir import RemoteTrialDir, TrialDir
 from sweeps.trial.watchdog import Watchdog, stall_reason, stalled, watchdog
+from sweeps.trial.worker import wait_for_card
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psutil
 from waiting import PATIENCE, wait_until
 
-from sweeps.trial.memory import free_memory, wait_for_memory
+from sweeps.trial.worker import free_memory, wait_for_memory
 
 MB = 2**20
 HOLD = """
