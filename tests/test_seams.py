@@ -14,32 +14,32 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = sorted(set(re.findall(r"python -m ((?:fsdet|sweeps)\.\w+)", README)))
 
 
-def test_imports_go_one_way() -> None:
+def test_imports_go_one_way():
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
-def test_lock_files_pin_and_name_no_place(name: str) -> None:
+def test_lock_files_pin_and_name_no_place(name):
     lines = (ROOT / name).read_text().splitlines()
     packages = [line for line in lines if line and not line.startswith((" ", "#"))]
     assert len(packages) > 100
     assert all(re.fullmatch(r"[A-Za-z0-9._\[\],-]+==[^ /]+( ; .*)?", line) for line in packages)
 
 
-def test_make_targets_of_the_readme_exist() -> None:
+def test_make_targets_of_the_readme_exist():
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z0-9-]+)`", README)) <= targets
 
 
-def test_readme_names_all_commands() -> None:
+def test_readme_names_all_commands():
     assert {"fsdet.train", "sweeps.run", "sweeps.best", "sweeps.rerun"} <= set(MODULES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
-def test_command_of_the_readme_has_help(module: str) -> None:
+def test_command_of_the_readme_has_help(module):
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
     )

@@ -64,7 +64,7 @@ def swept(folder: Path) -> tuple[str, SweepFolder]:
         os.chdir(before)
 
 
-def test_far_corner_explodes_and_the_good_one_completes(swept: tuple[str, SweepFolder]) -> None:
+def test_far_corner_explodes_and_the_good_one_completes(swept):
     good, corner = read_trials(swept[1].study)
     assert good.state is State.COMPLETED
     assert good.metrics["val/swap_gap"] > 0.05
@@ -74,16 +74,14 @@ def test_far_corner_explodes_and_the_good_one_completes(swept: tuple[str, SweepF
     assert int(step[1]) <= 30
 
 
-def test_summary_says_what_to_type_next(swept: tuple[str, SweepFolder]) -> None:
+def test_summary_says_what_to_type_next(swept):
     printed = swept[0]
     assert "baseline 'far_corner' exploded" in printed
     for words in ("make ui", "sweeps.best tiny", "sweeps.rerun tiny", "fsdet.train --config"):
         assert words in printed
 
 
-def test_rerun_equals_the_trial_to_the_last_digit(
-    swept: tuple[str, SweepFolder], folder: Path
-) -> None:
+def test_rerun_equals_the_trial_to_the_last_digit(swept, folder):
     done = command("sweeps.rerun", "tiny", folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "equal to the last digit" in done.stdout.splitlines()
@@ -98,7 +96,7 @@ def test_rerun_equals_the_trial_to_the_last_digit(
     assert source.data.metrics["val/nAP50"] == runs[0].data.metrics["val/nAP50"]
 
 
-def test_best_yaml_runs_without_mlflow(swept: tuple[str, SweepFolder], folder: Path) -> None:
+def test_best_yaml_runs_without_mlflow(swept, folder):
     assert command("sweeps.best", "tiny", folder=folder).returncode == 0
     best = yaml.safe_load(swept[1].best.read_text())
     assert best["fusion_lr_mult"] == 2.0

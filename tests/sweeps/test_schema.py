@@ -22,14 +22,14 @@ def errors(values: Any) -> list[str]:
     return [".".join(str(part) for part in error.absolute_path) for error in found]
 
 
-def test_shipped_schema_is_that_of_the_code() -> None:
+def test_shipped_schema_is_that_of_the_code():
     Draft202012Validator.check_schema(build_schema())
     text = (SHIPPED / "schema.json").read_text(encoding="utf-8")
     assert text == to_text(), "run: python -m sweeps.schema > search_spaces/schema.json"
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.name)
-def test_shipped_file_fits_and_names_the_schema(path: Path) -> None:
+def test_shipped_file_fits_and_names_the_schema(path):
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# yaml-language-server: $schema=schema.json\n")
     assert errors(yaml.safe_load(text)) == []
@@ -63,7 +63,7 @@ tracking: {experiment: mine}
 """
 
 
-def test_all_that_a_file_may_say_fits() -> None:
+def test_all_that_a_file_may_say_fits():
     assert errors(yaml.safe_load(WHOLE)) == []
 
 
@@ -87,12 +87,12 @@ def test_all_that_a_file_may_say_fits() -> None:
         ("seeds: 4", "seeds: 2", "confirm"),
     ],
 )
-def test_broken_file_is_refused_at_its_place(old: str, new: str, place: str) -> None:
+def test_broken_file_is_refused_at_its_place(old, new, place):
     assert old in WHOLE
     assert errors(yaml.safe_load(WHOLE.replace(old, new, 1))) == [place]
 
 
-def test_example_in_the_guide_is_legal(in_own_folder: Path) -> None:
+def test_example_in_the_guide_is_legal(in_own_folder):
     guide = (SHIPPED / "README.md").read_text(encoding="utf-8")
     text = guide.split("```yaml\n")[1].split("```")[0]
     assert errors(yaml.safe_load(text)) == []

@@ -33,7 +33,7 @@ TOKEN = "token-of-mine-0815"
         "mysql://root:@host/x",
     ],
 )
-def test_url_with_a_secret_is_known_and_shown_without_it(url: str) -> None:
+def test_url_with_a_secret_is_known_and_shown_without_it(url):
     assert holds_secret(url)
     shown = without_password(url)
     assert not holds_secret(shown)
@@ -44,11 +44,11 @@ def test_url_with_a_secret_is_known_and_shown_without_it(url: str) -> None:
     "url",
     ["postgresql://host:5432/x", "sqlite:////home/me@work/x.db", "s3://bucket/a@b", "/mnt/a:b@c"],
 )
-def test_url_without_a_secret_stays(url: str) -> None:
+def test_url_without_a_secret_stays(url):
     assert not holds_secret(url)
 
 
-def test_whole_url_is_asked_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whole_url_is_asked_of_the_variable(monkeypatch):
     whole = "postgresql://tester:secret@host/x"
     kept = without_password(whole)
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
@@ -70,9 +70,7 @@ def test_whole_url_is_asked_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> 
         ("--set", "storage.path=s3://key:secret@bucket"),
     ],
 )
-def test_secret_on_the_command_line_is_refused_and_not_repeated(
-    words: tuple[str, str], in_own_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_secret_on_the_command_line_is_refused_and_not_repeated(words, in_own_folder, capsys):
     (in_own_folder / "drill.yaml").write_text(SWEEP)
     assert main(["drill.yaml", *words]) == 2
     told = capsys.readouterr().err
@@ -83,9 +81,7 @@ def test_secret_on_the_command_line_is_refused_and_not_repeated(
 @pytest.mark.parametrize(
     "line", ["storage: {study: 'nonsense:secret@x'}", "tracking: 'https://x:secret@h'"]
 )
-def test_mistake_in_a_url_is_told_without_it(
-    line: str, in_own_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistake_in_a_url_is_told_without_it(line, in_own_folder, capsys):
     (in_own_folder / "drill.yaml").write_text(f"{SWEEP}{line}\n")
     assert main(["drill.yaml"]) == 2
     assert "secret" not in capsys.readouterr().err
@@ -126,7 +122,7 @@ def files_with(secret: str, *folders: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_no_file_log_or_output_of_a_sweep_holds_a_secret(server: Postgres, tmp_path: Path) -> None:
+def test_no_file_log_or_output_of_a_sweep_holds_a_secret(server, tmp_path):
     """Study and tracking store in PostgreSQL, files in S3; Ray's session logs are read too."""
     ray = Path(tempfile.mkdtemp(prefix="ray-"))
     folder = tmp_path / "driver"
@@ -184,9 +180,7 @@ def fetched(bucket: str, to: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_password_in_the_address_of_a_tracking_server_is_shown_to_nobody(
-    server: Postgres, tmp_path: Path
-) -> None:
+def test_password_in_the_address_of_a_tracking_server_is_shown_to_nobody(server, tmp_path):
     """A real `mlflow server` over PostgreSQL; the user's password is part of its URL."""
     with mlflow_server(tmp_path, server.runs_url) as address:
         folder = tmp_path / "driver"

@@ -56,7 +56,7 @@ def other_addresses() -> list[str]:
 
 
 @pytest.mark.slow
-def test_it_listens_here_only_and_tells_nobody_the_store(tmp_path: Path) -> None:
+def test_it_listens_here_only_and_tells_nobody_the_store(tmp_path):
     store, port = f"sqlite:///{tmp_path}/of-mine-0815.db", free_port()
     MlflowClient(tracking_uri=store).create_experiment("seen")
     with ui(port, store) as process:
@@ -78,7 +78,7 @@ def test_it_listens_here_only_and_tells_nobody_the_store(tmp_path: Path) -> None
         assert not answers("127.0.0.1", port)
 
 
-def test_runs_on_a_server_are_seen_there() -> None:
+def test_runs_on_a_server_are_seen_there():
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.ui"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"},

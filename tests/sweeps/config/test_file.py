@@ -130,7 +130,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistake_is_told_with_place_and_cure(case: str) -> None:
+def test_mistake_is_told_with_place_and_cure(case):
     old, new, words = MISTAKES[case]
     assert old in GOOD
     with pytest.raises(SweepError) as caught:
@@ -139,20 +139,20 @@ def test_mistake_is_told_with_place_and_cure(case: str) -> None:
         assert word in str(caught.value)
 
 
-def test_good_file_is_read() -> None:
+def test_good_file_is_read():
     spec = load(GOOD)
     assert spec.baseline_parameters() == {"before": {"lr": 0.001, "dfl_weight": 1.5}}
     assert spec.config({"lr": 0.002, "dfl_weight": 1}).lr == 0.002
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_every_mistake_is_told_at_once():
     with pytest.raises(SweepError) as caught:
         load(GOOD.replace("trials: 4", "trails: 4").replace("high: 3", "hihg: 3"))
     assert "trails" in str(caught.value)
     assert "hihg" in str(caught.value)
 
 
-def test_override_reaches_the_file_and_the_trainer() -> None:
+def test_override_reaches_the_file_and_the_trainer():
     spec = load(GOOD, "sampler.seed=7", "epochs=2", "space.lr.high=0.1")
     assert spec.sampler.seed == 7
     assert spec.fixed["epochs"] == 2
@@ -160,18 +160,18 @@ def test_override_reaches_the_file_and_the_trainer() -> None:
 
 
 @pytest.mark.parametrize("override", ["epochs", "lr=1", "name.x=1"])
-def test_bad_override_is_told(override: str) -> None:
+def test_bad_override_is_told(override):
     with pytest.raises(SweepError, match="--set"):
         load(GOOD, override)
 
 
-def test_paths_are_absolute_and_found_beside_the_yaml(in_own_folder: Path) -> None:
+def test_paths_are_absolute_and_found_beside_the_yaml(in_own_folder):
     (in_own_folder / "weights.pt").touch()
     spec = load(GOOD.replace("epochs: 4", "resume: weights.pt"))
     assert spec.fixed["resume"] == str(in_own_folder / "weights.pt")
 
 
-def test_bare_name_is_looked_for_in_the_folder_of_spaces(in_own_folder: Path) -> None:
+def test_bare_name_is_looked_for_in_the_folder_of_spaces(in_own_folder):
     (in_own_folder / FOLDER).mkdir()
     (in_own_folder / FOLDER / "mine.yaml").write_text(GOOD, encoding="utf-8")
     assert load_spec("mine.yaml")[0].name == "good"
@@ -186,7 +186,7 @@ def test_bare_name_is_looked_for_in_the_folder_of_spaces(in_own_folder: Path) ->
         ("stage2_clip_dfl_full.yaml", {"fixed.resume", "fixed.data_root"}),
     ],
 )
-def test_shipped_files_pass_the_check(name: str, missing: set[str]) -> None:
+def test_shipped_files_pass_the_check(name, missing):
     spec, lines = load_spec(name)
     check_spec(spec, lines)
     assert list(spec.baselines) == ["before", "after"]
@@ -200,7 +200,7 @@ def test_shipped_files_pass_the_check(name: str, missing: set[str]) -> None:
         (["none.yaml"], ["none.yaml: no such file"]),
     ],
 )
-def test_command_line_says_it_in_one_line(arguments: list[str], words: list[str]) -> None:
+def test_command_line_says_it_in_one_line(arguments, words):
     Path("x.yaml").write_text(GOOD.replace("trials: 4", "trails: 4"), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.run", *arguments],

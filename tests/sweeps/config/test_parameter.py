@@ -29,13 +29,11 @@ from sweeps.config.parameter import (
         ("lr", Parameter(choices=("1e-3", 0.1)), CategoricalDistribution([0.001, 0.1])),
     ],
 )
-def test_distribution_follows_the_type_of_the_setting(
-    key: str, parameter: Parameter, expected: object
-) -> None:
+def test_distribution_follows_the_type_of_the_setting(key, parameter, expected):
     assert to_distribution(key, parameter) == expected
 
 
-def test_range_holds_its_ends_and_nothing_beyond() -> None:
+def test_range_holds_its_ends_and_nothing_beyond():
     distribution = to_distribution("lr", Parameter(low=0.1, high=1))
     assert contains(distribution, 0.1)
     assert contains(distribution, 1)
@@ -43,12 +41,12 @@ def test_range_holds_its_ends_and_nothing_beyond() -> None:
     assert not contains(distribution, "0.5")
 
 
-def test_description_says_scale_and_ends() -> None:
+def test_description_says_scale_and_ends():
     assert describe(Parameter(low=0.1, high=100, log=True)) == "0.1 to 100, log"
     assert describe(Parameter(choices=(1, "a"))) == "one of 1, a"
 
 
-def test_written_parameter_can_be_read_again() -> None:
+def test_written_parameter_can_be_read_again():
     for parameter in (Parameter(low=1, high=2), Parameter(choices=(1, 2))):
         assert Parameter(**parameter.model_dump(mode="json")) == parameter
 
@@ -64,20 +62,20 @@ def test_written_parameter_can_be_read_again() -> None:
     ],
 )
 def test_grid_holds_every_value_and_probes_those_that_may_be_illegal(
-    key: str, parameter: Parameter, values: list[object] | None, probes: list[object]
-) -> None:
+    key, parameter, values, probes
+):
     distribution = to_distribution(key, parameter)
     assert grid_of(distribution) == values
     assert boundary_values_of(distribution) == probes
     assert all(contains(distribution, value) for value in values or probes)
 
 
-def test_value_between_two_steps_is_not_held() -> None:
+def test_value_between_two_steps_is_not_held():
     distribution = to_distribution("lr", Parameter(low=0.1, high=0.4, step=0.1))
     assert not contains(distribution, 0.25)
 
 
-def test_description_says_conditions_and_ties() -> None:
+def test_description_says_conditions_and_ties():
     when = {"gradient_clip_mode": ("norm", "agc"), "debug": True}
     assert describe(Parameter(low=1, high=2, when=when)) == (
         "1 to 2, when gradient_clip_mode is norm or agc and debug is True"

@@ -62,7 +62,7 @@ def possible(spec: SweepSpec) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(legal_specs().filter(possible), st.sampled_from(["random", "tpe"]), st.integers(0, 9))
-def test_every_suggestion_builds_a_config(spec: SweepSpec, sampler: str, seed: int) -> None:
+def test_every_suggestion_builds_a_config(spec, sampler, seed):
     check_spec(spec)
     chosen = spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"name": sampler})})
     study = optuna.create_study(sampler=build_sampler(chosen, seed))
@@ -88,7 +88,7 @@ def test_every_suggestion_builds_a_config(spec: SweepSpec, sampler: str, seed: i
 
 @settings(max_examples=30, deadline=None)
 @given(legal_specs().filter(possible))
-def test_written_sweep_can_be_read_again(spec: SweepSpec) -> None:
+def test_written_sweep_can_be_read_again(spec):
     assert SweepSpec(**spec.model_dump(mode="json")) == spec
 
 
@@ -103,7 +103,7 @@ def spec_of(space: dict[str, Parameter], **more: Any) -> SweepSpec:
     return SweepSpec(name="some", space=space, **more)
 
 
-def test_enqueued_trial_keeps_what_applies() -> None:
+def test_enqueued_trial_keeps_what_applies():
     spec = spec_of(CLIP, baselines={"b": {"gradient_clip_mode": "agc", "agc_clip_factor": "2e-2"}})
     check_spec(spec)
     study = optuna.create_study()
@@ -111,7 +111,7 @@ def test_enqueued_trial_keeps_what_applies() -> None:
     assert spec.suggest(study.ask()) == {"gradient_clip_mode": "agc", "agc_clip_factor": 0.02}
 
 
-def test_condition_on_a_fixed_setting_and_on_a_default() -> None:
+def test_condition_on_a_fixed_setting_and_on_a_default():
     when = {"gradient_clip_mode": "norm"}  # the trainer's default
     space = {"gradient_clip_norm": Parameter(low=1, high=10, when=when)}
     assert spec_of(space).conditions.example().keys() == {"gradient_clip_norm"}
@@ -119,7 +119,7 @@ def test_condition_on_a_fixed_setting_and_on_a_default() -> None:
     assert agc.conditions.example() == {}
 
 
-def test_parameter_waits_for_one_that_does_not_apply() -> None:
+def test_parameter_waits_for_one_that_does_not_apply():
     deep = {**CLIP, "lr": Parameter(low=0.1, high=1, when={"gradient_accumulation": 2})}
     deep["gradient_accumulation"] = Parameter(low=1, high=3, when={"gradient_clip_mode": "agc"})
     space = Space(deep, {})
@@ -129,7 +129,7 @@ def test_parameter_waits_for_one_that_does_not_apply() -> None:
     assert space.requirements("lr") == {"gradient_accumulation": [2], "gradient_clip_mode": ["agc"]}
 
 
-def test_cycle_is_told_by_its_members() -> None:
+def test_cycle_is_told_by_its_members():
     space = {
         "compile": Parameter(choices=(True, False), when={"debug": True}),
         "debug": Parameter(choices=(True, False), when={"compile": True}),
@@ -138,7 +138,7 @@ def test_cycle_is_told_by_its_members() -> None:
         Space(space, {}).order()
 
 
-def test_largest_value_sees_ties_conditions_and_the_default() -> None:
+def test_largest_value_sees_ties_conditions_and_the_default():
     assert spec_of(CLIP, fixed={"epochs": 7}).largest("epochs") == 7
     assert spec_of(CLIP).largest("gradient_clip_norm") == 10
     epochs = Parameter(low=2, high=5, when={"gradient_clip_mode": "agc"})
@@ -159,13 +159,11 @@ def test_largest_value_sees_ties_conditions_and_the_default() -> None:
         ({"gradient_clip_mode": "norm", "gradient_clip_norm": 2, "lr": 1}, False),
     ],
 )
-def test_trials_of_another_sweep_are_accepted_where_they_fit(
-    parameters: dict[str, Any], accepted: bool
-) -> None:
+def test_trials_of_another_sweep_are_accepted_where_they_fit(parameters, accepted):
     assert spec_of(CLIP).accepts(parameters) is accepted
 
 
-def test_configs_hold_every_value_that_names_a_file_and_few_others() -> None:
+def test_configs_hold_every_value_that_names_a_file_and_few_others():
     space = {
         "gradient_clip_mode": Parameter(choices=("norm", "agc", "none")),
         "lr": Parameter(low=0.1, high=1),
@@ -177,7 +175,7 @@ def test_configs_hold_every_value_that_names_a_file_and_few_others() -> None:
     assert found == [("small_conv", 64), *others, ("third", 64)]
 
 
-def test_the_best_epoch_of_a_trial_is_chosen_by_the_objective() -> None:
+def test_the_best_epoch_of_a_trial_is_chosen_by_the_objective():
     assert spec_of(CLIP).config({}).best_metric == "nAP50"
     config = spec_of(CLIP, objective={"metric": "val/nAP"}).config({})
     assert (config.best_metric, config.best_mode) == ("nAP", "max")

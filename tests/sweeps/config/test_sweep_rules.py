@@ -152,7 +152,7 @@ MISTAKES = {**CONDITIONS, **TIES, **VALUES, **SEARCH}
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistake_is_told_with_place_and_cure(case: str) -> None:
+def test_mistake_is_told_with_place_and_cure(case):
     old, new, words = MISTAKES[case]
     assert old in GOOD
     with pytest.raises(SweepError) as caught:
@@ -162,7 +162,7 @@ def test_mistake_is_told_with_place_and_cure(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", OF_NUMBERS)
-def test_sampler_that_does_not_fit_is_told(case: str) -> None:
+def test_sampler_that_does_not_fit_is_told(case):
     old, new, sampler, words = OF_NUMBERS[case]
     assert old in NUMBERS
     with pytest.raises(SweepError) as caught:
@@ -171,7 +171,7 @@ def test_sampler_that_does_not_fit_is_told(case: str) -> None:
         assert word in str(caught.value)
 
 
-def test_good_files_are_accepted() -> None:
+def test_good_files_are_accepted():
     load(GOOD)
     for name in ("tpe", "gp", "random", "qmc", "cmaes"):
         load(NUMBERS, f"sampler.name={name}")
@@ -187,7 +187,7 @@ def test_good_files_are_accepted() -> None:
     ]
 
 
-def test_values_that_only_together_are_illegal_are_told_with_an_example() -> None:
+def test_values_that_only_together_are_illegal_are_told_with_an_example():
     space = "".join(
         f"  {key}_lr_mult: {{choices: [0, 1]}}\n"
         for key in ("backbone", "support_encoder", "fusion", "head")
@@ -199,7 +199,7 @@ def test_values_that_only_together_are_illegal_are_told_with_an_example() -> Non
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_grid_counts_its_trials() -> None:
+def test_grid_counts_its_trials():
     grid = GOOD.replace("low: 0.1, high: 100, log: true", "choices: [1, 10]")
     whole = grid.replace("trials: 9\n", "sampler: {name: grid}\n")
     assert load(whole).trials == 20
@@ -209,7 +209,7 @@ def test_grid_counts_its_trials() -> None:
         load(whole, "trials=21")
 
 
-def test_override_reaches_every_field_and_is_named_in_its_mistake() -> None:
+def test_override_reaches_every_field_and_is_named_in_its_mistake():
     spec = load(
         GOOD,
         "space.agc_clip_factor.choices=[0.1, 0.2]",
@@ -227,7 +227,7 @@ def test_override_reaches_every_field_and_is_named_in_its_mistake() -> None:
         load(GOOD, "scheduler.grace=0")
 
 
-def test_files_are_found_wherever_they_are_named(in_own_folder: Path) -> None:
+def test_files_are_found_wherever_they_are_named(in_own_folder):
     for name in ("a.pt", "b.pt"):
         (in_own_folder / name).touch()
     text = GOOD.replace(
@@ -246,7 +246,7 @@ def test_files_are_found_wherever_they_are_named(in_own_folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_searched_file_and_name_is_looked_at(in_own_folder: Path) -> None:
+def test_every_searched_file_and_name_is_looked_at(in_own_folder):
     shipped = "fsdet/checkpoints/stage1_openmoji.pt"
     (in_own_folder / "broken.pt").write_bytes(b"broken")
     text = NUMBERS.replace("space:\n", f"space:\n  resume: {{choices: [broken.pt, {shipped}]}}\n")

@@ -49,23 +49,23 @@ TRIALS = [
 ]
 
 
-def test_best_completed_ones_and_all_baselines_each_once() -> None:
+def test_best_completed_ones_and_all_baselines_each_once():
     assert labels(TRIALS) == ["trial 3", "trial 5"]
     assert labels(TRIALS, top_k=9) == ["trial 3", "trial 5", "trial 0"]
     assert labels(TRIALS, baselines={"a": {"lr": 0.1}}) == ["trial 3", "trial 5", "a"]
     assert labels([], baselines={"a": {"lr": 0.1}}) == ["a"]
 
 
-def test_baseline_among_the_best_takes_no_place() -> None:
+def test_baseline_among_the_best_takes_no_place():
     assert labels(TRIALS, baselines={"a": {"lr": 4.0}}) == ["trial 5", "trial 0", "a"]
 
 
-def test_less_is_better_where_the_mode_says_so() -> None:
+def test_less_is_better_where_the_mode_says_so():
     assert labels(TRIALS, top_k=1, objective={"mode": "min"}) == ["trial 0"]
 
 
 @given(st.integers(990, 1010), st.integers(3, 9))
-def test_seeds_are_fresh(searched: int, count: int) -> None:
+def test_seeds_are_fresh(searched, count):
     spec = small_spec(fixed={"seed": searched})
     seeds = seeds_of(spec, ConfirmSpec(seeds=count))
     assert len(set(seeds)) == count
@@ -73,7 +73,7 @@ def test_seeds_are_fresh(searched: int, count: int) -> None:
     assert min(seeds) >= 1000
 
 
-def test_every_run_has_a_folder_of_its_own_whatever_baselines_are_called() -> None:
+def test_every_run_has_a_folder_of_its_own_whatever_baselines_are_called():
     names = ["a/b", "a b", "..", "trial_0001", "ä", "a%2Fb"]
     spec = small_spec(baselines={name: {"lr": 1 + i / 9} for i, name in enumerate(names)})
     chosen = candidates_of(spec, ConfirmSpec(), [trial(1, 5.0, 0.5)])
@@ -82,7 +82,7 @@ def test_every_run_has_a_folder_of_its_own_whatever_baselines_are_called() -> No
     assert all(len(key.split("/")) == 2 and key.isascii() for key in keys)
 
 
-def test_setting_back_takes_along_what_depends_on_it() -> None:
+def test_setting_back_takes_along_what_depends_on_it():
     spec = conditional()
     won = TrialRecord(4, State.COMPLETED, FOUND, 0.9)
     winner, base = candidates_of(spec, ConfirmSpec(), [won])
@@ -96,7 +96,7 @@ def test_setting_back_takes_along_what_depends_on_it() -> None:
     assert spec.config(found["lr"]).head_lr_mult == 4
 
 
-def test_only_difference_set_back_is_the_baseline_itself() -> None:
+def test_only_difference_set_back_is_the_baseline_itself():
     spec = conditional()
     won = TrialRecord(4, State.COMPLETED, {**HAND, "lr": 3.0}, 0.9)
     winner, base = candidates_of(spec, ConfirmSpec(), [won])
@@ -104,7 +104,7 @@ def test_only_difference_set_back_is_the_baseline_itself() -> None:
     assert (only.folder, only.parameters) == (base.folder, HAND)
 
 
-def test_setting_without_a_value_in_either_is_left_out() -> None:
+def test_setting_without_a_value_in_either_is_left_out():
     space = {
         "gradient_clip_mode": {"choices": ["norm", "none"]},
         "bbox_loss": {"choices": ["ciou", "wiou_v3"]},
@@ -122,6 +122,6 @@ def test_setting_without_a_value_in_either_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("key", ["top_k", "seeds"])
-def test_confirmation_of_nothing_is_refused(key: str) -> None:
+def test_confirmation_of_nothing_is_refused(key):
     with pytest.raises(ValueError, match=key):
         ConfirmSpec(**{key: 0})

@@ -120,7 +120,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 
 @pytest.mark.slow
-def test_winner_is_better_than_the_best_feasible_baseline(done: Done) -> None:
+def test_winner_is_better_than_the_best_feasible_baseline(done):
     found = done.confirmation
     assert found.winner is not None
     assert found.winner.candidate.label == "trial 3"
@@ -130,7 +130,7 @@ def test_winner_is_better_than_the_best_feasible_baseline(done: Done) -> None:
 
 
 @pytest.mark.slow
-def test_one_exploded_seed_is_infeasible_and_a_failed_one_a_gap(done: Done) -> None:
+def test_one_exploded_seed_is_infeasible_and_a_failed_one_a_gap(done):
     by_label = {m.candidate.label: m for m in done.confirmation.configurations}
     assert list(by_label["explodes"].with_state(State.INFEASIBLE)) == [1001]
     assert by_label["fails"].with_state(State.FAILED) == {1001: "RuntimeError: no such luck"}
@@ -138,7 +138,7 @@ def test_one_exploded_seed_is_infeasible_and_a_failed_one_a_gap(done: Done) -> N
 
 
 @pytest.mark.slow
-def test_seeds_and_split_are_fresh_and_the_same_for_all(done: Done) -> None:
+def test_seeds_and_split_are_fresh_and_the_same_for_all(done):
     runs = mlflow_runs(done.folder)
     jobs = {tuple(key.rsplit("/seed_", 1)) for key in runs}
     assert {seed for _, seed in jobs} == {"1000", "1001", "1002"}
@@ -149,7 +149,7 @@ def test_seeds_and_split_are_fresh_and_the_same_for_all(done: Done) -> None:
 
 
 @pytest.mark.slow
-def test_every_run_is_closed_with_its_state(done: Done) -> None:
+def test_every_run_is_closed_with_its_state(done):
     runs = mlflow_runs(done.folder)
     states = {key: run.data.tags["state"] for key, run in runs.items()}
     assert states.pop("baseline_explodes/seed_1001") == "infeasible"
@@ -162,7 +162,7 @@ def test_every_run_is_closed_with_its_state(done: Done) -> None:
 
 
 @pytest.mark.slow
-def test_ablation_tells_which_setting_did_the_work(done: Done) -> None:
+def test_ablation_tells_which_setting_did_the_work(done):
     found = {c.second.factor: c for c in done.confirmation.contributions}
     assert {factor: c.verdict for factor, c in found.items()} == {
         "lr": "better",
@@ -172,7 +172,7 @@ def test_ablation_tells_which_setting_did_the_work(done: Done) -> None:
 
 
 @pytest.mark.slow
-def test_best_yaml_and_the_sweep_s_run_hold_the_winner(done: Done) -> None:
+def test_best_yaml_and_the_sweep_s_run_hold_the_winner(done):
     text = done.folder.best.read_text(encoding="utf-8")
     values = yaml.safe_load(text)
     assert (values["lr"], values["novel_split"], values["seed"]) == (0.5, "val", 0)
@@ -180,14 +180,14 @@ def test_best_yaml_and_the_sweep_s_run_hold_the_winner(done: Done) -> None:
     client = MlflowClient(done.folder.load_record()["uri"])
     parent = client.get_run(done.folder.load_record()["run_id"])
     assert parent.info.status == "FINISHED"
-    mean = done.confirmation.estimate(done.confirmation.winner)  # type: ignore[arg-type]
-    assert parent.data.metrics["confirmed/test/nAP50"] == mean.mean  # type: ignore[union-attr]
+    mean = done.confirmation.estimate(done.confirmation.winner)
+    assert parent.data.metrics["confirmed/test/nAP50"] == mean.mean
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert files == {"best.yaml", "confirm.json"}
 
 
 @pytest.mark.slow
-def test_all_is_printed_and_can_be_printed_again(done: Done) -> None:
+def test_all_is_printed_and_can_be_printed_again(done):
     assert len(done.printed.splitlines()) == 15 + 6
     path = done.folder.path / "confirm.json"
     stored = load_confirmation(path)
@@ -212,7 +212,7 @@ def test_all_is_printed_and_can_be_printed_again(done: Done) -> None:
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder):
     script = (
         "from test_confirm import confirming_spec, run_confirmation\n"
         "from sweeps.storage.folder import new_folder\n"
@@ -259,7 +259,7 @@ def records(folder: SweepFolder) -> list[TrialRecord]:
 
 
 @pytest.mark.slow
-def test_runs_are_trials_of_a_study_beside_that_of_the_search(done: Done) -> None:
+def test_runs_are_trials_of_a_study_beside_that_of_the_search(done):
     found = records(done.folder)
     assert [record.number for record in found] == list(range(3 * (5 + 2)))
     assert {record.folder for record in found} == set(starts(done.folder))
@@ -272,7 +272,7 @@ def test_runs_are_trials_of_a_study_beside_that_of_the_search(done: Done) -> Non
         read_trials(store_of(done.folder))  # nothing was searched here
 
 
-def test_a_run_counts_for_its_settings_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_run_counts_for_its_settings_whatever_it_is_called(tmp_path):
     """The one setting in which a winner differs, set back, is the baseline, which was measured."""
     spec = confirming_spec(baselines={"before": {**FOUND, "lr": 0.25}}).for_confirmation
     assert spec.confirm is not None
@@ -291,7 +291,7 @@ def test_a_run_counts_for_its_settings_whatever_it_is_called(tmp_path: Path) -> 
         assert records_of(study, {other.key: other}) == {}
 
 
-def test_runs_choose_on_val_report_on_test_and_have_no_budget() -> None:
+def test_runs_choose_on_val_report_on_test_and_have_no_budget():
     spec = confirming_spec(budget={"hours": 1, "target": 0.5}).for_confirmation
     assert spec.objective.metric == "test/nAP50"
     assert spec.budget.hours is None
@@ -307,15 +307,13 @@ def test_runs_choose_on_val_report_on_test_and_have_no_budget() -> None:
         ({"baselines": {}}, "ablate: needs a baseline"),
     ],
 )
-def test_ablation_without_what_it_needs_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_ablation_without_what_it_needs_is_refused(changes, words):
     with pytest.raises(SweepError, match=words):
         check_spec(confirming_spec(**changes))
 
 
 @pytest.mark.slow
-def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(
-    done: Done, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_a_confirmation_can_be_run_again_by_its_id(done, monkeypatch):
     monkeypatch.chdir(done.path)
     run = mlflow_runs(done.folder)["trial_0003/seed_1001"]
     with pytest.raises(SweepError, match="no such sweep"):

@@ -56,7 +56,7 @@ def confirmed(folder: Path) -> Confirmation:
     return found
 
 
-def test_all_are_measured_on_test_over_all_seeds(swept: tuple[Path, str]) -> None:
+def test_all_are_measured_on_test_over_all_seeds(swept):
     found = confirmed(swept[0])
     assert found.metric == "test/nAP50"
     assert [m.candidate.baseline for m in found.configurations][-1] == "slow"
@@ -69,7 +69,7 @@ def test_all_are_measured_on_test_over_all_seeds(swept: tuple[Path, str]) -> Non
         assert not [name for name in metrics if name.startswith("val/")]
 
 
-def test_best_shows_the_confirmation_again_and_writes_its_winner(swept: tuple[Path, str]) -> None:
+def test_best_shows_the_confirmation_again_and_writes_its_winner(swept):
     folder, printed = swept
     winner = confirmed(folder).winner
     assert winner is not None
@@ -80,7 +80,7 @@ def test_best_shows_the_confirmation_again_and_writes_its_winner(swept: tuple[Pa
     assert best["fusion_lr_mult"] == winner.candidate.parameters["fusion_lr_mult"]
 
 
-def test_resumed_it_runs_nothing_again(swept: tuple[Path, str]) -> None:
+def test_resumed_it_runs_nothing_again(swept):
     folder, printed = swept
     again = command("sweeps.run", "tiny.yaml", "--resume", folder=folder)
     assert "] trial " not in again

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,7 +74,7 @@ def winner_of(found: Confirmation) -> str | None:
     return None if found.winner is None else found.winner.candidate.label
 
 
-def test_highest_mean_wins_where_it_is_better_beyond_noise() -> None:
+def test_highest_mean_wins_where_it_is_better_beyond_noise():
     found = confirmed(
         measured("a", around(0.50, shift=1)), measured("b", around(0.52, shift=2)), BASE
     )
@@ -88,7 +87,7 @@ def test_highest_mean_wins_where_it_is_better_beyond_noise() -> None:
     assert "slightly optimistic" in said[3]
 
 
-def test_within_noise_the_baseline_is_recommended() -> None:
+def test_within_noise_the_baseline_is_recommended():
     found = confirmed(measured("a", around(0.41, scale=6, shift=1)), BASE)
     assert found.feasible[0].candidate.label == "a"
     assert winner_of(found) == "before"
@@ -98,7 +97,7 @@ def test_within_noise_the_baseline_is_recommended() -> None:
     assert [c.verdict for c in found.comparisons] == ["within noise"]
 
 
-def test_small_difference_is_seen_where_seeds_move_both_alike() -> None:
+def test_small_difference_is_seen_where_seeds_move_both_alike():
     loud = measured("before", around(0.40, scale=20), baseline=True)
     quiet = measured("a", [v + 0.01 + 0.0005 * i for i, v in enumerate(around(0.40, scale=20))])
     found = confirmed(quiet, loud)
@@ -109,7 +108,7 @@ def test_small_difference_is_seen_where_seeds_move_both_alike() -> None:
     assert first.low < second.high
 
 
-def test_one_exploded_seed_makes_a_configuration_infeasible() -> None:
+def test_one_exploded_seed_makes_a_configuration_infeasible():
     exploding = ended(measured("a", around(0.9)), 1003, EXPLODED)
     found = confirmed(exploding, measured("b", around(0.5, shift=1)), BASE)
     assert winner_of(found) == "b"
@@ -118,7 +117,7 @@ def test_one_exploded_seed_makes_a_configuration_infeasible() -> None:
     assert found.common_seeds == found.seeds
 
 
-def test_a_run_that_failed_at_a_hard_seed_is_no_advantage() -> None:
+def test_a_run_that_failed_at_a_hard_seed_is_no_advantage():
     """`b` lacks both hard seeds: its own mean is the highest, but `a` is better wherever both ran."""
     hard = [0.30, 0.31, 0.60, 0.59, 0.61]
     b = measured("b", [x - 0.02 + 0.001 * i for i, x in enumerate(hard)])
@@ -129,14 +128,14 @@ def test_a_run_that_failed_at_a_hard_seed_is_no_advantage() -> None:
     assert [m.candidate.label for m in found.feasible] == ["a", "b", "before"]
     assert [c.verdict for c in found.comparisons] == ["better", "better"]
     assert winner_of(found) == "a"
-    assert found.estimate(found.feasible[0]).mean == pytest.approx(0.60)  # type: ignore[union-attr]
+    assert found.estimate(found.feasible[0]).mean == pytest.approx(0.60)
     assert [c.difference.estimate.count for c in found.comparisons] == [5, 3]
     said = " ".join(conclusions(found))
     assert "ranked were measured: 1002, 1003, 1004; differences are over all seeds" in said
     assert "power: 3 seeds find" in said
 
 
-def test_a_baseline_that_failed_at_an_easy_seed_is_no_lower_bar() -> None:
+def test_a_baseline_that_failed_at_an_easy_seed_is_no_lower_bar():
     easy = [0.40, 0.41, 0.42, 0.41, 0.90]
     strong = measured("strong", [x + 0.05 for x in easy], baseline=True)
     strong = ended(strong, 1004, CRASHED)
@@ -149,7 +148,7 @@ def with_seeds(one: CandidateResult, *seeds: int) -> CandidateResult:
     return replace(one, results={s: r for s, r in one.results.items() if s - 1000 in seeds})
 
 
-def test_where_too_few_seeds_are_common_the_fewest_values_are_left_out() -> None:
+def test_where_too_few_seeds_are_common_the_fewest_values_are_left_out():
     fewest = with_seeds(measured("fewest", around(0.9)), 0, 1, 2)
     four = with_seeds(measured("four", around(0.5)), 1, 2, 3, 4)
     found = confirmed(fewest, four, BASE)
@@ -166,13 +165,13 @@ def test_where_too_few_seeds_are_common_the_fewest_values_are_left_out() -> None
     assert [m.candidate.label for m in confirmed(rival, base).feasible] == ["before"]
 
 
-def test_two_values_are_too_few_to_be_recommended() -> None:
+def test_two_values_are_too_few_to_be_recommended():
     found = confirmed(with_seeds(measured("a", around(0.9)), 0, 1))
     assert winner_of(found) is None
     assert conclusions(found)[0].endswith("or was measured at fewer than 3")
 
 
-def test_equal_differences_at_five_seeds_are_within_noise() -> None:
+def test_equal_differences_at_five_seeds_are_within_noise():
     base = measured("before", [0.5, 0.6, 0.7, 0.6, 0.5], baseline=True)
     found = confirmed(measured("a", [0.6, 0.7, 0.8, 0.7, 0.6]), base)
     (comparison,) = found.comparisons
@@ -182,7 +181,7 @@ def test_equal_differences_at_five_seeds_are_within_noise() -> None:
     assert "its p is that of the sign test" in conclusions(found)[1]
 
 
-def test_failed_seed_is_a_gap_that_is_told() -> None:
+def test_failed_seed_is_a_gap_that_is_told():
     gap = ended(measured("a", around(0.6, shift=1)), 1001, CRASHED)
     found = confirmed(gap, BASE)
     assert winner_of(found) == "a"
@@ -190,19 +189,19 @@ def test_failed_seed_is_a_gap_that_is_told() -> None:
     assert "a failed at seed 1001: RuntimeError: x" in conclusions(found)
 
 
-def test_nothing_feasible_has_no_winner() -> None:
+def test_nothing_feasible_has_no_winner():
     found = confirmed(ended(BASE, 1000, EXPLODED))
     assert winner_of(found) is None
     assert "no configuration is feasible" in conclusions(found)[0]
 
 
-def test_without_a_feasible_baseline_the_best_wins_and_it_is_said() -> None:
+def test_without_a_feasible_baseline_the_best_wins_and_it_is_said():
     found = confirmed(measured("a", around(0.5)), ended(BASE, 1000, EXPLODED))
     assert winner_of(found) == "a"
     assert "no baseline is feasible to compare it with" in conclusions(found)[0]
 
 
-def test_ablation_says_what_did_the_work() -> None:
+def test_ablation_says_what_did_the_work():
     parts = (
         measured("w/o clip", around(0.5, shift=3), factor="clip"),
         measured("w/o mult", around(0.41, shift=2), factor="mult"),
@@ -227,9 +226,7 @@ rows = st.lists(st.lists(results, min_size=5, max_size=5), min_size=1, max_size=
 
 
 @given(rows, rows)
-def test_rules_hold_whatever_was_measured(
-    first: list[list[TrialRecord]], second: list[list[TrialRecord]]
-) -> None:
+def test_rules_hold_whatever_was_measured(first, second):
     groups = [(f"t{i}", None, r) for i, r in enumerate(first)]
     groups += [(f"b{i}", f"b{i}", r) for i, r in enumerate(second)]
     found = confirmed(
@@ -257,7 +254,7 @@ def test_rules_hold_whatever_was_measured(
     assert conclusions(found)[0]
 
 
-def test_file_holds_all_that_was_measured(tmp_path: Path) -> None:
+def test_file_holds_all_that_was_measured(tmp_path):
     exploding = ended(measured("a", around(0.9)), 1003, EXPLODED)
     part = measured("w/o clip", around(0.45), factor="clip")
     found = replace(confirmed(exploding, measured("b", around(0.5)), BASE), ablation=(part,))
@@ -268,7 +265,7 @@ def test_file_holds_all_that_was_measured(tmp_path: Path) -> None:
     assert "NaN" not in path.read_text(encoding="utf-8")
 
 
-def test_picking_the_best_of_many_does_not_make_it_look_better_than_it_is() -> None:
+def test_picking_the_best_of_many_does_not_make_it_look_better_than_it_is():
     """Without any true difference, a winner in 5 % of sweeps at most: here 3 standard errors above."""
     rng = np.random.default_rng(0)
     declared, sweeps = 0, 2000
@@ -280,18 +277,18 @@ def test_picking_the_best_of_many_does_not_make_it_look_better_than_it_is() -> N
     assert 0.02 < declared / sweeps < 0.05 + 3 * (0.05 * 0.95 / sweeps) ** 0.5
 
 
-def test_a_second_baseline_does_not_make_it_easier_to_be_better_than_one() -> None:
+def test_a_second_baseline_does_not_make_it_easier_to_be_better_than_one():
     """Uncorrected over baselines, some candidate was better than some baseline in 8 % of sweeps."""
     found = rates(Design(seeds=5, candidates=3, baselines=2), sweeps=2000)
     assert 0.02 < found.any_better <= 0.05
 
 
-def test_a_gain_is_found_as_often_as_is_said() -> None:
+def test_a_gain_is_found_as_often_as_is_said():
     found = rates(Design(seeds=5, candidates=3, baselines=2, shared=0.5, gain=2), sweeps=1000)
     assert found.found == pytest.approx(power(2, 5, comparisons=6, shared=0.5), abs=0.05)
 
 
-def test_power_is_told_before_a_confirmation_that_compares() -> None:
+def test_power_is_told_before_a_confirmation_that_compares():
     baselines = {"a": {"lr": 1.0}, "b": {"lr": 2.0}}
     spec = small_spec(baselines=baselines, confirm={"top_k": 3, "seeds": 5})
     assert plan_of_confirmation(spec).splitlines()[1] == (

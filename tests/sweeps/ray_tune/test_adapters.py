@@ -52,7 +52,7 @@ def tries(swept: Swept, name: str) -> list[list[int]]:
 
 
 @pytest.mark.slow
-def test_trial_without_memory_goes_on_alone_in_a_fresh_process(swept: Swept) -> None:
+def test_trial_without_memory_goes_on_alone_in_a_fresh_process(swept):
     first, second = tries(swept, "large")
     assert first[1:] == [1, 0]
     assert second[1:] == [2, 1]
@@ -64,7 +64,7 @@ def test_trial_without_memory_goes_on_alone_in_a_fresh_process(swept: Swept) -> 
 
 
 @pytest.mark.slow
-def test_second_time_it_has_failed(swept: Swept) -> None:
+def test_second_time_it_has_failed(swept):
     assert [cpus for _, cpus, _ in tries(swept, "too_large")] == [1, 2]
     trial = swept.result.trials[2]
     assert trial.state is State.FAILED
@@ -74,7 +74,7 @@ def test_second_time_it_has_failed(swept: Swept) -> None:
 
 
 @pytest.mark.slow
-def test_lost_worker_is_not_taken_for_a_lack_of_memory(swept: Swept) -> None:
+def test_lost_worker_is_not_taken_for_a_lack_of_memory(swept):
     assert [cpus for _, cpus, _ in tries(swept, "lost")] == [1, 1]
     lost = swept.result.trials[4]
     assert (lost.state, lost.retried) == (State.FAILED, "")
@@ -86,7 +86,7 @@ def test_lost_worker_is_not_taken_for_a_lack_of_memory(swept: Swept) -> None:
 
 
 @pytest.mark.slow
-def test_trial_is_started_again_only_once_in_all(swept: Swept) -> None:
+def test_trial_is_started_again_only_once_in_all(swept):
     assert [cpus for _, cpus, _ in tries(swept, "lost_then_large")] == [1, 1]
     trial = swept.result.trials[3]
     assert trial.state is State.FAILED
@@ -95,7 +95,7 @@ def test_trial_is_started_again_only_once_in_all(swept: Swept) -> None:
 
 
 @pytest.mark.slow
-def test_sweep_goes_on_with_the_others(swept: Swept) -> None:
+def test_sweep_goes_on_with_the_others(swept):
     trials = swept.result.trials
     assert swept.result.stop is None
     assert len(trials) == len(LRS) + 1
@@ -103,7 +103,7 @@ def test_sweep_goes_on_with_the_others(swept: Swept) -> None:
 
 
 @pytest.mark.slow
-def test_one_trial_one_run_and_both_say_that_it_was_tried_again(swept: Swept) -> None:
+def test_one_trial_one_run_and_both_say_that_it_was_tried_again(swept):
     study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
     states = [trial.state for trial in study.trials]
     assert states[:3] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL]
@@ -122,13 +122,13 @@ def test_one_trial_one_run_and_both_say_that_it_was_tried_again(swept: Swept) ->
 
 
 @pytest.mark.slow
-def test_display_tells_of_it(swept: Swept) -> None:
+def test_display_tells_of_it(swept):
     lines = [line for line in swept.printed.splitlines() if "ran out of memory; it resumes" in line]
     assert len(lines) == 3
 
 
 @pytest.mark.slow
-def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed() -> None:
+def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed():
     """The first driver is killed between the lack of memory and the second try."""
     spec = small_spec(
         space={"lr": {"low": 0.1, "high": 6}},
@@ -163,9 +163,7 @@ def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed() -> N
         (1.5, "out of memory: OutOfMemoryError: CUDA out of memory. Tried", 2, 2),
     ],
 )
-def test_what_lacked_memory_is_what_a_trial_gets_alone(
-    gpus: float, why: str, cpus: float, cards: float
-) -> None:
+def test_what_lacked_memory_is_what_a_trial_gets_alone(gpus, why, cpus, cards):
     resources, machine, spec = Resources(cpus=2, gpus=gpus), Machine(8, 2), small_spec()
     context = TrialContext(spec.objective, Path("trials"), "x")
     job = TuneJob(context, 1, "max", resources, machine, SweepFolder(Path()))

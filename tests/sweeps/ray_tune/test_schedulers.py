@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Swept, small_spec
+from conftest import small_spec
 from made_up_trainers import made_up
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -68,7 +67,7 @@ def live(
 
 @pytest.mark.parametrize("name", STOPPING)
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_worse_trial_is_stopped_and_the_best_is_not(name: str, mode: str) -> None:
+def test_worse_trial_is_stopped_and_the_best_is_not(name, mode):
     sign, scheduler = (1 if mode == "max" else -1), scheduler_of(name, mode)
     for number in range(8):
         live(scheduler, number, sign * (0.5 + 0.01 * number))
@@ -77,7 +76,7 @@ def test_worse_trial_is_stopped_and_the_best_is_not(name: str, mode: str) -> Non
 
 
 @pytest.mark.parametrize("name", STOPPING)
-def test_baseline_is_spared(name: str) -> None:
+def test_baseline_is_spared(name):
     scheduler = scheduler_of(name)
     for number in range(6):
         live(scheduler, number, 0.5)
@@ -86,7 +85,7 @@ def test_baseline_is_spared(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STOPPING)
-def test_report_without_objective_leaves_no_trace(name: str) -> None:
+def test_report_without_objective_leaves_no_trace(name):
     """Six trials report once and explode; the next ones are compared with that report, no more."""
     scheduler, controller, without = scheduler_of(name), nothing_waits(), scheduler_of(name)
     for number in range(6):
@@ -103,7 +102,7 @@ def test_report_without_objective_leaves_no_trace(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STOPPING)
-def test_resumed_scheduler_decides_as_the_one_before(name: str) -> None:
+def test_resumed_scheduler_decides_as_the_one_before(name):
     whole, resumed = scheduler_of(name), scheduler_of(name)
     values = [0.5, 0.3, 0.8, 0.2, 0.6, 0.55]
     for number, value in enumerate(values):
@@ -114,7 +113,7 @@ def test_resumed_scheduler_decides_as_the_one_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STOPPING)
-def test_trial_that_goes_on_is_not_compared_with_itself(name: str) -> None:
+def test_trial_that_goes_on_is_not_compared_with_itself(name):
     scheduler = scheduler_of(name)
     for number in range(4):
         restore_rungs(scheduler, {number: {1: 0.5, 2: 0.5}})
@@ -123,7 +122,7 @@ def test_trial_that_goes_on_is_not_compared_with_itself(name: str) -> None:
     assert not [key for key in kept if str(key).startswith("restored")]
 
 
-def test_hyperband_lets_some_trials_begin_at_a_later_rung() -> None:
+def test_hyperband_lets_some_trials_begin_at_a_later_rung():
     first, again = scheduler_of("hyperband"), scheduler_of("hyperband")
     stops = [live(first, number, -number) for number in range(60)]
     assert Counter(stops).keys() >= {1, 3, 9}
@@ -135,20 +134,20 @@ def test_hyperband_lets_some_trials_begin_at_a_later_rung() -> None:
     assert {live(asha, number, -number) for number in range(60)} == {0, 1}
 
 
-def test_median_keeps_no_history() -> None:
+def test_median_keeps_no_history():
     scheduler = scheduler_of("median")
     live(scheduler, 0, 0.5)
     assert all(r.keys() == {EPOCH, OBJECTIVE} for rs in scheduler._results.values() for r in rs)
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("none", 9), ("asha", 1), ("hyperband", 1)])
-def test_nothing_is_stopped_where_there_is_nothing_to_save(name: str, epochs: int) -> None:
+def test_nothing_is_stopped_where_there_is_nothing_to_save(name, epochs):
     assert type(scheduler_of(name, epochs=epochs)) is FIFOScheduler
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hyperband", "median"])
-def test_real_sweep_prunes_but_no_baseline(name: str, run_small: Callable[..., Swept]) -> None:
+def test_real_sweep_prunes_but_no_baseline(name, run_small):
     values = {f"b{i}": {"lr": lr} for i, lr in enumerate((1.0, 0.9, 0.95, 0.8, 3, 0.1))}
     swept = run_small(
         made_up,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-
 from sweeps.ray_tune.adapters import WorkerFailures
 from sweeps.trial import failures
 
@@ -20,9 +18,7 @@ def dead(trial_id: str, texts: list[str], folder: Path) -> SimpleNamespace:
     return SimpleNamespace(trial_id=trial_id, error_file=str(file), run_metadata=metadata)
 
 
-def test_kill_by_the_kernel_explains_one_death(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_by_the_kernel_explains_one_death(tmp_path, monkeypatch):
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 1\noom_kill 3\n")
     monkeypatch.setattr(failures, "EVENTS", events)
@@ -35,7 +31,7 @@ def test_kill_by_the_kernel_explains_one_death(
     assert found.cause(first).startswith("out of memory: the kernel")
 
 
-def test_latest_failure_counts(tmp_path: Path) -> None:
+def test_latest_failure_counts(tmp_path):
     raised = "ray::train()\nsweeps.trial.failures.RanOutOfMemory: out of memory: MemoryError: a lot; less\n"
     one = dead("a", [raised], tmp_path)
     assert WorkerFailures().cause(one) == "out of memory: MemoryError: a lot; less"

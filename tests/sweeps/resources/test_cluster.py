@@ -102,9 +102,7 @@ def audit(name: str, uri: str, storage: str | None) -> None:
 
 
 @pytest.mark.slow
-def test_trials_run_on_both_nodes_over_a_shared_folder(
-    cluster: TwoNodes, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trials_run_on_both_nodes_over_a_shared_folder(cluster, driver, tmp_path, monkeypatch):
     monkeypatch.chdir(driver)
     (driver / "weights.pt").write_text("made here")
     shared = str(tmp_path / "shared")
@@ -132,9 +130,7 @@ def test_trials_run_on_both_nodes_over_a_shared_folder(
 
 
 @pytest.mark.slow
-def test_trials_run_on_both_nodes_over_a_url(
-    cluster: TwoNodes, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trials_run_on_both_nodes_over_a_url(cluster, driver, tmp_path, monkeypatch):
     monkeypatch.chdir(driver)
     (driver / "weights.pt").write_text("made here")
     fixed = {**SWEEP["fixed"], "yolo_weights": "weights.pt"}
@@ -155,9 +151,7 @@ def test_trials_run_on_both_nodes_over_a_url(
 
 
 @pytest.mark.slow
-def test_what_a_node_does_not_see_is_told_before_anything_starts(
-    cluster: TwoNodes, driver: Path
-) -> None:
+def test_what_a_node_does_not_see_is_told_before_anything_starts(cluster, driver):
     (driver / "data").mkdir()
     fixed = {**SWEEP["fixed"], "dataset": "yolo", "data_root": str(driver / "data")}
     ran = run(driver, "--address", cluster.address, name="private", fixed=fixed)
@@ -176,9 +170,7 @@ def test_what_a_node_does_not_see_is_told_before_anything_starts(
         ("ray://127.0.0.2:10001", "not behind Ray Client"),
     ],
 )
-def test_cluster_that_is_not_there_is_told_in_one_line(
-    address: str, told: str, in_own_folder: Path
-) -> None:
+def test_cluster_that_is_not_there_is_told_in_one_line(address, told, in_own_folder):
     ran = run(in_own_folder, "--address", address)
     assert ran.code == 2
     (line,) = ran.errors
@@ -186,7 +178,7 @@ def test_cluster_that_is_not_there_is_told_in_one_line(
     assert not (in_own_folder / "mlruns").exists()
 
 
-def test_capacity_is_what_fits_each_node() -> None:
+def test_capacity_is_what_fits_each_node():
     nodes = tuple(Node(cpus, gpus, str(i), f"n{i}") for i, (cpus, gpus) in enumerate(SIZES))
     cluster = Cluster(8, 2, "a:1", nodes)
     assert cluster.capacity(Resources(cpus=3)) == 0 + 1 + 2

@@ -39,7 +39,7 @@ def commands(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_script_is_sound(script: Path) -> None:
+def test_script_is_sound(script):
     subprocess.run(["bash", "-n", script], check=True)
     checker = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run([checker, script], capture_output=True, text=True)
@@ -47,9 +47,7 @@ def test_script_is_sound(script: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["on_the_head.sh", "rayjob.yaml", "sweep.sbatch"])
-def test_command_says_what_the_command_line_understands(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_says_what_the_command_line_understands(name, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     (words,) = commands((FILES / name).read_text(encoding="utf-8"))
     words = [re.sub(r"\$\{\w+:-(.*?)\}", r"\1", word) for word in words if word not in ("$@", "&")]
@@ -58,7 +56,7 @@ def test_command_says_what_the_command_line_understands(
     assert spec.name != "stage2_clip_dfl"
 
 
-def test_cluster_yaml_is_one_by_ray_s_own_rules() -> None:
+def test_cluster_yaml_is_one_by_ray_s_own_rules():
     config = yaml.safe_load((FILES / "ray-cluster.yaml").read_text(encoding="utf-8"))
     schema = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
     jsonschema.validate(config, json.loads(schema.read_text(encoding="utf-8")))
@@ -75,7 +73,7 @@ def containers(job: dict[str, Any]) -> list[dict[str, Any]]:
     return [group["template"]["spec"]["containers"][0] for group in groups]
 
 
-def test_rayjob_has_what_kuberay_requires() -> None:
+def test_rayjob_has_what_kuberay_requires():
     job = yaml.safe_load((FILES / "rayjob.yaml").read_text(encoding="utf-8"))
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     assert re.fullmatch(r"[a-z0-9-]+", job["metadata"]["name"])
@@ -93,7 +91,7 @@ def test_rayjob_has_what_kuberay_requires() -> None:
     assert not known & {"OPTUNA_STORAGE", "MLFLOW_TRACKING_URI"}
 
 
-def test_image_has_the_ray_of_the_lock_file() -> None:
+def test_image_has_the_ray_of_the_lock_file():
     pinned = re.search(r"^ray==(.*)$", (REPOSITORY / "requirements.lock").read_text(), re.M)
     assert pinned is not None
     assert f'"ray[default]=={pinned[1]}"' in (FILES / "Dockerfile").read_text()
@@ -109,7 +107,7 @@ STUBS = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_slurm_script_runs_the_real_trainer_on_both_nodes(in_own_folder: Path) -> None:
+def test_slurm_script_runs_the_real_trainer_on_both_nodes(in_own_folder):
     """Slurm's commands are stubs; Ray, the trainer and the shipped checkpoint are real."""
     stubs = in_own_folder / "bin"
     stubs.mkdir()

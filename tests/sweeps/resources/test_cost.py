@@ -42,7 +42,7 @@ sizes = st.integers(1, 200 * GB)
 
 
 @given(sizes, sizes, st.floats(0.1, 500))
-def test_trials_on_a_card_fit_into_memory_and_cores(need: int, total: int, cores: float) -> None:
+def test_trials_on_a_card_fit_into_memory_and_cores(need, total, cores):
     count = trials_on_a_card(need, total, cores)
     assert 1 <= count <= MOST
     assert count == 1 or (count * need <= 0.9 * total and count <= cores)
@@ -51,7 +51,7 @@ def test_trials_on_a_card_fit_into_memory_and_cores(need: int, total: int, cores
 
 
 @given(st.integers(1, MOST), st.integers(1, 16))
-def test_shares_carry_just_as_many_trials(trials: int, cards: int) -> None:
+def test_shares_carry_just_as_many_trials(trials, cards):
     resources = Resources(cpus=0.001, gpus=share_of_card(trials))
     units = round(10_000 * resources.gpu_share)
     assert units / 10_000 == resources.gpu_share
@@ -60,16 +60,14 @@ def test_shares_carry_just_as_many_trials(trials: int, cards: int) -> None:
 
 
 @given(sizes, st.floats(0, 1), st.floats(0, 1), st.floats(1, 3))
-def test_a_process_takes_its_peak_and_what_torch_does_not_know(
-    total: int, used: float, own: float, peak: float
-) -> None:
+def test_a_process_takes_its_peak_and_what_torch_does_not_know(total, used, own, peak):
     reserved = int(used * own * total)
     free = total - int(used * total)
     most = int(reserved * peak)
     assert peak_card_bytes(free, total, reserved, most) == most + (total - free - reserved)
 
 
-def test_whole_trial_is_the_sum_of_its_parts() -> None:
+def test_whole_trial_is_the_sum_of_its_parts():
     config = TrainConfig(epochs=7, n_episodes=10, batch_size=4, gradient_accumulation=1)
     config = config.model_copy(update={"eval_interval": 3, "save_interval": 2})
     # 3 steps an epoch; evaluated after 3, 6 and 7; saved after 2, 4, 6 and 7
@@ -77,12 +75,12 @@ def test_whole_trial_is_the_sum_of_its_parts() -> None:
     assert trial_seconds(config, MEASURED) == pytest.approx(seconds)
 
 
-def test_last_round_of_a_sweep_counts_whole() -> None:
+def test_last_round_of_a_sweep_counts_whole():
     assert sweep_seconds(5, 2, 100, MEASURED) == 306
     assert sweep_seconds(5, 0, 100, MEASURED) == 506
 
 
-def test_costliest_is_the_first_baseline_at_the_largest_sizes() -> None:
+def test_costliest_is_the_first_baseline_at_the_largest_sizes():
     sizes = {"batch_size": 2, "epochs": 2, "eval_interval": 3}
     spec = small_spec(
         space={
@@ -102,7 +100,7 @@ def test_costliest_is_the_first_baseline_at_the_largest_sizes() -> None:
     assert (config.lr, config.head_lr_mult, config.backbone_lr_mult) == (0.5, 1.0, 3.0)
 
 
-def test_confirmation_is_counted_with_its_ablation() -> None:
+def test_confirmation_is_counted_with_its_ablation():
     spec = small_spec(
         baselines={"a": {"lr": 1}, "b": {"lr": 2}}, confirm={"top_k": 3, "seeds": 4}, ablate=True
     )
@@ -115,7 +113,7 @@ def test_confirmation_is_counted_with_its_ablation() -> None:
     assert estimate(small_spec(), MEASURED, 2, 10 * GB).confirmation is None
 
 
-def test_trials_that_do_not_fit_are_warned_of() -> None:
+def test_trials_that_do_not_fit_are_warned_of():
     spec = small_spec(trials=10)
     needed = 4 * (GB + WORKER_BYTES)
     roomy, tight = (estimate(spec, MEASURED, 4, free) for free in (needed, needed - 1))
@@ -134,11 +132,11 @@ def test_trials_that_do_not_fit_are_warned_of() -> None:
         (180000, "2.1 days"),
     ],
 )
-def test_times_are_told_in_words(seconds: float, words: str) -> None:
+def test_times_are_told_in_words(seconds, words):
     assert duration(seconds) == words
 
 
-def test_auto_is_no_gpu_where_there_is_none() -> None:
+def test_auto_is_no_gpu_where_there_is_none():
     spec = small_spec(resources={"cpus": 1, "gpus": "auto"})
     assert spec.settings["device"] == "auto"
     check_machine(spec, Machine(2, 0))
@@ -148,7 +146,7 @@ def test_auto_is_no_gpu_where_there_is_none() -> None:
     assert Machine(2, 0).capacity(found.resources) == 2
 
 
-def test_auto_shares_a_card_by_memory_and_cores() -> None:
+def test_auto_shares_a_card_by_memory_and_cores():
     spec = small_spec(resources={"cpus": 2, "gpus": "auto"})
     one = TrialCost(**{**vars(MEASURED), "card_bytes": 11 * GB, "card_total": 80 * GB})
     assert with_shared_card(spec, Machine(64, 4), one).resources.gpus == 0.1666  # six by memory
@@ -158,7 +156,7 @@ def test_auto_shares_a_card_by_memory_and_cores() -> None:
     assert with_shared_card(spec, Machine(64, 4), large).resources.gpus == 1
 
 
-def test_resumed_sweep_keeps_what_wwith_measured_gpus() -> None:
+def test_resumed_sweep_keeps_what_wwith_measured_gpus():
     auto = small_spec(resources={"cpus": 1, "gpus": "auto"})
     folder = new_folder("small")
     folder.save_spec(with_gpus(auto, 0.25))
@@ -167,7 +165,7 @@ def test_resumed_sweep_keeps_what_wwith_measured_gpus() -> None:
     assert with_measured_gpus(given, folder) is given
 
 
-def test_gpus_are_a_number_or_auto() -> None:
+def test_gpus_are_a_number_or_auto():
     for wrong in ("all", -1, None, True):
         with pytest.raises(ValueError, match="must be auto or a number of at least 0"):
             Resources.model_validate({"gpus": wrong})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from made_up_trainers import made_up
@@ -24,9 +22,7 @@ resources: {cpus: 1, gpus: auto}
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU, which made-up trials do not use")
-def test_number_that_was_found_is_kept_and_resumed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_number_that_was_found_is_kept_and_resumed(tmp_path, capsys):
     file = tmp_path / "auto.yaml"
     file.write_text(SWEEP)
     assert main([str(file)], made_up) == 0

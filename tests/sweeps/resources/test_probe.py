@@ -40,9 +40,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("stage", "accumulation"), [(1, 1), (1, 3), (2, 1), (2, 4), (3, 2)])
-def test_shortened_run_has_two_epochs_of_some_steps_at_full_size(
-    tmp_path: Path, stage: int, accumulation: int
-) -> None:
+def test_shortened_run_has_two_epochs_of_some_steps_at_full_size(tmp_path, stage, accumulation):
     config = small_config(
         tmp_path, stage=stage, gradient_accumulation=accumulation, batch_size=4, n_episodes=1000
     )
@@ -53,7 +51,7 @@ def test_shortened_run_has_two_epochs_of_some_steps_at_full_size(
 
 
 @pytest.mark.slow
-def test_real_trial_is_measured_and_leaves_nothing(tmp_path: Path, scratch: Path) -> None:
+def test_real_trial_is_measured_and_leaves_nothing(tmp_path, scratch):
     config = small_config(tmp_path)
     found = measure(config)
     names = ("import", "startup", "step", "save", "evaluation", "final")
@@ -66,13 +64,13 @@ def test_real_trial_is_measured_and_leaves_nothing(tmp_path: Path, scratch: Path
 
 
 @pytest.mark.slow
-def test_mistake_of_the_trainer_is_told(tmp_path: Path, scratch: Path) -> None:
+def test_mistake_of_the_trainer_is_told(tmp_path, scratch):
     with pytest.raises(SweepError, match=r"the probe failed: .*nowhere\.pt"):
         measure(small_config(tmp_path, resume=Path("nowhere.pt")))
     assert list(scratch.glob("probe_*")) == []
 
 
-def test_probe_that_takes_too_long_is_stopped(tmp_path: Path, scratch: Path) -> None:
+def test_probe_that_takes_too_long_is_stopped(tmp_path, scratch):
     endless = small_config(tmp_path, eval_episodes=10**9)  # evaluations are not shortened
     with pytest.raises(SweepError, match="longer than 1 s; it was stopped"):
         measure(endless, limit=1)
@@ -81,9 +79,7 @@ def test_probe_that_takes_too_long_is_stopped(tmp_path: Path, scratch: Path) -> 
 
 
 @pytest.mark.slow
-def test_check_tells_the_cost_and_starts_nothing(
-    tmp_path: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_tells_the_cost_and_starts_nothing(tmp_path, scratch, capsys):
     small = ("train_scenes=48", "n_way=4", "eval_episodes=2", "n_episodes=10", "epochs=3")
     words = [word for change in small for word in ("--set", change)]
     confirm = ["--set", "confirm.top_k=1", "--set", "confirm.seeds=3", "--trials", "5"]
@@ -113,9 +109,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_process_and_no_file_outlives_the_command(
-    tmp_path: Path, scratch: Path, number: signal.Signals
-) -> None:
+def test_no_process_and_no_file_outlives_the_command(tmp_path, scratch, number):
     (tmp_path / "check.py").write_text(CHECK)
     command = subprocess.Popen(
         [sys.executable, "check.py", scratch],

@@ -73,14 +73,12 @@ def searched() -> dict[str, optuna.Study]:
 
 
 @pytest.mark.parametrize("name", ["random", "qmc", *LEARNING])
-def test_suggestions_lie_in_the_space(searched: dict[str, optuna.Study], name: str) -> None:
+def test_suggestions_lie_in_the_space(searched, name):
     assert all(spec_of(name).accepts(trial.params) for trial in searched[name].trials)
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_learning_sampler_finds_more_than_chance(
-    searched: dict[str, optuna.Study], name: str
-) -> None:
+def test_learning_sampler_finds_more_than_chance(searched, name):
     late = searched[name].trials[20:]
     chance = searched["random"].trials[20:]
     values = [sum(toy(t.params)[0] for t in trials) for trials in (late, chance)]
@@ -89,13 +87,13 @@ def test_learning_sampler_finds_more_than_chance(
 
 
 def test_gaussian_process_keeps_off_the_exploding_corner(
-    searched: dict[str, optuna.Study],
-) -> None:
+    searched,
+):
     assert exploded(searched["gp"]) < exploded(searched["random"]) / 2
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp", "random", "cmaes"])
-def test_sampler_of_a_resumed_sweep_does_not_repeat_itself(name: str) -> None:
+def test_sampler_of_a_resumed_sweep_does_not_repeat_itself(name):
     spec = spec_of(name)
     first = search(spec, 3)
     first.sampler = build_sampler(spec, trials_before=3)
@@ -103,7 +101,7 @@ def test_sampler_of_a_resumed_sweep_does_not_repeat_itself(name: str) -> None:
     assert len({trial.params["lr"] for trial in first.trials}) == 6
 
 
-def test_sequence_of_qmc_goes_on_after_a_resume() -> None:
+def test_sequence_of_qmc_goes_on_after_a_resume():
     spec = spec_of("qmc")
     whole, resumed = search(spec, 9), search(spec, 4)
     resumed.sampler = build_sampler(spec, trials_before=4)
@@ -117,7 +115,7 @@ def spread(study: optuna.Study) -> float:
     return max(b - a for a, b in itertools.pairwise(points))
 
 
-def test_qmc_spreads_more_evenly_than_chance(searched: dict[str, optuna.Study]) -> None:
+def test_qmc_spreads_more_evenly_than_chance(searched):
     assert spread(searched["qmc"]) < spread(searched["random"])
 
 
@@ -132,7 +130,7 @@ def grid_spec(**changes: Any) -> SweepSpec:
     return spec_of("grid", space=space, trials=6, **changes)
 
 
-def test_grid_tries_every_configuration_once_two_at_a_time() -> None:
+def test_grid_tries_every_configuration_once_two_at_a_time():
     spec = grid_spec()
     study = optuna.create_study(sampler=build_sampler(spec))
     states = [TrialState.PRUNED, TrialState.FAIL, TrialState.COMPLETE]
@@ -146,7 +144,7 @@ def test_grid_tries_every_configuration_once_two_at_a_time() -> None:
     assert sorted(map(str, tried)) == sorted(map(str, spec.conditions.grid(100)))
 
 
-def test_grid_skips_what_a_baseline_has_tried() -> None:
+def test_grid_skips_what_a_baseline_has_tried():
     baseline = {"gradient_clip_mode": "agc", "fusion_lr_mult": 3, "agc_clip_factor": 0.1}
     spec = grid_spec(baselines={"mine": baseline})
     study = optuna.create_study(sampler=build_sampler(spec))
@@ -158,7 +156,7 @@ def test_grid_skips_what_a_baseline_has_tried() -> None:
     assert len({str(trial.params) for trial in study.trials}) == 6
 
 
-def test_two_objectives_end_in_a_front_and_no_exploded_trial_on_it() -> None:
+def test_two_objectives_end_in_a_front_and_no_exploded_trial_on_it():
     spec = spec_of(
         "nsgaii",
         second_objective={"metric": "trial/step_seconds"},
@@ -184,9 +182,7 @@ def test_two_objectives_end_in_a_front_and_no_exploded_trial_on_it() -> None:
     st.sampled_from(["maximize", "minimize"]),
     st.lists(st.tuples(st.floats(-1, 1), st.floats(-3, 3)), min_size=1, max_size=8),
 )
-def test_cmaes_ranks_exploded_trials_last_and_the_worst_of_them_lowest(
-    direction: str, told: list[tuple[float, float]]
-) -> None:
+def test_cmaes_ranks_exploded_trials_last_and_the_worst_of_them_lowest(direction, told):
     sampler = build_sampler(spec_of("cmaes"))
     assert isinstance(sampler, ConstrainedCmaEs)
     study = optuna.create_study(direction=direction)

@@ -28,7 +28,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_sampler_is_told_the_truth_of_every_trial(name: str) -> None:
+def test_a_sampler_is_told_the_truth_of_every_trial(name):
     sampler = {"name": name, "seed": 3, "startup_trials": 4}
     more = {"space": SPACE, "baselines": BASELINES, "trials": 6, **SAMPLERS[name]}
     spec = small_spec(sampler=sampler, **more)
@@ -50,7 +50,7 @@ def test_a_sampler_is_told_the_truth_of_every_trial(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_starts_warm_from_an_earlier_one() -> None:
+def test_a_sweep_starts_warm_from_an_earlier_one():
     first = sweep(small_spec(space=SPACE, baselines=BASELINES, trials=4), made_up)
     warm = small_spec(name="warm", space=SPACE, trials=3, warm_start=first.folder.name)
     second = sweep(warm, made_up)

@@ -29,7 +29,7 @@ def driver(spec: SweepSpec | None = None, **changes: Any) -> Driver:
     return Driver(spec or small_spec(**changes), JournalStore(FILE))
 
 
-def test_exploded_is_pruned_with_its_values_for_tpe() -> None:
+def test_exploded_is_pruned_with_its_values_for_tpe():
     session = driver()
     session.start()
     session.report(0, report_of(1, 0.4))
@@ -40,7 +40,7 @@ def test_exploded_is_pruned_with_its_values_for_tpe() -> None:
     assert trial.constraints == {"explosion": 0.7}
 
 
-def test_ties_are_resolved_once_and_the_request_is_complete() -> None:
+def test_ties_are_resolved_once_and_the_request_is_complete():
     space = {
         "lr": {"low": 0.01, "high": 10},
         "fusion_lr_mult": {"low": 1, "high": 4},
@@ -54,7 +54,7 @@ def test_ties_are_resolved_once_and_the_request_is_complete() -> None:
     assert request.config.checkpoint_dir == Path.cwd() / "trials" / "0000"
 
 
-def test_trial_that_was_to_run_alone_does_so_after_its_driver_was_killed() -> None:
+def test_trial_that_was_to_run_alone_does_so_after_its_driver_was_killed():
     first = driver()
     request = first.start()
     assert request.retried == ""
@@ -72,8 +72,8 @@ def test_trial_that_was_to_run_alone_does_so_after_its_driver_was_killed() -> No
 
 @pytest.mark.parametrize("sampler", ["gp", "cmaes"])
 def test_exploded_is_complete_with_its_last_value_for_samplers_that_see_no_pruned(
-    sampler: str,
-) -> None:
+    sampler,
+):
     session = driver(sampler={"name": sampler})
     for _ in range(3):
         session.start()
@@ -91,7 +91,7 @@ def test_exploded_is_complete_with_its_last_value_for_samplers_that_see_no_prune
     assert [t.state for t in records] == [State.INFEASIBLE, State.INFEASIBLE, State.COMPLETED]
 
 
-def test_two_objectives_are_told_and_their_curve_kept() -> None:
+def test_two_objectives_are_told_and_their_curve_kept():
     second = {"metric": "trial/memory_bytes", "mode": "min"}
     session = driver(sampler={"name": "nsgaii"}, second_objective=second)
     for _ in range(3):
@@ -108,7 +108,7 @@ def test_two_objectives_are_told_and_their_curve_kept() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_never_reaches_the_study(value: float) -> None:
+def test_what_is_not_finite_never_reaches_the_study(value):
     session = driver()
     session.start()
     session.report(0, report_of(1, value, best=None))
@@ -118,7 +118,7 @@ def test_what_is_not_finite_never_reaches_the_study(value: float) -> None:
     assert session.told.ends[0].outcome.reason == "ended without a value of the objective"
 
 
-def test_running_trials_go_on_first_under_their_numbers_and_settings() -> None:
+def test_running_trials_go_on_first_under_their_numbers_and_settings():
     first = driver(trials=5, baselines={"b": {"lr": 1.0}, "c": {"lr": 2.0}})
     suggested = [first.start() for _ in range(3)]
     assert [request.baseline for request in suggested] == ["b", "c", None]
@@ -134,7 +134,7 @@ def test_running_trials_go_on_first_under_their_numbers_and_settings() -> None:
     assert new.parameters not in [s.parameters for s in suggested]
 
 
-def test_repeated_report_is_recorded_once() -> None:
+def test_repeated_report_is_recorded_once():
     first = driver()
     first.start()
     first.report(0, report_of(1, 0.4))
@@ -147,7 +147,7 @@ def test_repeated_report_is_recorded_once() -> None:
     assert second.trial(0).value == 0.6
 
 
-def test_outcome_that_was_written_but_not_told_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outcome_that_was_written_but_not_told_is_told(monkeypatch):
     first = driver()
     first.start()
     first.report(0, report_of(1, 0.4))
@@ -169,7 +169,7 @@ def test_outcome_that_was_written_but_not_told_is_told(monkeypatch: pytest.Monke
     assert second.trial(0).value == 0.5
 
 
-def test_interrupted_trial_stays_open_and_says_so() -> None:
+def test_interrupted_trial_stays_open_and_says_so():
     session = driver()
     session.start()
     session.report(0, report_of(1, 0.4))
@@ -181,12 +181,12 @@ def test_interrupted_trial_stays_open_and_says_so() -> None:
     assert (end.number, end.outcome) == (0, Outcome(State.INTERRUPTED, "Ctrl-C"))
 
 
-def test_killed_driver_s_trial_reads_as_interrupted() -> None:
+def test_killed_driver_s_trial_reads_as_interrupted():
     driver().start()
     assert read_trials(FILE)[0].state is State.INTERRUPTED
 
 
-def test_baselines_that_a_killed_driver_did_not_begin_come_first_and_once() -> None:
+def test_baselines_that_a_killed_driver_did_not_begin_come_first_and_once():
     spec = small_spec(baselines={"b": {"lr": 1.0}, "c": {"lr": 2.0}}, trials=3)
     first = driver(spec)
     assert first.start().baseline == "b"
@@ -196,7 +196,7 @@ def test_baselines_that_a_killed_driver_did_not_begin_come_first_and_once() -> N
     assert [t.user_attrs.get("baseline") for t in second.study.trials] == ["b", "c", None]
 
 
-def test_line_that_was_cut_off_and_a_lock_left_behind_are_repaired() -> None:
+def test_line_that_was_cut_off_and_a_lock_left_behind_are_repaired():
     session = driver()
     session.start()
     with FILE.open("ab") as file:
@@ -208,7 +208,7 @@ def test_line_that_was_cut_off_and_a_lock_left_behind_are_repaired() -> None:
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
-def test_study_that_is_gone_stops_the_sweep(how: str) -> None:
+def test_study_that_is_gone_stops_the_sweep(how):
     session = driver()
     session.start()
     before = FILE.read_bytes()
@@ -224,7 +224,7 @@ def test_study_that_is_gone_stops_the_sweep(how: str) -> None:
     assert session.trials.close() == 1
 
 
-def test_full_disk_stops_the_sweep_and_the_study_can_be_resumed() -> None:
+def test_full_disk_stops_the_sweep_and_the_study_can_be_resumed():
     session = driver()
     session.start()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -240,7 +240,7 @@ def test_full_disk_stops_the_sweep_and_the_study_can_be_resumed() -> None:
     assert driver(session.spec).start().number == 0
 
 
-def test_warm_start_takes_what_was_learnt_within_the_space_and_counts_nothing() -> None:
+def test_warm_start_takes_what_was_learnt_within_the_space_and_counts_nothing():
     wide = small_spec(baselines={str(lr): {"lr": lr} for lr in (0.5, 1.0, 5.0, 9.0)}, trials=4)
     first = driver(wide)
     for _ in range(4):

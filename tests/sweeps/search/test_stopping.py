@@ -27,20 +27,20 @@ def reason(stopping: StoppingCriteria) -> str:
     return stopping.reason.text
 
 
-def test_no_limit_no_stop() -> None:
+def test_no_limit_no_stop():
     stopping = StoppingCriteria(small_spec(), seconds=1e9)
     stopping.on_end(end(0, DONE, 1.0))
     stopping.check()
     assert stopping.reason is None
 
 
-def test_hours_count_all_sessions() -> None:
+def test_hours_count_all_sessions():
     spec = small_spec(budget={"hours": 2})
     StoppingCriteria(spec, seconds=7100).check()
     assert "its time is over (budget.hours 2)" in reason(StoppingCriteria(spec, seconds=7201))
 
 
-def test_gpu_hours_are_trial_hours_times_gpus() -> None:
+def test_gpu_hours_are_trial_hours_times_gpus():
     spec = small_spec(budget={"gpu_hours": 1}, resources={"gpus": 0.5})
     earlier = [TrialRecord(n, State.PRUNED, {}, seconds=3500) for n in range(2)]
     StoppingCriteria(spec, earlier).check()
@@ -48,7 +48,7 @@ def test_gpu_hours_are_trial_hours_times_gpus() -> None:
     assert "budget.gpu_hours 1" in reason(StoppingCriteria(spec, earlier))
 
 
-def test_gpu_hours_count_the_trials_that_run() -> None:
+def test_gpu_hours_count_the_trials_that_run():
     spec = small_spec(budget={"gpu_hours": 1}, resources={"gpus": 0.5})
     stopping = StoppingCriteria(spec)
     stopping.check(running_seconds=7100)
@@ -60,7 +60,7 @@ def test_gpu_hours_count_the_trials_that_run() -> None:
     ("mode", "value", "stopped"),
     [("max", 0.61, True), ("max", 0.59, False), ("min", 0.59, True), ("min", 0.61, False)],
 )
-def test_target_is_reached_by_a_completed_trial(mode: str, value: float, stopped: bool) -> None:
+def test_target_is_reached_by_a_completed_trial(mode, value, stopped):
     objective = {"metric": "val/nAP50", "mode": mode}
     stopping = StoppingCriteria(small_spec(objective=objective, budget={"target": 0.6}))
     stopping.on_end(end(0, Outcome(State.PRUNED), value))
@@ -72,7 +72,7 @@ def test_target_is_reached_by_a_completed_trial(mode: str, value: float, stopped
         assert stopping.reason.exit_code == 0
 
 
-def test_target_of_an_earlier_session_counts() -> None:
+def test_target_of_an_earlier_session_counts():
     earlier = [TrialRecord(0, State.COMPLETED, {}, value=0.7)]
     assert "target" in reason(StoppingCriteria(small_spec(budget={"target": 0.6}), earlier))
 
@@ -87,7 +87,7 @@ def limited(**changes: Any) -> StoppingCriteria:
     return StoppingCriteria(small_spec(failures={"max_fraction": 0.5, "after": 4, **changes}))
 
 
-def test_too_many_failures_stop_the_sweep_with_a_code_of_their_own() -> None:
+def test_too_many_failures_stop_the_sweep_with_a_code_of_their_own():
     f, c = State.FAILED, State.COMPLETED
     assert outcomes(limited(), f, f, f).reason is None
     assert outcomes(limited(), f, c, f, c).reason is None
@@ -98,12 +98,12 @@ def test_too_many_failures_stop_the_sweep_with_a_code_of_their_own() -> None:
     assert "no luck" in stop.text
 
 
-def test_explosions_and_interruptions_are_no_failures() -> None:
+def test_explosions_and_interruptions_are_no_failures():
     assert outcomes(limited(), *[State.INFEASIBLE] * 9).reason is None
     assert outcomes(limited(), *[State.FAILED] * 3, *[State.INTERRUPTED] * 3).reason is None
 
 
-def test_first_reason_counts() -> None:
+def test_first_reason_counts():
     stopping = StoppingCriteria(small_spec())
     stopping.request(StopReason("a"))
     stopping.request(StopReason("b", ExitCode.NOTHING_FOUND))
@@ -113,5 +113,5 @@ def test_first_reason_counts() -> None:
 @pytest.mark.parametrize(
     ("code", "state"), [(0, State.COMPLETED), (4, State.FAILED), (130, State.INTERRUPTED)]
 )
-def test_state_of_the_sweep_follows_its_exit_code(code: int, state: State) -> None:
+def test_state_of_the_sweep_follows_its_exit_code(code, state):
     assert StopReason("because", ExitCode(code)).outcome == Outcome(state, "because")

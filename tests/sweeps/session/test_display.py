@@ -41,12 +41,12 @@ def drawn(display: Display) -> list[str]:
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def test_kind_follows_the_console() -> None:
+def test_kind_follows_the_console():
     assert isinstance(build(terminal=True)[0], LiveDisplay)
     assert type(build(terminal=False)[0]) is PlainDisplay
 
 
-def test_live_table_shows_every_trial_with_its_state_and_marks_what_was_retried() -> None:
+def test_live_table_shows_every_trial_with_its_state_and_marks_what_was_retried():
     display, _ = build(terminal=True)
     for number, title in enumerate(("before", "", "")):
         display.on_start(request(number, title))
@@ -63,7 +63,7 @@ def test_live_table_shows_every_trial_with_its_state_and_marks_what_was_retried(
     assert "1.7 of 4 trials" in lines[5]
 
 
-def test_live_table_keeps_to_the_height_of_the_terminal() -> None:
+def test_live_table_keeps_to_the_height_of_the_terminal():
     display, _ = build(terminal=True, trials=99)
     for number in range(80):
         display.on_start(request(number))
@@ -71,7 +71,7 @@ def test_live_table_keeps_to_the_height_of_the_terminal() -> None:
     assert drawn(display)[1].split()[0] == str(80 - 34)
 
 
-def test_best_is_the_best_completed_one() -> None:
+def test_best_is_the_best_completed_one():
     display, _ = build(terminal=True)
     for number, value in enumerate((0.5, 0.9, 0.7)):
         display.on_start(request(number))
@@ -85,7 +85,7 @@ def test_best_is_the_best_completed_one() -> None:
     assert best.number == 2
 
 
-def test_trials_of_earlier_sessions_count_as_done() -> None:
+def test_trials_of_earlier_sessions_count_as_done():
     display, _ = build(terminal=True)
     earlier = TrialRecord(0, State.COMPLETED, {"lr": 1.0}, 0.4, best_epoch=2, seconds=5.0)
     interrupted = TrialRecord(1, State.INTERRUPTED, {"lr": 2.0}, 0.3)
@@ -94,7 +94,7 @@ def test_trials_of_earlier_sessions_count_as_done() -> None:
 
 
 @pytest.mark.parametrize("title", ["", "before"])
-def test_plain_display_prints_a_line_for_each_end(title: str) -> None:
+def test_plain_display_prints_a_line_for_each_end(title):
     display, printed = build(terminal=False)
     with display:
         display.on_start(request(3, title))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +163,7 @@ def without_the_last_trial(path: Path) -> None:
     ],
     ids=["deleted", "emptied", "half a line", "the last trial"],
 )
-def test_study_that_lost_trials_is_refused(
-    swept: Swept, lose: Callable[[Path], object], lost: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_study_that_lost_trials_is_refused(swept, lose, lost, capsys):
     backup = swept.folder.study.read_bytes()
     files = {p: p.read_bytes() for p in swept.folder.trials.rglob("*") if p.is_file()}
     lose(swept.folder.study)
@@ -178,17 +176,13 @@ def test_study_that_lost_trials_is_refused(
     assert go_on() == 0
 
 
-def test_study_that_cannot_be_read_is_refused(
-    swept: Swept, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_study_that_cannot_be_read_is_refused(swept, capsys):
     lines = swept.folder.study.read_text().splitlines(keepends=True)
     swept.folder.study.write_text("".join([*lines[:3], "what is this\n", *lines[3:]]))
     assert "study.journal: the study is damaged" in refusal(go_on(), capsys)
 
 
-def test_study_that_was_deleted_from_a_database_is_refused(
-    database: Path, in_own_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_study_that_was_deleted_from_a_database_is_refused(database, in_own_folder, capsys):
     swept = Swept(database)
     storage = f"sqlite:///{database / 'study.db'}"
     optuna.delete_study(study_name=study_name(swept.folder), storage=storage)
@@ -197,9 +191,7 @@ def test_study_that_was_deleted_from_a_database_is_refused(
     assert swept.runs().keys() == swept.before.keys()
 
 
-def test_sweep_whose_files_lost_their_yaml_is_not_taken_for_a_new_one(
-    swept: Swept, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sweep_whose_files_lost_their_yaml_is_not_taken_for_a_new_one(swept, capsys):
     swept.folder.spec.unlink()
     swept.folder.study.unlink()
     code = main(["small.yaml"], drill_sweep.train)
@@ -216,12 +208,12 @@ def test_sweep_whose_files_lost_their_yaml_is_not_taken_for_a_new_one(
     ],
 )
 def test_lost_record_doubles_no_run(
-    kind: str,
-    content: str | None,
-    more: list[str],
-    request: pytest.FixtureRequest,
-    in_own_folder: Path,
-) -> None:
+    kind,
+    content,
+    more,
+    request,
+    in_own_folder,
+):
     swept = Swept(request.getfixturevalue(kind))
     study = swept.folder.load_record()["study"]
     if content is None:
@@ -241,9 +233,7 @@ def test_lost_record_doubles_no_run(
     assert record["study"] == study
 
 
-def test_lost_record_is_refused_where_the_store_does_not_have_the_runs(
-    swept: Swept, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_record_is_refused_where_the_store_does_not_have_the_runs(swept, capsys, monkeypatch):
     swept.folder.record.unlink()
     other = f"sqlite:///{Path.cwd() / 'other.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
@@ -268,16 +258,14 @@ def check_outcome(swept: Swept) -> None:
     assert yaml.safe_load(swept.folder.best.read_text())["lr"] == 0.5
 
 
-def test_trial_that_was_cut_off_goes_on_from_its_own_files(swept: Swept) -> None:
+def test_trial_that_was_cut_off_goes_on_from_its_own_files(swept):
     swept.cut_off(0)
     assert go_on() == 0
     assert sessions(swept.trial(0)) == ["0", "2"]
     check_outcome(swept)
 
 
-def test_trial_in_the_folder_of_another_one_begins_anew(
-    swept: Swept, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_trial_in_the_folder_of_another_one_begins_anew(swept, caplog):
     swept.cut_off(0)
     swept.trial(0).rename(swept.folder.trials / "x")
     swept.trial(1).rename(swept.trial(0))
@@ -292,9 +280,7 @@ def test_trial_in_the_folder_of_another_one_begins_anew(
     check_outcome(swept)
 
 
-def test_a_checkpoint_of_another_trial_is_not_used(
-    swept: Swept, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_checkpoint_of_another_trial_is_not_used(swept, caplog):
     swept.cut_off(0)
     shutil.copy(swept.trial(1) / "stage1_epoch0003.pt", swept.trial(0))
     assert go_on() == 0
@@ -305,9 +291,7 @@ def test_a_checkpoint_of_another_trial_is_not_used(
     check_outcome(swept)
 
 
-def test_run_is_not_filled_in_from_the_folder_of_another_trial(
-    swept: Swept, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_run_is_not_filled_in_from_the_folder_of_another_trial(swept, caplog):
     client = MlflowClient(f"sqlite:///{Path.cwd() / 'mlruns' / 'mlflow.db'}")
     client.delete_run(swept.before["0"].info.run_id)
     shutil.rmtree(swept.trial(0))
@@ -324,8 +308,8 @@ def test_run_is_not_filled_in_from_the_folder_of_another_trial(
 
 
 def test_result_of_a_confirmation_does_not_depend_on_what_lies_in_its_folder(
-    swept: Swept,
-) -> None:
+    swept,
+):
     runs = swept.folder.path / "confirm"
     own, other = (runs / f"baseline_{name}" / "seed_1000" for name in ("low", "high"))
     shutil.rmtree(own)
@@ -339,8 +323,8 @@ def test_result_of_a_confirmation_does_not_depend_on_what_lies_in_its_folder(
 
 
 def test_run_of_a_confirmation_that_was_cut_off_begins_anew_in_the_folder_of_another(
-    swept: Swept,
-) -> None:
+    swept,
+):
     """The study forgets that the run ended; its folder holds another one's files."""
     runs = swept.folder.path / "confirm"
     own, other = (runs / f"baseline_{name}" / "seed_1000" for name in ("low", "high"))

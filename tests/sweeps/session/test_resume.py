@@ -40,7 +40,7 @@ from sweeps.trial.messages import BestValue
         ({"baselines": {"b": {"lr": 1}}}, "baselines.b"),
     ],
 )
-def test_other_sweep_is_refused_with_the_keys(change: dict[str, Any], key: str) -> None:
+def test_other_sweep_is_refused_with_the_keys(change, key):
     folder = new_folder("small")
     folder.save_spec(small_spec())
     with pytest.raises(SweepError, match=rf"differs from .* in {key}: ") as caught:
@@ -48,7 +48,7 @@ def test_other_sweep_is_refused_with_the_keys(change: dict[str, Any], key: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_budget_scheduler_and_sampler_may_change() -> None:
+def test_budget_scheduler_and_sampler_may_change():
     folder = new_folder("small")
     folder.save_spec(small_spec())
     changes = {"trials": 30, "budget": {"hours": 3}, "sampler": {"name": "random"}}
@@ -69,7 +69,7 @@ def newest(folder: Path, **changes: Any) -> tuple[Path | None, list[str]]:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
-def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage: str) -> None:
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage):
     for epoch in (1, 2, 10):
         checkpoint(Path(f"stage2_epoch{epoch:04d}.pt"))
     last = Path("stage2_epoch0010.pt")
@@ -84,7 +84,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage: str) -> 
     assert newest(Path("nowhere")) == (None, [])
 
 
-def test_checkpoint_of_other_settings_falls_back_to_the_one_before() -> None:
+def test_checkpoint_of_other_settings_falls_back_to_the_one_before():
     own = checkpoint(Path("stage2_epoch0001.pt"), lr=0.2, checkpoint_dir="elsewhere", device="cpu")
     checkpoint(Path("stage2_epoch0002.pt"), lr=0.5)
     torch.save({"weights": torch.arange(9)}, "stage2_epoch0003.pt")
@@ -99,13 +99,13 @@ def test_checkpoint_of_other_settings_falls_back_to_the_one_before() -> None:
     ]
 
 
-def test_checkpoint_of_another_node_is_the_trial_s_though_it_found_the_files_elsewhere() -> None:
+def test_checkpoint_of_another_node_is_the_trial_s_though_it_found_the_files_elsewhere():
     path = checkpoint(Path("stage2_epoch0001.pt"), resume="/there/files/1f-a.pt")
     assert newest(Path(), resume="/here/files/1f-a.pt") == (path, [])
     assert newest(Path(), resume="/here/files/2e-b.pt")[0] is None
 
 
-def test_reports_are_read_back_from_the_trainer_s_files() -> None:
+def test_reports_are_read_back_from_the_trainer_s_files():
     steps = [{"step": s, "loss": s / 10} for s in range(1, 6)] + [{"step": 6, "loss": "inf"}]
     evaluations = [{"step": 2, "epoch": 1, "memory": 9, "val/nAP50": 0.1}, {"step": 4, "epoch": 2}]
     lines = "\n".join(map(json.dumps, steps)) + '\n{"step": 7, "lo'
@@ -118,7 +118,7 @@ def test_reports_are_read_back_from_the_trainer_s_files() -> None:
     assert list(recorded_reports(Path("nowhere"), Objective())) == []
 
 
-def test_the_best_epoch_is_read_back_and_the_last_evaluation_stands_for_its_epoch() -> None:
+def test_the_best_epoch_is_read_back_and_the_last_evaluation_stands_for_its_epoch():
     rows = [
         {"step": step, "epoch": epoch, "val/nAP50": value}
         for step, epoch, value in ((2, 1, 0.1), (4, 2, 0.3), (6, 3, 0.2))
@@ -143,9 +143,7 @@ curves = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=9), min_size=1,
 
 @settings(max_examples=60, deadline=None)
 @given(curves, curves, st.sampled_from(["asha", "hyperband"]))
-def test_rungs_decide_after_a_resume_as_before(
-    before: list[list[float]], after: list[list[float]], name: str
-) -> None:
+def test_rungs_decide_after_a_resume_as_before(before, after, name):
     """One scheduler sees all; the other is built anew between `before` and `after`.
 
     The last trial of `before` is cut off in its middle and goes on under another id.
@@ -183,7 +181,7 @@ def test_rungs_decide_after_a_resume_as_before(
 
 
 @pytest.mark.slow
-def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     from rich.console import Console
 
     from sweeps.resources.machine import Machine

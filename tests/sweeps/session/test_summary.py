@@ -12,7 +12,7 @@ from sweeps.session.summary import commands, resume_command
 from sweeps.storage.folder import new_folder
 
 
-def test_what_to_type_names_a_file_that_says_all_of_the_sweep(in_own_folder: Path) -> None:
+def test_what_to_type_names_a_file_that_says_all_of_the_sweep(in_own_folder):
     values = small_spec().model_dump(mode="json", exclude_unset=True)
     Path("small.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     folder = new_folder("small")
@@ -26,7 +26,7 @@ def test_what_to_type_names_a_file_that_says_all_of_the_sweep(in_own_folder: Pat
     assert again.trials == 7
 
 
-def test_confirmation_is_offered_where_there_was_none(in_own_folder: Path) -> None:
+def test_confirmation_is_offered_where_there_was_none(in_own_folder):
     folder = new_folder("small")
     first, _ = commands(small_spec(), folder)[0]
     assert first.endswith("--resume --name small --set confirm.seeds=5")

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -83,9 +82,7 @@ def runs_of(swept: Swept) -> dict[str, Run]:
         ("hangs", State.FAILED, TrialState.FAIL, 1, None),
     ],
 )
-def test_study_is_told_the_truth(
-    swept: Swept, name: str, state: State, told: TrialState, values: int, violated: bool | None
-) -> None:
+def test_study_is_told_the_truth(swept, name, state, told, values, violated):
     study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
     trial = study.trials[list(ENDS).index(name)]
     assert trial.user_attrs["baseline"] == name
@@ -96,7 +93,7 @@ def test_study_is_told_the_truth(
     assert [value > 0 for value in constraints] == ([] if violated is None else [violated])
 
 
-def test_study_and_mlflow_show_the_one_value_of_the_best_epoch(swept: Swept) -> None:
+def test_study_and_mlflow_show_the_one_value_of_the_best_epoch(swept):
     good = read_trials(swept.folder.study)[0]
     assert (good.value, good.best_epoch) == (pytest.approx(0.49), 1)
     assert good.metrics["val/nAP50"] == good.value
@@ -105,7 +102,7 @@ def test_study_and_mlflow_show_the_one_value_of_the_best_epoch(swept: Swept) -> 
     assert shown["objective/epoch"] == 1
 
 
-def test_every_run_is_closed_with_its_state(swept: Swept) -> None:
+def test_every_run_is_closed_with_its_state(swept):
     runs = runs_of(swept)
     states = {name: runs[name].data.tags["state"] for name in ENDS}
     assert states == {
@@ -131,16 +128,16 @@ def test_every_run_is_closed_with_its_state(swept: Swept) -> None:
         ("hangs", "reported nothing for 0.5 minutes"),
     ],
 )
-def test_reason_says_what_went_wrong(swept: Swept, name: str, reason: str) -> None:
+def test_reason_says_what_went_wrong(swept, name, reason):
     assert read_trials(swept.folder.study)[list(ENDS).index(name)].reason.startswith(reason)
 
 
-def test_hang_leaves_the_place_where_it_hung(swept: Swept) -> None:
+def test_hang_leaves_the_place_where_it_hung(swept):
     folder = swept.folder.trials / f"{list(ENDS).index('hangs'):04d}"
     assert "in made_up" in (folder / "stall.txt").read_text()
 
 
-def test_worker_is_replaced_after_an_explosion_and_kept_after_success(swept: Swept) -> None:
+def test_worker_is_replaced_after_an_explosion_and_kept_after_success(swept):
     pids = [(swept.folder.trials / f"{n:04d}" / "pid").read_text() for n in range(len(ENDS) + 2)]
     names = list(ENDS)
     assert pids[names.index("good")] == pids[names.index("explodes")]
@@ -149,7 +146,7 @@ def test_worker_is_replaced_after_an_explosion_and_kept_after_success(swept: Swe
         assert pids[at] != pids[at + 1], name
 
 
-def test_costs_of_a_trial_are_measured(swept: Swept) -> None:
+def test_costs_of_a_trial_are_measured(swept):
     costs = read_trials(swept.folder.study)[0].costs
     assert 1e7 < costs["trial/memory_bytes"] < 1e10
     assert 0 < costs["trial/step_seconds"] < 10
@@ -157,7 +154,7 @@ def test_costs_of_a_trial_are_measured(swept: Swept) -> None:
     assert run.data.metrics["trial/step_seconds"] == costs["trial/step_seconds"]
 
 
-def test_trials_hang_under_the_sweep(swept: Swept) -> None:
+def test_trials_hang_under_the_sweep(swept):
     runs = runs_of(swept)
     parent = runs.pop("small")
     assert parent.info.run_id == swept.parent
@@ -166,7 +163,7 @@ def test_trials_hang_under_the_sweep(swept: Swept) -> None:
     assert parent.data.metrics["trials/failed"] == len(BROKEN)
 
 
-def test_run_holds_steps_parameters_and_files(swept: Swept) -> None:
+def test_run_holds_steps_parameters_and_files(swept):
     client, run = MlflowClient(swept.uri), runs_of(swept)["explodes"]
     norms = client.get_metric_history(run.info.run_id, "grad/norm")
     assert [(m.step, m.value) for m in norms] == [(1, 8), (2, 8), (3, 8), (4, 5e4), (5, 5e4)]
@@ -177,7 +174,7 @@ def test_run_holds_steps_parameters_and_files(swept: Swept) -> None:
     assert files == {"config.yaml", "training_debug.log"}
 
 
-def test_ray_says_nothing_and_each_end_is_one_line(swept: Swept) -> None:
+def test_ray_says_nothing_and_each_end_is_one_line(swept):
     lines = swept.printed.splitlines()
     again = [line for line in lines if "it resumes from its last checkpoint" in line]
     assert len(again) == 1  # the one without memory
@@ -185,7 +182,7 @@ def test_ray_says_nothing_and_each_end_is_one_line(swept: Swept) -> None:
     assert all(line.startswith("[") for line in lines)
 
 
-def test_best_is_written_and_compared(swept: Swept) -> None:
+def test_best_is_written_and_compared(swept):
     spec = small_spec(baselines={name: {"lr": lr} for name, lr in ENDS.items()})
     path = write_best(spec, swept.folder, swept.result.trials)
     best = best_of(swept.result.trials, "max")
@@ -199,7 +196,7 @@ def test_best_is_written_and_compared(swept: Swept) -> None:
     assert "more than two standard errors" in said
 
 
-def test_asha_prunes_the_worse_but_no_baseline(run_small: Callable[..., Swept]) -> None:
+def test_asha_prunes_the_worse_but_no_baseline(run_small):
     values = {f"b{i}": {"lr": lr} for i, lr in enumerate((1.0, 0.9, 0.2))}
     swept = run_small(
         made_up,
@@ -221,7 +218,7 @@ def test_asha_prunes_the_worse_but_no_baseline(run_small: Callable[..., Swept]) 
         assert record.value == pytest.approx(record.parameters["lr"] - 0.01, abs=1e-5)
 
 
-def test_hyperband_tells_the_truth(run_small: Callable[..., Swept]) -> None:
+def test_hyperband_tells_the_truth(run_small):
     swept = run_small(
         made_up,
         trials=9,
@@ -240,14 +237,14 @@ def test_hyperband_tells_the_truth(run_small: Callable[..., Swept]) -> None:
         assert (len(epochs) == 9) == (record.state is State.COMPLETED)
 
 
-def test_all_exploding_is_said() -> None:
+def test_all_exploding_is_said():
     exploded = TrialRecord(0, State.INFEASIBLE, {"lr": 8}, reason="step 3, norm_ceiling")
     said = advice(small_spec(), [exploded])
     assert "every trial exploded, the first so: step 3, norm_ceiling" in said
     assert "lower the upper ends of lr" in said
 
 
-def test_ctrl_c_closes_everything_truthfully(in_own_folder: Path) -> None:
+def test_ctrl_c_closes_everything_truthfully(in_own_folder):
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from conftest import small_spec, sweep\n"

@@ -25,7 +25,7 @@ def driver(**changes: Any) -> Driver:
     return Driver(small_spec(**changes), JournalStore(FILE))
 
 
-def test_end_is_told_once_with_outcome_value_and_time() -> None:
+def test_end_is_told_once_with_outcome_value_and_time():
     session = driver()
     request = session.start()
     session.report(0, report_of(1, 0.4))
@@ -42,16 +42,16 @@ def test_end_is_told_once_with_outcome_value_and_time() -> None:
     assert [number for number, _ in session.told.reports] == [0, 0]
 
 
-def test_study_knows_of_an_end_before_the_callbacks_do() -> None:
+def test_study_knows_of_an_end_before_the_callbacks_do():
     session = driver()
     session.start()
     seen = []
-    session.told.on_end = lambda end: seen.append(session.trial(end.number).state)  # type: ignore[method-assign]
+    session.told.on_end = lambda end: seen.append(session.trial(end.number).state)
     session.end(0, report_of(1, 0.5, "final"))
     assert [state.is_finished() for state in seen] == [True]
 
 
-def test_trial_that_no_worker_began_with_is_interrupted_but_told_to_nobody() -> None:
+def test_trial_that_no_worker_began_with_is_interrupted_but_told_to_nobody():
     session = driver()
     assert session.trials.next_request() is not None
     assert session.trials.close() == 1
@@ -59,7 +59,7 @@ def test_trial_that_no_worker_began_with_is_interrupted_but_told_to_nobody() -> 
     assert read_trials(FILE)[0].state is State.INTERRUPTED
 
 
-def test_restart_of_a_worker_is_no_second_start() -> None:
+def test_restart_of_a_worker_is_no_second_start():
     session = driver()
     request = session.start()
     session.trials.on_start(replace(request, last_try=True))
@@ -75,7 +75,7 @@ def test_restart_of_a_worker_is_no_second_start() -> None:
         ("out of memory: a", "died", "the worker process died when tried again, alone, after this"),
     ],
 )
-def test_crash_is_explained(retried: str, crash: str, reason: str) -> None:
+def test_crash_is_explained(retried, crash, reason):
     session = driver()
     request = session.start()
     if retried:
@@ -86,7 +86,7 @@ def test_crash_is_explained(retried: str, crash: str, reason: str) -> None:
     assert end.outcome.reason.startswith(reason)
 
 
-def test_watchdog_explains_a_crash() -> None:
+def test_watchdog_explains_a_crash():
     session = driver(stall_minutes=3)
     request = session.start()
     run_dir = session.context.run_dir(request.folder)
@@ -96,7 +96,7 @@ def test_watchdog_explains_a_crash() -> None:
     assert session.told.ends[0].outcome.reason.startswith("reported nothing for 3 minutes")
 
 
-def test_trial_that_the_scheduler_stopped_was_pruned() -> None:
+def test_trial_that_the_scheduler_stopped_was_pruned():
     session = driver()
     session.start()
     session.end(0, report_of(1, 0.4))
@@ -106,7 +106,7 @@ def test_trial_that_the_scheduler_stopped_was_pruned() -> None:
     assert session.told.ends[1].outcome.state is State.INFEASIBLE
 
 
-def test_running_trials_count_against_the_budget() -> None:
+def test_running_trials_count_against_the_budget():
     spec = {"budget": {"gpu_hours": 1e-9}, "resources": {"gpus": 1}}
     session = driver(**spec)
     session.trials.poll()

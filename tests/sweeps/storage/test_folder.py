@@ -18,22 +18,22 @@ def made(name: str) -> SweepFolder:
     return folder
 
 
-def test_name_that_is_taken_is_refused_in_one_line() -> None:
+def test_name_that_is_taken_is_refused_in_one_line():
     made("a")
     with pytest.raises(SweepError, match=r"sweep a: .* --resume.* --name NAME") as caught:
         new_folder("a")
     assert "\n" not in str(caught.value)
 
 
-def test_name_may_be_left_to_be_numbered() -> None:
+def test_name_may_be_left_to_be_numbered():
     assert [made("a").name for _ in range(3)] == ["a", "a-2", "a-3"]
 
 
-def test_folder_of_a_sweep_that_never_began_is_taken() -> None:
+def test_folder_of_a_sweep_that_never_began_is_taken():
     assert new_folder("a").path == new_folder("a").path
 
 
-def test_exact_name_goes_first_then_the_latest_by_number() -> None:
+def test_exact_name_goes_first_then_the_latest_by_number():
     for _ in range(11):
         made("a")
     made("ab")
@@ -44,13 +44,13 @@ def test_exact_name_goes_first_then_the_latest_by_number() -> None:
     assert find_folder("a").name == "a-11"
 
 
-def test_unknown_name_gets_the_nearest() -> None:
+def test_unknown_name_gets_the_nearest():
     made("stage2")
     with pytest.raises(SweepError, match="did you mean 'stage2'"):
         find_folder("stage3")
 
 
-def test_spec_comes_back_as_it_was_saved() -> None:
+def test_spec_comes_back_as_it_was_saved():
     folder = new_folder("a")
     spec = small_spec(baselines={"b": {"lr": 1}}, space={"lr": {"choices": [1, 0.1]}})
     folder.save_spec(spec)
@@ -58,7 +58,7 @@ def test_spec_comes_back_as_it_was_saved() -> None:
 
 
 @pytest.mark.parametrize("content", ["", '{"study": "jour', "[]", "null", "{}"])
-def test_damaged_record_counts_as_lost(content: str) -> None:
+def test_damaged_record_counts_as_lost(content):
     folder = made("a")
     folder.save_record({"study": "journal", "sweep_id": "x"})
     assert not folder.is_record_lost()
@@ -67,7 +67,7 @@ def test_damaged_record_counts_as_lost(content: str) -> None:
     assert folder.load_record() == {}
 
 
-def test_folders_of_trials_are_those_that_hold_a_file() -> None:
+def test_folders_of_trials_are_those_that_hold_a_file():
     folder = made("a")
     for name in ("0000/config.yaml", "0002/.lock", "12345/x", "notes/x"):
         path = folder.trials / name
@@ -76,7 +76,7 @@ def test_folders_of_trials_are_those_that_hold_a_file() -> None:
     assert folder.trial_folders() == {0: "0000", 12345: "12345"}
 
 
-def test_one_process_at_a_time_holds_a_folder() -> None:
+def test_one_process_at_a_time_holds_a_folder():
     folder = made("a")
     with (
         folder.locked(),

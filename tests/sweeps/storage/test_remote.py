@@ -24,7 +24,7 @@ from sweeps.study.location import begin_store, store_of
 from sweeps.study.study import create_study
 
 
-def test_file_goes_there_and_back_and_is_replaced(url: str, tmp_path: Path) -> None:
+def test_file_goes_there_and_back_and_is_replaced(url, tmp_path):
     remote, here = RemoteFolder(url), tmp_path / "a.txt"
     for text in ("first", "second, and longer"):
         here.write_text(text)
@@ -38,9 +38,7 @@ def test_file_goes_there_and_back_and_is_replaced(url: str, tmp_path: Path) -> N
     assert not remote.download("deep/down/b.txt", tmp_path / "back.txt")
 
 
-def test_file_that_is_cut_off_on_its_way_has_no_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_is_cut_off_on_its_way_has_no_name(tmp_path, monkeypatch):
     remote, here = RemoteFolder(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
     here.write_text("whole")
     monkeypatch.setattr(type(remote._files), "mv", lambda *_: 1 / 0)
@@ -50,7 +48,7 @@ def test_file_that_is_cut_off_on_its_way_has_no_name(
     assert remote.list_files() == set()
 
 
-def test_short_outage_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_outage_is_bridged(tmp_path, monkeypatch):
     remote, here = RemoteFolder(f"file://{tmp_path}/storage"), tmp_path / "x.pt"
     here.write_text("whole")
     move, failures = type(remote._files).mv, [ConnectionError("away")] * 2
@@ -66,7 +64,7 @@ def test_short_outage_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert remote.list_files() == {"x.pt"}
 
 
-def test_shared_folder_holds_the_sweeps(tmp_path: Path) -> None:
+def test_shared_folder_holds_the_sweeps(tmp_path):
     shared = str(tmp_path / "shared")
     folder = new_folder("a", storage=shared)
     folder.save_spec(small_spec())
@@ -77,9 +75,7 @@ def test_shared_folder_holds_the_sweeps(tmp_path: Path) -> None:
     assert sweeps_root(str(tmp_path)) == tmp_path
 
 
-def test_another_machine_finds_the_sweep_at_its_url(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_machine_finds_the_sweep_at_its_url(url, tmp_path, monkeypatch):
     folder = new_folder("a", storage=url)
     folder.save_spec(small_spec(trials=7))
     folder.update_record(sweep_id="of this one")
@@ -104,9 +100,7 @@ def test_another_machine_finds_the_sweep_at_its_url(
         ("file:///proc/x", "cannot be used"),
     ],
 )
-def test_storage_that_cannot_be_used_is_told_in_one_line(
-    path: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: str
-) -> None:
+def test_storage_that_cannot_be_used_is_told_in_one_line(path, told, tmp_path, monkeypatch, s3):
     monkeypatch.setattr("sweeps.storage.remote.PAUSES", ())
     here = tmp_path / "x"
     here.write_text("x")
@@ -116,14 +110,12 @@ def test_storage_that_cannot_be_used_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("path", ["s3://key:secret@bucket/x", "https://host/x?token=secret"])
-def test_storage_takes_no_secret(path: str) -> None:
+def test_storage_takes_no_secret(path):
     with pytest.raises(ValueError, match="must hold no password"):
         small_spec(storage={"path": path})
 
 
-def test_study_in_a_file_of_another_machine_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_study_in_a_file_of_another_machine_is_told(tmp_path, monkeypatch):
     url = f"file://{tmp_path}/storage"
     folder = new_folder("a", storage=url)
     folder.save_spec(small_spec())
@@ -135,7 +127,7 @@ def test_study_in_a_file_of_another_machine_is_told(
         store_of(find_folder("a", url))
 
 
-def test_files_are_found_on_a_machine_that_keeps_them_elsewhere(url: str, tmp_path: Path) -> None:
+def test_files_are_found_on_a_machine_that_keeps_them_elsewhere(url, tmp_path):
     weights = tmp_path / "weights.pt"
     weights.write_text("made here")
     shipped = Path(fsdet.__file__).parent / "checkpoints" / "stage1_openmoji.pt"
@@ -160,9 +152,7 @@ def test_files_are_found_on_a_machine_that_keeps_them_elsewhere(url: str, tmp_pa
     assert Path(again.fixed["yolo_weights"]).read_text() == "made here"
 
 
-def test_scratch_folder_of_another_user_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scratch_folder_of_another_user_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     mine = scratch()
     assert mine.stat().st_mode & 0o777 == 0o700

@@ -76,7 +76,7 @@ class Driver:
         self.trials.on_end(number, None)
 
 
-def test_study_in_a_database_is_told_the_same_as_one_in_a_file(running: Postgres) -> None:
+def test_study_in_a_database_is_told_the_same_as_one_in_a_file(running):
     folder = new_folder("told")
     driver = Driver(running.url, folder, baselines={"b": {"lr": 1.0}}, trials=3)
     for _ in range(3):
@@ -92,7 +92,7 @@ def test_study_in_a_database_is_told_the_same_as_one_in_a_file(running: Postgres
     assert load_study(driver.store).trials[0].intermediate_values == {1: 0.5, 2: 0.6}
 
 
-def test_short_outage_is_waited_for_and_nothing_is_lost(running: Postgres) -> None:
+def test_short_outage_is_waited_for_and_nothing_is_lost(running):
     driver = Driver(running.url, new_folder("short"))
     driver.trials.next_request()
     running.stop()
@@ -104,9 +104,7 @@ def test_short_outage_is_waited_for_and_nothing_is_lost(running: Postgres) -> No
     assert load_study(driver.store).trials[0].intermediate_values == {1: 0.5}
 
 
-def test_database_that_stays_away_stops_the_sweep_which_goes_on_later(
-    running: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_database_that_stays_away_stops_the_sweep_which_goes_on_later(running, monkeypatch):
     monkeypatch.setattr(database, "WAIT_SECONDS", 1.0)
     folder = new_folder("away")
     driver = Driver(running.url, folder)
@@ -126,7 +124,7 @@ def test_database_that_stays_away_stops_the_sweep_which_goes_on_later(
     assert again.number == 0
 
 
-def test_study_in_sqlite_is_held_by_the_lock_of_its_folder(in_own_folder: Path) -> None:
+def test_study_in_sqlite_is_held_by_the_lock_of_its_folder(in_own_folder):
     folder = new_folder("small")
     driver = Driver("sqlite:///study.db", folder)
     driver.trials.next_request()
@@ -136,7 +134,7 @@ def test_study_in_sqlite_is_held_by_the_lock_of_its_folder(in_own_folder: Path) 
     assert [t.state for t in read_trials(store_of(folder))] == [State.INTERRUPTED]
 
 
-def test_equal_names_of_two_people_do_not_meet(running: Postgres) -> None:
+def test_equal_names_of_two_people_do_not_meet(running):
     first, second = SweepFolder(new_folder("same").path), new_folder("same-2")
     second.path.rename(second.path.with_name("elsewhere"))
     mine = Driver(running.url, first)
@@ -149,7 +147,7 @@ def test_equal_names_of_two_people_do_not_meet(running: Postgres) -> None:
     assert mine.store.name.startswith("same.")
 
 
-def test_a_second_study_lies_beside_the_first(running: Postgres) -> None:
+def test_a_second_study_lies_beside_the_first(running):
     driver = Driver(running.url, new_folder("first"))
     driver.trials.next_request()
     beside = driver.store.beside("second")
@@ -159,7 +157,7 @@ def test_a_second_study_lies_beside_the_first(running: Postgres) -> None:
     assert beside.place == driver.store.place
 
 
-def test_study_is_held_by_one_driver_at_a_time(running: Postgres) -> None:
+def test_study_is_held_by_one_driver_at_a_time(running):
     store = DatabaseStore(running.url, "held.1", Path("here"))
     other = DatabaseStore(running.url, "held.1", Path("there"))
     with store.locked():
@@ -169,7 +167,7 @@ def test_study_is_held_by_one_driver_at_a_time(running: Postgres) -> None:
     assert not other.is_locked()
 
 
-def test_warm_start_takes_over_from_a_database(running: Postgres) -> None:
+def test_warm_start_takes_over_from_a_database(running):
     driver = Driver(running.url, new_folder("earlier"))
     driver.trials.next_request()
     driver.complete(0, report(3, 0.6, "final"))
@@ -179,9 +177,7 @@ def test_warm_start_takes_over_from_a_database(running: Postgres) -> None:
     assert study.trials[0].params == driver.study.trials[0].params
 
 
-def test_password_is_kept_nowhere_and_asked_for_again(
-    running: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_password_is_kept_nowhere_and_asked_for_again(running, monkeypatch):
     folder = new_folder("small")
     driver = Driver(running.url, folder)
     folder.save_spec(driver.spec)
@@ -196,7 +192,7 @@ def test_password_is_kept_nowhere_and_asked_for_again(
     assert len(read_trials(store_of(folder))) == 1
 
 
-def test_sweep_stays_with_its_store(running: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_stays_with_its_store(running, monkeypatch):
     folder = new_folder("in_a_file")
     begin_store(small_spec(), folder)
     monkeypatch.setenv("OPTUNA_STORAGE", running.url)  # set since then: changes nothing
@@ -215,9 +211,7 @@ def test_sweep_stays_with_its_store(running: Postgres, monkeypatch: pytest.Monke
         ("nonsense://tester:{password}@127.0.0.1/x", "Can't load plugin"),
     ],
 )
-def test_database_that_cannot_be_opened_is_told_in_one_line(
-    running: Postgres, url: str, told: str
-) -> None:
+def test_database_that_cannot_be_opened_is_told_in_one_line(running, url, told):
     whole = url.format(password=PASSWORD, port=running.port)
     with pytest.raises(SweepError, match=told) as caught:
         Driver(whole, new_folder("wrong"))
@@ -225,7 +219,7 @@ def test_database_that_cannot_be_opened_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_study_and_runs_in_one_database_are_refused() -> None:
+def test_study_and_runs_in_one_database_are_refused():
     url = "postgresql://tester:secret@127.0.0.1/one"
     spec = small_spec(storage={"study": url}, tracking={"uri": f"{url}?sslmode=require"})
     with pytest.raises(SweepError, match="cannot share; give each its own") as caught:

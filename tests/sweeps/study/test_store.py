@@ -21,7 +21,7 @@ def lines_of(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
-def test_changes_made_together_are_written_at_the_end_and_in_order(tmp_path: Path) -> None:
+def test_changes_made_together_are_written_at_the_end_and_in_order(tmp_path):
     study = study_in(tmp_path / "journal")
     trial = study.ask()
     before = lines_of(tmp_path / "journal")
@@ -40,7 +40,7 @@ def test_changes_made_together_are_written_at_the_end_and_in_order(tmp_path: Pat
     assert again.trials[0].intermediate_values == {1: 0.5}
 
 
-def test_what_was_changed_before_an_error_is_written(tmp_path: Path) -> None:
+def test_what_was_changed_before_an_error_is_written(tmp_path):
     study = study_in(tmp_path / "journal")
     trial = study.ask()
 
@@ -57,7 +57,7 @@ def test_what_was_changed_before_an_error_is_written(tmp_path: Path) -> None:
     assert again.trials[0].user_attrs == {"kept": True}
 
 
-def test_what_a_journal_remembers_does_not_grow(tmp_path: Path) -> None:
+def test_what_a_journal_remembers_does_not_grow(tmp_path):
     journal = Journal(str(tmp_path / "journal"))
     study = optuna.create_study(storage=JournalStorage(journal), study_name="s")
     for _ in range(20):
@@ -66,7 +66,7 @@ def test_what_a_journal_remembers_does_not_grow(tmp_path: Path) -> None:
     assert len(study.trials) == 20
 
 
-def test_changes_of_another_process_are_read(tmp_path: Path) -> None:
+def test_changes_of_another_process_are_read(tmp_path):
     mine = study_in(tmp_path / "journal")
     other = optuna.load_study(
         study_name="s", storage=JournalStorage(Journal(str(tmp_path / "journal")))
@@ -76,7 +76,7 @@ def test_changes_of_another_process_are_read(tmp_path: Path) -> None:
     assert [t.value for t in mine.trials] == [t.value for t in other.trials] == [1.0, 2.0]
 
 
-def test_a_second_study_lies_in_the_same_file(tmp_path: Path) -> None:
+def test_a_second_study_lies_in_the_same_file(tmp_path):
     store = JournalStore(tmp_path / "journal")
     beside = store.beside("second")
     for place, count in ((store, 1), (beside, 2)):
@@ -88,7 +88,7 @@ def test_a_second_study_lies_in_the_same_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["journal"]
 
 
-def test_changes_of_the_other_study_are_not_lost_in_between(tmp_path: Path) -> None:
+def test_changes_of_the_other_study_are_not_lost_in_between(tmp_path):
     store = JournalStore(tmp_path / "journal")
     other = optuna.create_study(storage=store.beside("second").storage(), study_name="second")
     study = optuna.create_study(storage=store.storage(), study_name=store.name)

@@ -6,7 +6,6 @@ import logging
 import math
 import sqlite3
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +41,7 @@ def tracker(database: str, request: pytest.FixtureRequest) -> Tracker:
     return Tracker(database, request.node.name)
 
 
-def test_more_values_than_a_call_takes_are_all_written(tracker: Tracker) -> None:
+def test_more_values_than_a_call_takes_are_all_written(tracker):
     tracker.start("a", "a", {f"p{i}": i for i in range(130)}, {})
     tracker.log("a", report(range(1, 301), keys=8))
     tracker.end("a", Outcome(State.COMPLETED))
@@ -54,9 +53,7 @@ def test_more_values_than_a_call_takes_are_all_written(tracker: Tracker) -> None
     assert len(client.get_run(run_id).data.params) == 130
 
 
-def test_values_that_come_quickly_are_written_in_few_calls(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_that_come_quickly_are_written_in_few_calls(tracker, monkeypatch):
     calls: list[str] = []
     log_batch = tracker._client.log_batch
 
@@ -76,9 +73,7 @@ def test_values_that_come_quickly_are_written_in_few_calls(
     assert [m.step for m in history] == list(range(1, 41))
 
 
-def test_values_are_there_before_their_run_has_ended(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_are_there_before_their_run_has_ended(tracker, monkeypatch):
     monkeypatch.setattr("sweeps.tracking.tracker.DELAY", 0.05)
     tracker.start("a", "a", {}, {})
     tracker.log("a", report(range(1, 4)))
@@ -92,7 +87,7 @@ def test_values_are_there_before_their_run_has_ended(
     tracker.close()
 
 
-def test_steps_that_are_repeated_are_written_once(tracker: Tracker) -> None:
+def test_steps_that_are_repeated_are_written_once(tracker):
     tracker.start("a", "a", {}, {})
     tracker.log("a", report(range(1, 6)))
     tracker.log("a", report(range(4, 9)))
@@ -101,7 +96,7 @@ def test_steps_that_are_repeated_are_written_once(tracker: Tracker) -> None:
     assert [m.step for m in history] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-def test_what_is_not_finite_is_left_out_and_counted(tracker: Tracker) -> None:
+def test_what_is_not_finite_is_left_out_and_counted(tracker):
     tracker.start("a", "a", {}, {})
     norms = np.array([1.0, math.inf, math.nan])
     history = {"step": np.array([1.0, 2, 3]), "grad/norm": norms}
@@ -116,7 +111,7 @@ def test_what_is_not_finite_is_left_out_and_counted(tracker: Tracker) -> None:
     ("state", "status"),
     [(State.PRUNED, "FINISHED"), (State.FAILED, "FAILED"), (State.INTERRUPTED, "KILLED")],
 )
-def test_status_of_a_run_is_truthful(tracker: Tracker, state: State, status: str) -> None:
+def test_status_of_a_run_is_truthful(tracker, state, status):
     tracker.start("a", "a", {}, {})
     tracker.end("a", Outcome(state, "because"))
     tracker.close()
@@ -126,7 +121,7 @@ def test_status_of_a_run_is_truthful(tracker: Tracker, state: State, status: str
     assert run.data.tags["reason"] == "because"
 
 
-def test_failed_write_is_one_warning(tracker: Tracker, caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_write_is_one_warning(tracker, caplog):
     with caplog.at_level(logging.WARNING, logger="sweeps.tracking"):
         for _ in range(3):
             tracker.end("never started", Outcome(State.COMPLETED))
@@ -136,7 +131,7 @@ def test_failed_write_is_one_warning(tracker: Tracker, caplog: pytest.LogCapture
     assert len([r for r in caplog.records if "could not write" in r.message]) == 1
 
 
-def test_store_that_cannot_be_opened_is_told_without_its_password() -> None:
+def test_store_that_cannot_be_opened_is_told_without_its_password():
     with pytest.raises(SweepError) as caught:
         Tracker("postgresql://me:secret@127.0.0.1:1/x", "test")
     assert "secret" not in str(caught.value)
@@ -154,19 +149,19 @@ def test_store_that_cannot_be_opened_is_told_without_its_password() -> None:
         "401 for hunter2-secret",
     ],
 )
-def test_password_is_hidden(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_is_hidden(text, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2-secret")
     shown = without_password(text)
     assert "secret" not in shown
     assert "…" in shown
 
 
-def test_text_without_a_password_stays() -> None:
+def test_text_without_a_password_stays():
     text = "sqlite:////a/b.db, mail me@host, http://host:80/x?a=b"
     assert without_password(text) == text
 
 
-def test_run_that_goes_on_holds_everything_once(database: str) -> None:
+def test_run_that_goes_on_holds_everything_once(database):
     first = Tracker(database, "goes on")
     first.start("7", "trial 7", {"a": 1}, {"sweep.id": "x", "sweep.trial": 7})
     first.log("7", report(range(1, 4), metrics={"val/nAP50": 0.1}))
@@ -191,7 +186,7 @@ def test_run_that_goes_on_holds_everything_once(database: str) -> None:
     assert values == [0.1, 0.2]
 
 
-def test_store_that_cannot_be_searched_is_told_in_one_line(tmp_path: Path) -> None:
+def test_store_that_cannot_be_searched_is_told_in_one_line(tmp_path):
     tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "a")
     with sqlite3.connect(tmp_path / "mlflow.db") as other:
         other.execute("drop table tags")
@@ -203,13 +198,13 @@ def test_store_that_cannot_be_searched_is_told_in_one_line(tmp_path: Path) -> No
     tracker.close()
 
 
-def test_store_whose_making_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+def test_store_whose_making_was_cut_off_is_made_anew(tmp_path):
     (tmp_path / ".mlflow.db.part").write_bytes(b"SQLite format 3, cut off")
     Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "a").close()
     assert sorted(p.name for p in tmp_path.glob("*.db*")) == ["mlflow.db", "mlflow.db.lock"]
 
 
-def test_locked_store_is_waited_for(tracker: Tracker, caplog: pytest.LogCaptureFixture) -> None:
+def test_locked_store_is_waited_for(tracker, caplog):
     tracker.start("a", "a", {}, {})
     tracker.flush()
     other = sqlite3.connect(tracker.uri.removeprefix("sqlite:///"))
@@ -225,8 +220,8 @@ def test_locked_store_is_waited_for(tracker: Tracker, caplog: pytest.LogCaptureF
 
 
 def test_store_of_the_yaml_goes_before_that_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://a")
     assert tracking_uri(TrackingSpec(uri="http://b")) == "http://b"
     assert tracking_uri(TrackingSpec()) == "http://a"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import small_spec
@@ -31,9 +29,7 @@ class CutOffError(BaseException):
     """As a worker ends: nothing catches it."""
 
 
-def test_a_trial_resumes_from_its_own_checkpoint_without_a_change(
-    in_own_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_resumes_from_its_own_checkpoint_without_a_change(in_own_folder, monkeypatch):
     monkeypatch.setenv("FSDET_CACHE", str(in_own_folder / "cache"))
     monkeypatch.setattr(openmoji, "EVAL_SCENES", 32)
     monkeypatch.setattr(openmoji, "SUPPORT_VARIANTS", 3)

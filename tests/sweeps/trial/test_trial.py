@@ -34,7 +34,7 @@ def best_values(reports: list[TrialReport]) -> list[tuple[float | None, int]]:
     return [(r.best.value, r.best.epoch) for r in reports if r.best is not None]
 
 
-def test_objective_is_the_best_value_so_far() -> None:
+def test_objective_is_the_best_value_so_far():
     reports = sent(0.5)  # falls by 0.01 an epoch
     assert [r.objective for r in reports] == [0.49, 0.49, 0.49]
     # at last the best epoch's
@@ -43,7 +43,7 @@ def test_objective_is_the_best_value_so_far() -> None:
     assert [r.phase for r in reports] == ["running", "running", "final"]
 
 
-def test_files_go_to_the_trial_s_folder(in_own_folder: Path) -> None:
+def test_files_go_to_the_trial_s_folder(in_own_folder):
     sent(0.5)
     assert (in_own_folder / "trials" / "0003" / "config.yaml").is_file()
 
@@ -59,7 +59,7 @@ def test_files_go_to_the_trial_s_folder(in_own_folder: Path) -> None:
         (7, State.FAILED, "without a final report"),
     ],
 )
-def test_last_report_tells_the_end(lr: float, state: State, reason: str) -> None:
+def test_last_report_tells_the_end(lr, state, reason):
     last = sent(lr)[-1]
     outcome = outcome_of(last)
     assert outcome.state is state
@@ -67,17 +67,17 @@ def test_last_report_tells_the_end(lr: float, state: State, reason: str) -> None
     assert (last.objective is not None) == (state is State.COMPLETED)
 
 
-def test_end_without_report_and_after_a_stop() -> None:
+def test_end_without_report_and_after_a_stop():
     assert outcome_of(None, crash="it died") == Outcome(State.FAILED, "it died")
     assert outcome_of(None).state is State.FAILED
     assert outcome_of(TrialReport("running")).state is State.PRUNED
 
 
-def test_a_crash_counts_more_than_what_was_reported_before() -> None:
+def test_a_crash_counts_more_than_what_was_reported_before():
     assert outcome_of(TrialReport("running"), crash="it died").state is State.FAILED
 
 
-def test_end_without_a_value_is_a_failure() -> None:
+def test_end_without_a_value_is_a_failure():
     assert outcome_of(TrialReport("final")).state is State.FAILED
     assert outcome_of(TrialReport("final", best=BestValue(None, 1))).state is State.FAILED
 
@@ -92,9 +92,7 @@ def test_end_without_a_value_is_a_failure() -> None:
         (State.PRUNED, float("nan"), 0.0),
     ],
 )
-def test_sign_of_the_constraint_is_the_verdict(
-    state: State, violation: float, expected: float
-) -> None:
+def test_sign_of_the_constraint_is_the_verdict(state, violation, expected):
     assert constraint_of(Outcome(state), violation) == expected
 
 
@@ -112,7 +110,7 @@ def last_evaluation_is_worse(
     return Result(final, 6, None, None, config.checkpoint_dir, 1)
 
 
-def test_the_value_of_a_trial_is_that_of_the_last_evaluation_of_its_best_epoch() -> None:
+def test_the_value_of_a_trial_is_that_of_the_last_evaluation_of_its_best_epoch():
     running, last = sent(0.5, last_evaluation_is_worse)
     assert best_values([running, last]) == [(0.5, 1), (0.45, 1)]
     assert last.best is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from conftest import small_spec
 from made_up_trainers import made_up
 from trial_requests import context_for, request_for
@@ -23,7 +22,7 @@ def place_at(url: str, **files: str) -> RemoteTrialDir:
     return place
 
 
-def test_trial_finds_the_newest_checkpoint_and_leaves_no_older_one(url: str) -> None:
+def test_trial_finds_the_newest_checkpoint_and_leaves_no_older_one(url):
     first = place_at(url)
     with first.opened():
         for epoch in (1, 2):
@@ -40,9 +39,7 @@ def test_trial_finds_the_newest_checkpoint_and_leaves_no_older_one(url: str) -> 
     assert RemoteFolder(url).list_files() == there
 
 
-def test_what_other_settings_left_is_set_aside_at_the_url_and_stays_there(
-    url: str, in_own_folder: Path
-) -> None:
+def test_what_other_settings_left_is_set_aside_at_the_url_and_stays_there(url, in_own_folder):
     spec = small_spec()
     context = context_for(spec, in_own_folder / "trials", f"{url}/trials")
     reports: list[TrialReport] = []
@@ -58,9 +55,7 @@ def test_what_other_settings_left_is_set_aside_at_the_url_and_stays_there(
     assert "was made with lr 0.5, but this trial has 0.2" in told[0]
 
 
-def test_only_what_changed_is_pushed_and_checkpoints_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_changed_is_pushed_and_checkpoints_first(tmp_path, monkeypatch):
     pushed: list[str] = []
     push = RemoteFolder.upload
 
@@ -78,9 +73,7 @@ def test_only_what_changed_is_pushed_and_checkpoints_first(
     assert pushed == ["stage1_epoch0001.pt", "steps.jsonl", "steps.jsonl"]
 
 
-def test_trial_at_a_url_trains_elsewhere_and_the_driver_gets_its_files(
-    url: str, in_own_folder: Path
-) -> None:
+def test_trial_at_a_url_trains_elsewhere_and_the_driver_gets_its_files(url, in_own_folder):
     reports: list[TrialReport] = []
     spec = small_spec()
     context = context_for(spec, in_own_folder / "trials", f"{url}/trials")
@@ -94,7 +87,7 @@ def test_trial_at_a_url_trains_elsewhere_and_the_driver_gets_its_files(
     assert "training_debug.log" in RemoteFolder(f"{url}/trials/0003").list_files()
 
 
-def test_without_a_url_a_trial_trains_in_its_folder(in_own_folder: Path) -> None:
+def test_without_a_url_a_trial_trains_in_its_folder(in_own_folder):
     context = context_for(small_spec(), in_own_folder / "trials")
     place = context.trial_dir("0003")
     assert type(place) is TrialDir

@@ -38,7 +38,7 @@ for number in map(int, sys.argv[2:]):
 
 
 @pytest.mark.slow
-def test_reused_worker_gives_what_a_fresh_one_gives_to_the_last_bit(tmp_path: Path) -> None:
+def test_reused_worker_gives_what_a_fresh_one_gives_to_the_last_bit(tmp_path):
     root = Path(__file__).resolve().parents[3]
     checkpoint = str(root / "fsdet" / "checkpoints" / "stage1_openmoji.pt")
     for folder, numbers in (("reused", ("0", "1", "2")), ("fresh", ("2",))):
@@ -55,7 +55,7 @@ def test_reused_worker_gives_what_a_fresh_one_gives_to_the_last_bit(tmp_path: Pa
         assert fresh.stat().st_size > 300
 
 
-def test_memory_of_an_earlier_trial_is_not_counted() -> None:
+def test_memory_of_an_earlier_trial_is_not_counted():
     big = bytearray(400 * 2**20)
     first = Costs(resumed=False)
     del big
@@ -68,14 +68,14 @@ def test_memory_of_an_earlier_trial_is_not_counted() -> None:
     del again
 
 
-def test_steps_before_a_trial_went_on_are_not_counted() -> None:
+def test_steps_before_a_trial_went_on_are_not_counted():
     costs = Costs(resumed=True)
     assert STEP_SECONDS not in costs.after(100)
     time.sleep(0.05)
     assert costs.after(101)[STEP_SECONDS] >= 0.05
 
 
-def test_worker_that_grows_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_grows_leaks(monkeypatch):
     monkeypatch.setattr(worker, "LEAK", 100 * 2**20)
     monkeypatch.setattr(worker, "_idle", [])
     assert not worker.has_leaked()
@@ -101,9 +101,7 @@ with watchdog(Path(sys.argv[1]), 4 / 60) as dog:
 @pytest.mark.parametrize(
     ("reports", "silence", "ended"), [("1", "3600", True), ("12", "0", False)], ids=str
 )
-def test_watchdog_ends_a_process_that_says_nothing(
-    tmp_path: Path, reports: str, silence: str, ended: bool
-) -> None:
+def test_watchdog_ends_a_process_that_says_nothing(tmp_path, reports, silence, ended):
     """Twelve reports take longer than the watchdog waits; each of them a tenth of that."""
     done = subprocess.run(
         [sys.executable, "-c", HANG, tmp_path, reports, silence],
@@ -129,11 +127,11 @@ def test_watchdog_ends_a_process_that_says_nothing(
         (ValueError("no"), "ValueError: no"),
     ],
 )
-def test_cause_of_a_failure(error: Exception, cause: str) -> None:
+def test_cause_of_a_failure(error, cause):
     assert cause_of(error).startswith(cause)
 
 
-def test_torch_s_own_lack_of_memory_is_recognised() -> None:
+def test_torch_s_own_lack_of_memory_is_recognised():
     import torch
 
     assert cause_of(torch.cuda.OutOfMemoryError("CUDA")).startswith("out of memory")
@@ -147,7 +145,7 @@ def test_torch_s_own_lack_of_memory_is_recognised() -> None:
         ("ActorDiedError: SIGKILL", 0, "the worker process died"),
     ],
 )
-def test_cause_of_a_worker_s_death(text: str, kills: int, cause: str) -> None:
+def test_cause_of_a_worker_s_death(text, kills, cause):
     assert cause_of_death(text, kills).startswith(cause)
 
 
@@ -166,7 +164,7 @@ print(sorted(p.name for p in Path().iterdir()))
 """
 
 
-def test_checkpoint_on_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+def test_checkpoint_on_a_full_disk_says_so_and_leaves_nothing(tmp_path):
     root = str(Path(__file__).resolve().parents[3])
     script = f"import sys; sys.path.insert(0, {root!r})\n{FULL}"
     done = subprocess.run(

@@ -67,7 +67,7 @@ def holding(size: int) -> Iterator[Holder]:
         holder.stop()
 
 
-def test_waits_until_memory_is_given_back() -> None:
+def test_waits_until_memory_is_given_back():
     with holding(300 * MB) as holder:
         most = holder.resident()
         found: list[int] = []
@@ -83,7 +83,7 @@ def test_waits_until_memory_is_given_back() -> None:
     assert len(found) == 3
 
 
-def test_gives_up_when_it_does_not_come() -> None:
+def test_gives_up_when_it_does_not_come():
     found: list[int] = []
 
     def free() -> int:
@@ -94,7 +94,7 @@ def test_gives_up_when_it_does_not_come() -> None:
     assert len(found) > 1
 
 
-def test_memory_that_is_there_is_not_waited_for() -> None:
+def test_memory_that_is_there_is_not_waited_for():
     asked: list[int] = []
 
     def free() -> int:
@@ -105,7 +105,7 @@ def test_memory_that_is_there_is_not_waited_for() -> None:
     assert len(asked) == 1
 
 
-def test_memory_that_a_process_takes_is_free_no_more() -> None:
+def test_memory_that_a_process_takes_is_free_no_more():
     assert 0 < free_memory() <= psutil.virtual_memory().total
     assert any(falls() for _ in range(3))  # other work may release as much at the same moment
 
