@@ -16,9 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe, cache_root, cached
-
-__all__ = ["Array", "ImageSet", "Split", "cache_root", "cached_image_set"]
+from fsdet.data.cache import CacheKey, cached
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -134,20 +132,20 @@ LARGE = ("images", "supports")
 
 
 def cached_image_set(
-    config: DataConfig, recipe: Recipe, names: tuple[str, ...], build: Callable[[], ImageSet]
+    config: DataConfig, key: CacheKey, names: tuple[str, ...], build: Callable[[], ImageSet]
 ) -> ImageSet:
-    """The image set that `recipe` describes, built in memory once per machine.
+    """The image set that `key` describes, built in memory once per machine.
 
     Args:
         config: where the cache is and what it may hold.
-        recipe: everything the content depends on.
+        key: everything the content depends on.
         names: of the classes.
         build: makes the set.
 
     Raises:
         DataError: it would not fit.
     """
-    return replace(cached(config, recipe, lambda part: _write(build(), part), _read), names=names)
+    return replace(cached(config, key, lambda part: _write(build(), part), _read), names=names)
 
 
 def _write(image_set: ImageSet, folder: Path) -> None:

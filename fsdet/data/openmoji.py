@@ -19,7 +19,7 @@ from unicodedata import name as unicode_name
 import numpy as np
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe
+from fsdet.data.cache import CacheKey
 from fsdet.data.image_set import Array, ImageSet, Split, cached_image_set
 from fsdet.data.scenes import OBJECTS, background, class_codes, compose_scene, place, render_support
 from fsdet.data.supports import cut
@@ -70,7 +70,7 @@ def load_openmoji(config: DataConfig, split: Split) -> ImageSet:
     }
     n_bytes = 3 * (count * config.image_size**2 + n_crops * config.support_size**2)
     names = tuple(unicode_name(chr(int(code, 16)), code).lower() for code in codes)
-    return cached_image_set(config, Recipe(f"openmoji-{split}", content, n_bytes), names, build)
+    return cached_image_set(config, CacheKey(f"openmoji-{split}", content, n_bytes), names, build)
 
 
 def build_openmoji(config: DataConfig, split: Split, count: int) -> ImageSet:

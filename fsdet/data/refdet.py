@@ -24,18 +24,17 @@ import numpy as np
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
-from fsdet.data.images import count_frames
+from fsdet.data.images import IMAGE_SUFFIXES, count_frames
 from fsdet.data.problems import Problems
-from fsdet.data.records import Dataset, ImageRef, Part, Record
-from fsdet.data.yolo import SUFFIXES
+from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
 from fsdet.progress import progress
 
 VIDEO = "drone_video.mp4"
 BACKGROUND = 0.25
-"""Frames without annotation, as a part of those with."""
+"""Frames without annotation, as a fraction of those with one."""
 FIFTH = 0.2
-"""Part of a video's annotated time that is held out: the end of a base video, the start of a novel one."""
+"""Fraction of a video's annotated time that is held out: the end of a base video, the start of a novel one."""
 
 Boxes = dict[int, list[Array]]
 """Frame -> boxes (4,) xyxy in pixels."""
@@ -141,7 +140,11 @@ def _videos(root: Path, annotations: dict[str, Boxes], problems: Problems) -> It
     for name in progress(sorted(folders | set(annotations)), "looking at videos"):
         folder = root / "samples" / name
         photos = tuple(
-            sorted(p for p in (folder / "object_images").glob("*") if p.suffix.lower() in SUFFIXES)
+            sorted(
+                p
+                for p in (folder / "object_images").glob("*")
+                if p.suffix.lower() in IMAGE_SUFFIXES
+            )
         )
         boxes = annotations.get(name, {})
         n_frames = count_frames(folder / VIDEO) if (folder / VIDEO).is_file() else None
@@ -176,10 +179,10 @@ def _records(video: _Video, label: int, count: int) -> Iterator[Record]:
     for frame in sorted(map(int, kept)):
         boxes = np.array(video.boxes.get(frame, []), np.float64).reshape(-1, 4)
         labels = np.full(len(boxes), label, np.int64)
-        part: Part = "eval" if frame > last - FIFTH * (last - first) else "train"
-        if_novel: Part = "train" if frame <= first + FIFTH * (last - first) else "eval"
+        subset: Subset = "eval" if frame > last - FIFTH * (last - first) else "train"
+        if_novel: Subset = "train" if frame <= first + FIFTH * (last - first) else "eval"
         image = ImageRef(video.file, frame)
-        yield Record(image, part, boxes, labels, video=label, part_if_novel=if_novel)
+        yield Record(image, subset, boxes, labels, video=label, subset_if_novel=if_novel)
 
 
 def _evenly(frames: Array, count: int) -> Array:

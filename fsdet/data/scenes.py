@@ -136,11 +136,11 @@ def _cropped(sprite: Image.Image) -> Image.Image:
 
 def _free_box(
     rng: np.random.Generator,
-    extent: tuple[int, int],
+    sprite_size: tuple[int, int],
     size: int,
     taken: list[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int] | None:
-    width, height = extent
+    width, height = sprite_size
     for _ in range(30):
         x = int(rng.integers(0, size - width + 1))
         y = int(rng.integers(0, size - height + 1))

@@ -8,7 +8,13 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fsdet.config import DataConfig
-from fsdet.data.annotated import READERS, Annotated, build_set, open_annotated, support_problems
+from fsdet.data.annotated import (
+    READERS,
+    PreparedDataset,
+    build_set,
+    prepare_dataset,
+    support_problems,
+)
 from fsdet.data.cache import cache_root
 from fsdet.data.image_set import ImageSet, Split
 from fsdet.data.openmoji import load_openmoji
@@ -71,18 +77,18 @@ def _settings(config: DataConfig) -> DataConfig:
 def _loaded(config: DataConfig, split: Split) -> ImageSet:
     if config.dataset == "openmoji":
         return load_openmoji(config, split)
-    return build_set(_annotated(config), config, split)
+    return build_set(_prepared(config), config, split)
 
 
 @lru_cache(maxsize=2)
 def _problems(config: DataConfig) -> tuple[Problem, ...]:
-    data = _annotated(config)
+    data = _prepared(config)
     return (*data.problems, *support_problems(data, config))
 
 
 @lru_cache(maxsize=2)
-def _annotated(config: DataConfig) -> Annotated:
-    return open_annotated(config, _read(config))
+def _prepared(config: DataConfig) -> PreparedDataset:
+    return prepare_dataset(config, _read(config))
 
 
 @lru_cache(maxsize=2)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe, cached
+from fsdet.data.cache import CacheKey, cached
 from fsdet.data.cleaning import Objects
 from fsdet.data.decoded import decode_images
 from fsdet.data.image_set import Array
@@ -91,10 +91,7 @@ def cut(image: Array, box: Array, size: int) -> Array:
     margin = MARGIN * (box[2:] - box[:2])
     left, top = np.maximum(box[:2] - margin, 0).astype(int)
     right, bottom = np.ceil(np.minimum(box[2:] + margin, image.shape[1::-1])).astype(int)
-    return letterbox(image[top:bottom, left:right], NO_BOXES, size)[0]
-
-
-NO_BOXES = np.zeros((0, 4), np.float32)
+    return letterbox(image[top:bottom, left:right], size)
 
 
 def cut_supports(config: DataConfig, name: str, classes: list[list[Crop]]) -> Supports:
@@ -118,9 +115,9 @@ def cut_supports(config: DataConfig, name: str, classes: list[list[Crop]]) -> Su
         "support_size": size,
     }
     n_bytes = len(classes) * config.k_shot * (3 * size**2 + 8)
-    recipe = Recipe(f"supports-{config.dataset}-{name}", content, n_bytes)
+    key = CacheKey(f"supports-{config.dataset}-{name}", content, n_bytes)
     build = partial(_build, classes=classes, most=config.k_shot, size=size)
-    crops, positions, counts, unreadable = cached(config, recipe, build, _load)
+    crops, positions, counts, unreadable = cached(config, key, build, _load)
     rows = np.full(positions.shape, -1)
     for label, chosen in enumerate(positions):
         if counts[label]:

@@ -16,14 +16,14 @@ import yaml
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
+from fsdet.data.images import IMAGE_SUFFIXES
 from fsdet.data.problems import Problems
-from fsdet.data.records import Dataset, ImageRef, Part, Record
+from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
 from fsdet.progress import progress_if_many
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-PARTS: dict[Part, str] = {"train": "train", "eval": "val"}
-"""Part of the data -> key of data.yaml."""
+SUBSETS: dict[Subset, str] = {"train": "train", "eval": "val"}
+"""Subset of the data -> key of data.yaml."""
 NO_CLASS = 2.0**31
 """Larger class numbers are clipped to this, since an integer may not hold them."""
 
@@ -38,13 +38,13 @@ def read_yolo(config: DataConfig) -> Dataset:
     names = class_names(description)
     problems = Problems()
     files = [
-        (part, file)
-        for part, key in PARTS.items()
+        (subset, file)
+        for subset, key in SUBSETS.items()
         for file in _image_files(root, description[key], key)
     ]
     records = tuple(
-        _record(file, part, root, problems)
-        for part, file in progress_if_many(files, "reading labels")
+        _record(file, subset, root, problems)
+        for subset, file in progress_if_many(files, "reading labels")
     )
     for file in _orphans([file for _, file in files]):
         problems.add("label file without image", _place(file, root))
@@ -106,7 +106,7 @@ def _image_files(root: Path, value: object, key: str) -> Iterator[Path]:
     found = [file for place in places for file in _files_of(root / str(place))]
     if not found:
         raise DataError(
-            f"{root / str(places[0])}: holds no images ({', '.join(sorted(SUFFIXES))}); check data_root and "
+            f"{root / str(places[0])}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); check data_root and "
             f"the key {key} of data.yaml"
         )
     return iter(found)
@@ -119,7 +119,7 @@ def _files_of(place: Path) -> list[Path]:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{place}: must list images as UTF-8 text, but: {error}") from None
         return [place.parent / line.strip() for line in lines if line.strip()]
-    return sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _orphans(images: list[Path]) -> list[Path]:
@@ -134,7 +134,7 @@ def _place(file: Path, root: Path) -> Path:
     return file.relative_to(root) if file.is_relative_to(root) else file
 
 
-def _record(file: Path, part: Part, root: Path, problems: Problems) -> Record:
+def _record(file: Path, subset: Subset, root: Path, problems: Problems) -> Record:
     label_file = _label_file(file)
     place = _place(label_file, root)
     try:
@@ -163,7 +163,7 @@ def _record(file: Path, part: Part, root: Path, problems: Problems) -> Record:
         labels.append(label)
     return Record(
         ImageRef(file),
-        part,
+        subset,
         np.array(boxes, np.float64).reshape(-1, 4),
         np.array(labels, np.int64),
     )

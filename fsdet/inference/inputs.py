@@ -10,12 +10,11 @@ import numpy as np
 from PIL import Image
 
 from fsdet.data.image_set import Array
-from fsdet.data.images import UnreadableError, open_image, to_rgb
+from fsdet.data.images import IMAGE_SUFFIXES, UnreadableError, open_image, to_rgb
 from fsdet.errors import DataError
 
 DEFAULT_CLASS = "object"
 """Name of the class if the supports have none."""
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 
 

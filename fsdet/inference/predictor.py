@@ -104,8 +104,7 @@ class Predictor:
 
     def _squares(self, images: list[Array], size: int) -> Tensor:
         """(n, 3, size, size) uint8 on the device, letterboxed as in training."""
-        none = np.zeros((0, 4), np.float32)
-        squares = np.stack([letterbox(image, none, size)[0] for image in images])
+        squares = np.stack([letterbox(image, size) for image in images])
         return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous().to(self.device)
 
 
@@ -151,6 +150,6 @@ def from_letterbox(boxes: Tensor, height: int, width: int, size: int) -> Tensor:
     """
     whole = np.array([[0, 0, width, height]], np.float32)
     placed = torch.from_numpy(letterbox_boxes(whole, np.array([[width, height]]), size))[0]
-    corner, extent = placed[:2].repeat(2), (placed[2:] - placed[:2]).repeat(2)
-    inside = ((boxes - corner) / extent).clamp(0, 1)
+    corner, sides = placed[:2].repeat(2), (placed[2:] - placed[:2]).repeat(2)
+    inside = ((boxes - corner) / sides).clamp(0, 1)
     return inside * torch.tensor([width, height] * 2)

@@ -167,4 +167,4 @@ def test_coco128_loads(tmp_path):
 
 def test_the_size_of_the_made_up_images_is_that_of_their_boxes(dataset):
     data = load_annotated(config(dataset))
-    assert {tuple(extent) for extent in data.extents.tolist()} == {(WIDTH, HEIGHT)}
+    assert {tuple(size) for size in data.original_sizes.tolist()} == {(WIDTH, HEIGHT)}
