@@ -96,7 +96,7 @@ def measure_frozen(settings: dict[str, Any], rounds: int, encoder: str, size: in
     anew.frozen_features = None
     batches = [once.batches.take((n, 1), None).to(once.device) for n in range(4)]
     for batch in batches:
-        once.shots(batch)  # what is encoded once is not part of a step
+        once.embed_supports(batch)  # what is encoded once is not part of a step
     turns = iter(range(10**9))
     print(f" {encoder} at {size} px")
     interleaved(

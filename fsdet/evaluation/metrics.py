@@ -162,7 +162,7 @@ def evaluate(
         for number in progress(numbers, label) if label else numbers:
             episode = episodes.batch(number, 1)
             encoded = detector.encode(episode.images.to(device))
-            found = detect(detector.search(encoded, features.look_up(episode.support_ids)))
+            found = detect(detector.search(encoded, features.embed(episode.support_ids)))
             n_way, classes = episode.classes.shape[1], episode.classes[0].tolist()
             right.append(score_episode(episode.targets, found, classes))
             others = with_swapped_supports(found, n_way)

@@ -47,8 +47,8 @@ def paired_iou(
 ) -> Float[Tensor, " pairs"]:
     """IoU of each pair of boxes, xyxy; 0 for two boxes without area."""
     corner = torch.maximum(first[:, :2], second[:, :2])
-    extent = (torch.minimum(first[:, 2:], second[:, 2:]) - corner).clamp(min=0)
-    shared = extent.prod(dim=1)
+    sides = (torch.minimum(first[:, 2:], second[:, 2:]) - corner).clamp(min=0)
+    shared = sides.prod(dim=1)
     union = _area(first) + _area(second) - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
@@ -85,7 +85,7 @@ def evaluate_videos(
     for wanted, frames in progress(objects, label) if label and objects else objects:
         n_crops = min(n_shot, int(image_set.support_counts[wanted]))
         ids = wanted * image_set.supports.shape[1] + torch.arange(n_crops)
-        shots = features.look_up(ids[None, None])
+        shots = features.embed(ids[None, None])
         found = [
             detections
             for part in np.split(frames, range(FRAMES, len(frames), FRAMES))

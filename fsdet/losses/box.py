@@ -84,8 +84,8 @@ def iou_and_geometry(
     intersection = overlap[:, 0] * overlap[:, 1]
     iou = intersection / (_area(a) + _area(b) - intersection + EPS)
     distance = ((a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) ** 2).sum(dim=1) / 4
-    extent = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
-    return iou, distance, (extent**2).sum(dim=1) + EPS
+    sides = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
+    return iou, distance, (sides**2).sum(dim=1) + EPS
 
 
 def aspect_penalty(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fsdet.config import TrainConfig
-from fsdet.data.image_set import cache_root
+from fsdet.data.cache import cache_root
 from fsdet.errors import ConfigError, nearest
 
 log = logging.getLogger(__name__)

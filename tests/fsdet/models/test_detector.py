@@ -82,7 +82,7 @@ def test_an_episode_does_not_see_its_neighbours(detector):
 def test_the_forward_pass_is_given_no_truth(detector):
     assert list(inspect.signature(Detector.forward).parameters) == ["self", "images", "supports"]
     assert list(inspect.signature(Detector.encode).parameters) == ["self", "images"]
-    assert list(inspect.signature(Detector.search).parameters) == ["self", "images", "shots"]
+    assert list(inspect.signature(Detector.search).parameters) == ["self", "images", "supports"]
     assert list(inspect.signature(Detector.find_objects).parameters) == ["self", "images"]
 
 
