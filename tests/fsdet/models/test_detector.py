@@ -1,6 +1,7 @@
 import inspect
 
 import pytest
+import swap_control
 import torch
 
 from fsdet.config import MODULES, LossConfig, TrainConfig
@@ -120,6 +121,6 @@ def test_swapped_batches_change_the_predictions(detector, train_set):
     batch: Batch = source.batch(0, 1)
     with torch.no_grad():
         plain = detector(batch.images, batch.supports).logits
-        swapped = detector(batch.images, batch.swapped().supports).logits
+        swapped = detector(batch.images, swap_control.swapped(batch).supports).logits
     torch.testing.assert_close(swapped, plain.flip(-1), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(swapped, plain, atol=1e-4)
