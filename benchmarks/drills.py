@@ -1,7 +1,7 @@
-"""Drills: break a sweep in every way, resume it, and look for what is lost, doubled or left open.
+"""Drills: break a sweep in many ways, resume it, and check that nothing is lost, duplicated or left open.
 
 `make drills` runs them all in a temporary folder and prints a table (about 15 minutes on 2 cores);
-`python benchmarks/drills.py kill_driver` runs one. What counts is read from the three stores
+`python benchmarks/drills.py kill_driver` runs one. The checks read the three stores
 themselves: the Optuna journal, the MLflow database and the folders of the trials.
 """
 

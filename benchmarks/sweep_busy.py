@@ -1,7 +1,7 @@
-"""How busy a real sweep keeps the cores, from the start of its first trial to the end of its last one.
+"""How well a real sweep uses the cores, from the start of its first trial to the end of its last one.
 
-Two figures: the part of the time that a trial was in progress on each core, and the processor time that
-the workers really got. Only the first stands on a machine where other work runs.
+Two figures: the fraction of the time that a trial was in progress on each core, and the CPU time that the
+workers got. Only the first is meaningful on a machine where other work runs.
 """
 
 from __future__ import annotations
