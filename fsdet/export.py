@@ -67,7 +67,7 @@ def newest_checkpoint(run_dir: Path) -> Path:
     """The checkpoint of a run that was written last.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the folder holds no checkpoint.
     """
     files = [path for path in run_dir.glob("stage*_epoch*.pt") if path.is_file()]
     if not files:

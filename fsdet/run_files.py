@@ -29,7 +29,7 @@ logger = logging.getLogger("fsdet.run")
 
 
 class StepHistory:
-    """Per-step values: kept until the next report, and appended to `steps.jsonl` as they come.
+    """Per-step values: appended to `steps.jsonl` at once, and buffered until the next report.
 
     A resumed run drops the lines of the steps that it will repeat.
     """
@@ -56,7 +56,7 @@ class StepHistory:
 
 
 class EvaluationLog:
-    """`evaluations.jsonl`: step, epoch, bytes of memory and metrics of every evaluation, as they come."""
+    """`evaluations.jsonl`: step, epoch, bytes of memory and metrics of every evaluation, appended at once."""
 
     def __init__(self, folder: Path, steps_done: int) -> None:
         self._path = folder / EVALUATIONS_FILE
@@ -76,7 +76,7 @@ class EvaluationLog:
 
 
 def memory(device: str) -> float:
-    """Bytes: held by this process now, or the most that torch has held on the GPU."""
+    """Memory in bytes: of this process now, or torch's peak on the GPU."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated(device))
     info = psutil.Process().memory_info()

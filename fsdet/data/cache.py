@@ -1,6 +1,6 @@
 """A folder of entries that are built once per machine and shared by all its processes.
 
-An entry is a folder whose name ends with the hash of its key, which is everything the content depends on. It is
+An entry is a folder whose name ends with the hash of its key, which holds everything its content depends on. It is
 built under a temporary name and moved into place when complete, so a killed builder leaves nothing that looks
 finished. `manifest.json` holds a fingerprint of every file; a damaged entry is built again.
 
@@ -45,12 +45,12 @@ def cache_root(cache_dir: Path | None) -> Path:
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What an entry is built from, and its size."""
+    """Identifies an entry by everything its content depends on; also its size."""
 
     name: str
     """Readable first part of the entry's name."""
     content: dict[str, Any]
-    """Everything the content depends on, as JSON; its hash is the second part."""
+    """Everything the content depends on, as JSON; its hash is the second part of the entry's name."""
     n_bytes: int
     """Approximate size of the entry in bytes."""
 
@@ -68,7 +68,7 @@ class CacheKey:
 def cached(
     config: DataConfig, key: CacheKey, build: Callable[[Path], None], load: Callable[[Path], T]
 ) -> T:
-    """The content that `key` describes, built if it is not there or is damaged.
+    """Load the entry of `key`, building it first if it is missing or damaged.
 
     Args:
         config: `cache_dir` and `cache_limit_gb`.
@@ -117,10 +117,10 @@ def write_manifest(folder: Path) -> None:
 
 
 def free_space(root: Path, key: CacheKey, limit_gb: float) -> None:
-    """Remove leftovers of dead builders, and the entries unused for longest until the new one fits.
+    """Remove leftovers of killed builders, and the least recently used entries until the new one fits.
 
     Raises:
-        DataError: it alone is larger than the limit, or than what is free on the disk.
+        DataError: the new entry is larger than the limit or than the free disk space.
     """
     need, limit = key.n_bytes, limit_gb * GIGABYTE
     if need > limit:
@@ -141,7 +141,7 @@ def free_space(root: Path, key: CacheKey, limit_gb: float) -> None:
         if total + need <= limit and need <= shutil.disk_usage(root).free:
             return
         if _remove(folder):
-            log.info("%s: unused for longest, removed to make room in the cache", folder)
+            log.info("%s: least recently used, removed to free space in the cache", folder)
             total -= size
 
 
@@ -150,7 +150,7 @@ def _make_folder(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"cache_dir: {root} cannot be made ({error.strerror}); name another folder"
+            f"cache_dir: {root} cannot be created ({error.strerror}); name another folder"
         ) from None
 
 

@@ -36,10 +36,10 @@ EVAL_FRACTION = 0.2
 
 
 def read_coco(config: DataConfig) -> Dataset:
-    """All images that the JSON files name, with their boxes.
+    """All images listed in the JSON files, with their boxes.
 
     Raises:
-        DataError: a file is missing or not COCO JSON, or two files name different classes.
+        DataError: a file is missing or not COCO JSON, or two files have different classes.
     """
     files = annotation_files(config)
     contents = {file: _load(file) for file in dict.fromkeys(files.values())}
@@ -116,7 +116,7 @@ def _load(file: Path) -> dict[str, Any]:
     ]
     if missing:
         raise DataError(
-            f"{file}: must have the lists images, annotations and categories, but lacks {', '.join(missing)}"
+            f"{file}: must have the lists images, annotations and categories, but has no {', '.join(missing)}"
         )
     return dict(content)
 
@@ -251,7 +251,7 @@ class _Reader:
             if crowd:
                 self.problems.add("crowd", file.name)
                 continue
-            known = objects.setdefault(image, _Objects([], []))
-            known.boxes.append(np.array([x, y, x + width, y + height]))
-            known.labels.append(self.labels.get(names.get(category, ""), -1))
+            same_image = objects.setdefault(image, _Objects([], []))
+            same_image.boxes.append(np.array([x, y, x + width, y + height]))
+            same_image.labels.append(self.labels.get(names.get(category, ""), -1))
         return objects

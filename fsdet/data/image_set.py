@@ -47,7 +47,7 @@ class ImageSet:
     """(N,) int64: index of each image in `images`. Default: image i is `images[i]`."""
     groups: Array = None  # type: ignore[assignment]
     """(N,) int64: the video that an image is a frame of, as the class of its object; -1 for none. Images of a
-    video stand in the order of time. Default: -1."""
+    video are in temporal order. Default: -1."""
     names: tuple[str, ...] = ()
     """Name of each class; empty if they have none."""
 
@@ -99,7 +99,7 @@ class ImageSet:
     def digest(self) -> str:
         """Hash of names, boxes and supports, independent of the location of the dataset.
 
-        Of each support crop only the middle row counts, of the images none: which keeps it below a second.
+        Only the middle row of each support crop is hashed, and no image, so that it takes less than a second.
         """
         digest = hashlib.sha256(repr((self.names, self.supports.shape)).encode())
         middle = self.supports[:, :, self.supports.shape[2] // 2]

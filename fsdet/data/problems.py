@@ -1,7 +1,7 @@
 """The problems of a dataset: every kind with its rule, its count and the first files.
 
-Broken data neither stops a run late nor stays unnoticed: each kind of problem has one rule (`RULES`), is counted, and
-is reported once. A dataset is refused (`DataError`) if it does not exist, if more than half of its images cannot be
+Broken data must neither stop a run late nor pass unnoticed: each kind of problem has one rule (`RULES`), is counted,
+and is reported once. A dataset is refused (`DataError`) if it does not exist, if more than half of its images cannot be
 read, or if its splits have too few classes for an episode.
 """
 
@@ -42,7 +42,7 @@ RULES = {
 """Kind of problem -> the rule for it."""
 
 SHOWN = 3
-"""Files named per problem."""
+"""Number of files or classes listed per problem."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Problems:
     def add(self, kind: str, place: object, count: int = 1) -> None:
         """Count a problem of `kind`, a key of `RULES`, in a file or class."""
         self.counts[kind] = self.counts.get(kind, 0) + count
-        named = self.places.setdefault(kind, [])
-        if len(named) < SHOWN and str(place) not in named:
-            named.append(str(place))
+        listed = self.places.setdefault(kind, [])
+        if len(listed) < SHOWN and str(place) not in listed:
+            listed.append(str(place))
 
     def copy(self) -> Problems:
         """A copy that can be added to."""

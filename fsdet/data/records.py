@@ -44,7 +44,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All records of a dataset; the frames of a video are consecutive and in the order of time."""
+    """All records of a dataset; the frames of a video are consecutive and in temporal order."""
 
     root: Path
     names: tuple[str, ...]

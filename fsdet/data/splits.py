@@ -18,8 +18,8 @@ from fsdet.config import DataConfig
 from fsdet.data.image_set import Split
 from fsdet.errors import DataError, nearest
 
-LEAST = 2
-"""Least number of classes of an episode; val and test must not depend on the `n_way` of a run."""
+MIN_CLASSES = 2
+"""Minimum number of classes of an episode; not `n_way`, since val and test must not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ClassSplit:
 
 
 def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[int]) -> ClassSplit:
-    """Divide the classes as the config asks.
+    """Split the classes as configured.
 
     Args:
         config: `split_file`, `base_classes`, `novel_classes`, `novel_fraction`, `split_seed`.
@@ -78,7 +78,7 @@ def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[in
 
 def _halves(novel: list[int]) -> tuple[list[int], list[int]]:
     """Every other class; all classes in both if a half would be too small for an episode."""
-    if len(novel) < 2 * LEAST:
+    if len(novel) < 2 * MIN_CLASSES:
         return novel, novel
     return novel[::2], novel[1::2]
 
@@ -132,5 +132,5 @@ def _index(name: str, names: Sequence[str], source: str) -> int:
     if name.isdecimal() and int(name) < len(names):
         return int(name)
     some = ", ".join(names[:5])
-    cure = nearest(name, names) or f"; the dataset has {len(names)} classes: {some}, …"
-    raise DataError(f"{source}: unknown class '{name}'{cure}")
+    fix = nearest(name, names) or f"; the dataset has {len(names)} classes: {some}, …"
+    raise DataError(f"{source}: unknown class '{name}'{fix}")

@@ -43,7 +43,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Supports:
-    """The crops of C classes; those of a class come first, repeats of them fill it up."""
+    """The crops of C classes; a class with fewer than V crops repeats them."""
 
     crops: Array
     """(C, V, s, s, 3) uint8 memory map."""
@@ -106,11 +106,11 @@ def cut_supports(config: DataConfig, name: str, classes: list[list[Crop]]) -> Su
         DataError: they would not fit into the cache.
     """
     size = config.support_size
-    wanted = [[(c.content, c.image.frame, c.box) for c in crops] for crops in classes]
+    contents = [[(c.content, c.image.frame, c.box) for c in crops] for crops in classes]
     content = {
         "source": "supports",
         "version": 2,
-        "content": hashlib.sha256(repr(wanted).encode()).hexdigest(),
+        "content": hashlib.sha256(repr(contents).encode()).hexdigest(),
         "k_shot": config.k_shot,
         "support_size": size,
     }

@@ -25,11 +25,11 @@ from fsdet.progress import progress_if_many
 SUBSETS: dict[Subset, str] = {"train": "train", "eval": "val"}
 """Subset of the data -> key of data.yaml."""
 NO_CLASS = 2.0**31
-"""Larger class numbers are clipped to this, since an integer may not hold them."""
+"""Larger class numbers are clipped to this, so that they fit into an integer."""
 
 
 def read_yolo(config: DataConfig) -> Dataset:
-    """All images that data.yaml names, with the boxes of their label files.
+    """All images listed in data.yaml, with the boxes of their label files.
 
     Raises:
         DataError: the description is missing or broken, or a folder holds no images.
@@ -46,7 +46,7 @@ def read_yolo(config: DataConfig) -> Dataset:
         _record(file, subset, root, problems)
         for subset, file in progress_if_many(files, "reading labels")
     )
-    for file in _orphans([file for _, file in files]):
+    for file in _unused_label_files([file for _, file in files]):
         problems.add("label file without image", _place(file, root))
     return Dataset(root, names, records, fractions=True, problems=problems)
 
@@ -72,7 +72,7 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
     missing = [k for k in ("train", "val", "names") if not description.get(k)]
     if missing:
         raise DataError(
-            f"{file}: needs the keys train, val and names, but lacks {', '.join(missing)}"
+            f"{file}: needs the keys train, val and names, but has no {', '.join(missing)}"
         )
     class_names(description, file)
     return (file.parent / str(description.get("path") or ".")).resolve(), description
@@ -122,7 +122,7 @@ def _files_of(place: Path) -> list[Path]:
     return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _orphans(images: list[Path]) -> list[Path]:
+def _unused_label_files(images: list[Path]) -> list[Path]:
     """Label files in the same folders that belong to none of `images`."""
     labels = {_label_file(image) for image in images}
     folders = sorted({file.parent for file in labels})

@@ -160,11 +160,11 @@ def make_folder(folder: Path) -> None:
     """Make the folder of the results.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"out: {folder} cannot be made ({error.strerror}); name another folder"
+            f"out: {folder} cannot be created ({error.strerror}); name another folder"
         ) from None

@@ -226,7 +226,7 @@ def test_an_entry_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_a_mistake_of_the_setting(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"cache_dir: .* cannot be made"):
+    with pytest.raises(DataError, match=r"cache_dir: .* cannot be created"):
         cached(in_folder(tmp_path / "file" / "cache"), key(), build, load)
 
 

@@ -171,8 +171,8 @@ def edited(dataset, edit):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c.pop("images"), "lacks images"),
-        (lambda c: c.update(annotations={}), "lacks annotations"),
+        (lambda c: c.pop("images"), "has no images"),
+        (lambda c: c.update(annotations={}), "has no annotations"),
         (lambda c: c["categories"].pop(), "'class 15' is not in both files"),
         (lambda c: c["categories"][0].pop("name"), "a number `id` and a `name`"),
         (lambda c: c["categories"][0].update(name="class 1"), "two classes have the same name"),

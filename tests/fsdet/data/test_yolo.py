@@ -125,8 +125,8 @@ def test_a_missing_description(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: a\nval: b\n", "lacks names"),
-        ("", "lacks train, val, names"),
+        ("train: a\nval: b\n", "has no names"),
+        ("", "has no train, val, names"),
         ("a: [1", "not valid YAML"),
         ("7\n", "`key: value` lines"),
         ("[train, val, names]\n", "`key: value` lines"),
