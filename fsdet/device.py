@@ -8,26 +8,26 @@ from fsdet.config import RunConfig
 from fsdet.errors import ConfigError
 
 
-def pick_device(wanted: str) -> str:
+def pick_device(name: str) -> str:
     """`auto` becomes the first CUDA device, or the CPU without one; anything else is returned unchanged."""
-    if wanted != "auto":
-        return wanted
+    if name != "auto":
+        return name
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def usable_device(wanted: str) -> str:
+def usable_device(name: str) -> str:
     """As `pick_device`, and check that this machine has the device.
 
     Raises:
         ConfigError: this machine has no such device.
     """
-    device = pick_device(wanted)
+    device = pick_device(name)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device: '{wanted}' cannot be used ({reason}); set device: auto, cpu or cuda:N"
+            f"device: '{name}' cannot be used ({reason}); set device: auto, cpu or cuda:N"
         ) from None
     return device
 

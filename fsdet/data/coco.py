@@ -77,10 +77,10 @@ def annotation_files(config: DataConfig) -> dict[Subset, Path]:
         found = {"train": single, "eval": single}
     for subset, files in found.items():
         if len(files) != 1:
-            there = ", ".join(file.name for file in files) or "none"
+            names = ", ".join(file.name for file in files) or "none"
             raise DataError(
                 f"{config.data_root}: must hold one of {' or '.join(PATTERNS[subset])} in itself or in annotations/, "
-                f"but has {there}; remove the others or rename the file"
+                f"but has {names}; remove the others or rename the file"
             )
     return {subset: files[0] for subset, files in found.items()}
 
@@ -89,7 +89,7 @@ def shot_files(folder: Path, k_shot: int) -> list[Path]:
     """The K-shot files of a folder.
 
     Raises:
-        DataError: there are none for this K.
+        DataError: the folder has none for this K.
     """
     files = sorted(folder.glob(f"full_box_{k_shot}shot_*_trainval.json"))
     if not files:
@@ -203,7 +203,7 @@ class _Reader:
         self.problems = Problems()
 
     def records(self, file: Path, content: dict[str, Any], subset: Subset) -> list[Record]:
-        """One record per image that is there, in the order of the file."""
+        """One record per existing image, in the order of the file."""
         objects, images = self._objects(file, content), _Images(self.root, file)
         ambiguous = _ambiguous_ids(content["images"])
         records = []

@@ -41,7 +41,7 @@ class Decoded:
     original_sizes: Array
     """(R, 2) width and height of the original image; zeros if it could not be decoded."""
     rows: Array
-    """(N,) row of each record; -1 if its file is not there."""
+    """(N,) row of each record; -1 if its file is missing."""
     contents: tuple[tuple[str, int | None], ...]
     """Fingerprint and frame of each row."""
 
@@ -81,7 +81,7 @@ def decode(config: DataConfig, dataset: Dataset, problems: Problems) -> Decoded:
 
 
 def fingerprints(config: DataConfig, dataset: Dataset, problems: Problems) -> dict[Path, str]:
-    """File -> fingerprint of its content; files that are not there are reported and left out."""
+    """File -> fingerprint of its content; missing files are reported and left out."""
     digest_cache = FingerprintCache(cache_root(config.cache_dir), dataset.root)
     digests = {}
     files = {record.image.file: record.image.frame is not None for record in dataset.records}

@@ -74,11 +74,11 @@ def read_frames(file: Path, frames: Sequence[int]) -> Iterator[Array | None]:
     with _video(file) as video:
         position = 0
         for frame in frames:
-            there = True
-            while there and position <= frame:
-                there = video.grab()
+            more = True
+            while more and position <= frame:
+                more = video.grab()
                 position += 1
-            found, image = video.retrieve() if there else (False, None)
+            found, image = video.retrieve() if more else (False, None)
             yield cv2.cvtColor(np.asarray(image), cv2.COLOR_BGR2RGB) if found else None
 
 

@@ -44,8 +44,8 @@ class ClassSplit:
         """The classes of one split."""
         if split in ("train", "base"):
             return self.base
-        wanted = config.novel_split if split == "shots" else split
-        return self.val if wanted == "val" else self.test
+        novel_split = config.novel_split if split == "shots" else split
+        return self.val if novel_split == "val" else self.test
 
 
 def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[int]) -> ClassSplit:
@@ -60,17 +60,17 @@ def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[in
         DataError: an unknown name, a class that is base and novel, no base or no novel class.
     """
     order = np.random.default_rng((config.split_seed, len(names))).permutation(len(names))
-    known = set(present)
-    there = [int(c) for c in order if c in known]
+    with_instances = set(present)
+    shuffled = [int(c) for c in order if c in with_instances]
     lists = _file_lists(config.split_file, names) if config.split_file else _given(config, names)
     base, val, test = lists.get("base", []), lists.get("val", []), lists.get("test", [])
     novel = lists.get("novel", [])
     if not (val or test or novel):
-        rest = [c for c in there if c not in base]
+        rest = [c for c in shuffled if c not in base]
         novel = rest if base else rest[: max(1, round(len(rest) * config.novel_fraction))]
     if novel and not (val or test):
         val, test = _halves([c for c in order.tolist() if c in novel])
-    base = base or [c for c in there if c not in {*val, *test}]
+    base = base or [c for c in shuffled if c not in {*val, *test}]
     split = ClassSplit(*(tuple(sorted({*part})) for part in (base, val, test)))
     _check(split, names)
     return split

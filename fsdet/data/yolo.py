@@ -126,8 +126,8 @@ def _unused_label_files(images: list[Path]) -> list[Path]:
     """Label files in the same folders that belong to none of `images`."""
     labels = {_label_file(image) for image in images}
     folders = sorted({file.parent for file in labels})
-    there = [file for folder in folders for file in sorted(folder.glob("*.txt"))]
-    return [file for file in there if file not in labels and file.name != "classes.txt"]
+    files = [file for folder in folders for file in sorted(folder.glob("*.txt"))]
+    return [file for file in files if file not in labels and file.name != "classes.txt"]
 
 
 def _place(file: Path, root: Path) -> Path:
@@ -137,22 +137,8 @@ def _place(file: Path, root: Path) -> Path:
 def _record(file: Path, subset: Subset, root: Path, problems: Problems) -> Record:
     label_file = _label_file(file)
     place = _place(label_file, root)
-    try:
-        text = label_file.read_text(encoding="utf-8")
-        if not text.strip():
-            problems.add("label file empty", place)
-    except FileNotFoundError:
-        problems.add("label file missing", place)
-        text = ""
-    except UnicodeDecodeError:
-        problems.add("label line malformed", place)
-        text = ""
-    except OSError as error:
-        raise DataError(
-            f"{label_file}: cannot be read ({error.strerror}); a label file must be a text file or missing"
-        ) from None
     boxes, labels = [], []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_label_lines(label_file, place, problems), 1):
         try:
             label, box = _parsed(line)
         except ValueError:
@@ -167,6 +153,29 @@ def _record(file: Path, subset: Subset, root: Path, problems: Problems) -> Recor
         np.array(boxes, np.float64).reshape(-1, 4),
         np.array(labels, np.int64),
     )
+
+
+def _label_lines(file: Path, place: Path, problems: Problems) -> list[str]:
+    """Lines of a label file; none if it is missing, empty or not text.
+
+    Raises:
+        DataError: the disk or the permissions do not let it be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        if not text.strip():
+            problems.add("label file empty", place)
+    except FileNotFoundError:
+        problems.add("label file missing", place)
+        text = ""
+    except UnicodeDecodeError:
+        problems.add("label line malformed", place)
+        text = ""
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be read ({error.strerror}); a label file must be a text file or missing"
+        ) from None
+    return text.splitlines()
 
 
 def _label_file(image: Path) -> Path:

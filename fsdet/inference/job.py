@@ -70,7 +70,7 @@ def predict(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        FsdetError: a flag, the checkpoint or a support cannot be used, or an input is not there.
+        FsdetError: a flag, the checkpoint or a support cannot be used, or an input does not exist.
     """
     classes, inputs = find_supports(supports), find_inputs(images)
     pairs = list(zip(inputs, output_files(inputs, out), strict=True))

@@ -160,7 +160,7 @@ def _check_hub(name: str, file: Path) -> None:
     except Exception as error:
         raise ConfigError(
             f"support_encoder: no weights for '{name}': the model hub cannot be reached "
-            f"({type(error).__name__}) and {file} is not there; put the file {weights} of the hub's "
+            f"({type(error).__name__}) and {file} does not exist; put the file {weights} of the hub's "
             f"repository {repository} there under this name, or set support_pretrained: false for random "
             f"weights, or support_encoder: {SMALL_CONV}"
         ) from None
