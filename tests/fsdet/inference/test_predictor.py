@@ -98,7 +98,7 @@ def test_missing_supports_are_refused(predictor, scenes, supports, message):
 def test_a_checkpoint_of_stage_1_is_loaded_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         predictor = fsdet.load(str(STAGE_1), device="cpu")
-    assert "has not learnt to compare" in caplog.text
+    assert "has not learned to compare" in caplog.text
     assert predictor.config.stage == 1
 
 
