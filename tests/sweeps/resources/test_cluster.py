@@ -68,7 +68,7 @@ def run(driver: Path, *words: str, address: str | None = None, **changes: object
         env={
             **environment,
             "PYTHONPATH": os.pathsep.join(paths),
-            "DRILL_EPOCH_SECONDS": "1",
+            "DRILL_EPOCH_SECONDS": "0.1",
             "MEETING": str(driver.with_name(f"meeting-{changes.get('name')}")),
         },
         capture_output=True,
