@@ -194,3 +194,26 @@ def test_password_in_the_address_of_a_tracking_server_is_shown_to_nobody(server,
     assert files_with(PASSWORD, folder) == []
     assert not list(folder.rglob("mlflow.db"))
     assert not list(folder.rglob("study.journal"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:secret@host/x",
+        "cannot reach https://me:se/secret@host:80/x, nor that",
+        "https://secret@host",
+        "postgresql://host/x?user=me&password=secret&ssl=on",
+        "https://host/?token=secret",
+        "401 for hunter2-secret",
+    ],
+)
+def test_password_is_hidden(text, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2-secret")
+    shown = without_password(text)
+    assert "secret" not in shown
+    assert "…" in shown
+
+
+def test_text_without_a_password_stays():
+    text = "sqlite:////a/b.db, mail me@host, http://host:80/x?a=b"
+    assert without_password(text) == text

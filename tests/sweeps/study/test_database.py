@@ -24,10 +24,9 @@ from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study import database
 from sweeps.study.database import DatabaseStore
-from sweeps.study.location import begin_store, check_separate_databases, store_of
+from sweeps.study.location import begin_store, store_of
 from sweeps.study.store import JournalStore
 from sweeps.study.study import baselines_left, create_study, load_study, read_trials, warm_start
-from sweeps.tracking import tracking_uri
 from sweeps.trial.messages import BestValue, Phase, TrialReport
 
 
@@ -217,12 +216,3 @@ def test_database_that_cannot_be_opened_is_told_in_one_line(running, url, told):
         Driver(whole, new_folder("wrong"))
     assert PASSWORD not in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_study_and_runs_in_one_database_are_refused():
-    url = "postgresql://tester:secret@127.0.0.1/one"
-    spec = small_spec(storage={"study": url}, tracking={"uri": f"{url}?sslmode=require"})
-    with pytest.raises(SweepError, match="cannot share; give each its own") as caught:
-        check_separate_databases(spec, tracking_uri(spec.tracking))
-    assert "secret" not in str(caught.value)
-    check_separate_databases(spec, "postgresql://tester:secret@127.0.0.1/other")
