@@ -21,7 +21,7 @@ from fsdet.report import Report, Result
 from sweeps.config import SweepSpec
 from sweeps.config.sections import TrackingSpec
 from sweeps.confirmation.report import winning_trial
-from sweeps.confirmation.results import FOLDER as CONFIRM
+from sweeps.confirmation.results import CONFIRM_FOLDER
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.callbacks import ARTIFACTS
@@ -73,7 +73,7 @@ def find_source(name: str, storage: str | None = None) -> Source:
         return _source_of_run(name, storage)
     spec = folder.load_spec()
     trials = read_trials(store_of(folder))
-    best = winning_trial(spec, folder, trials) or best_of(trials, spec.objective.mode)
+    best = winning_trial(spec, folder, trials) or best_of(trials, spec.objective)
     if best is None:
         raise SweepError(
             f"{name}: no trial of this sweep completed; choose one by its MLflow run id"
@@ -88,7 +88,7 @@ def _source_of_run(run_id: str, storage: str | None) -> Source:
     folder = find_folder(tags["sweep.name"], storage)
     spec, store, key = folder.load_spec(), store_of(folder), tags["sweep.trial"]
     if not key.isdigit():
-        spec, store = spec.for_confirmation, store.beside(CONFIRM)
+        spec, store = spec.for_confirmation, store.beside(CONFIRM_FOLDER)
     trials = {trial.run_key: trial for trial in read_trials(store)}
     if key not in trials or (not key.isdigit() and trials[key].state not in ENDED):
         raise SweepError(f"{key}: this run of sweep {folder.name} has not ended; --resume ends it")

@@ -47,7 +47,7 @@ def holds_secret(url: str) -> bool:
     return without_password(url) != url
 
 
-def whole_url(recorded: str, variable: str, what: str) -> str:
+def full_url(recorded: str, variable: str, what: str) -> str:
     """The complete URL of one that was recorded without its secret.
 
     Args:

@@ -74,7 +74,7 @@ def prepare_data(spec: SweepSpec) -> None:
 
 def configs(spec: SweepSpec, keys: Iterable[str]) -> Iterator[TrainConfig]:
     """One config for each combination of values of the settings `keys`."""
-    space, watched = spec.conditions, set(keys)
+    space, watched = spec.search_space, set(keys)
     branching = watched | {name for parameter in spec.space.values() for name in parameter.when}
 
     def values_of(key: str) -> list[Any]:

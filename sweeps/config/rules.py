@@ -87,7 +87,7 @@ def _thresholds(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _ties(spec: SweepSpec) -> Iterator[Mistake]:
-    searched = spec.conditions.searched
+    searched = spec.search_space.searched
     for key, parameter in spec.space.items():
         source, where = parameter.tie, f"space.{key}.tie"
         if source == key:
@@ -119,13 +119,13 @@ def _order(spec: SweepSpec) -> Iterator[Mistake]:
                 rule = f"'{name}' is tied to {origin}; make the condition on that one"
                 yield f"space.{key}.when.{name}", rule
     try:
-        spec.conditions.order()
+        spec.search_space.order()
     except CycleError as error:
         yield f"space.{error.keys[0]}.when", f"conditions must not go round: {error}"
 
 
 def _ranges(spec: SweepSpec) -> Iterator[Mistake]:
-    for key, parameter in spec.conditions.searched.items():
+    for key, parameter in spec.search_space.searched.items():
         try:
             to_distribution(key, parameter)
         except ValueError as error:
@@ -149,7 +149,7 @@ def rejected(spec: SweepSpec, parameters: dict[str, Any]) -> list[str]:
 
 def _conditions(spec: SweepSpec) -> Iterator[Mistake]:
     """Conditions that can never hold."""
-    space = spec.conditions
+    space = spec.search_space
     for key, parameter in spec.space.items():
         before = list(_never(space, key))
         yield from before
@@ -185,7 +185,7 @@ def _never(space: Space, key: str) -> Iterator[Mistake]:
 
 def _ends(spec: SweepSpec) -> Iterator[Mistake]:
     """Both ends of every range and every choice, built into a config one at a time."""
-    space = spec.conditions
+    space = spec.search_space
     for key in space.searched:
         for value in space.boundary_values(key):
             for complaint in rejected(spec, space.example({key: value})):
@@ -196,7 +196,7 @@ def _ends(spec: SweepSpec) -> Iterator[Mistake]:
 
 def _joint(spec: SweepSpec) -> Iterator[Mistake]:
     """Ends that are legal one by one, but not together; and what follows from ties."""
-    space, reported = spec.conditions, set()
+    space, reported = spec.search_space, set()
     for corner in space.corners():
         for complaint in rejected(spec, corner):
             named = complaint.partition(":")[0]
@@ -212,7 +212,7 @@ def _baselines(spec: SweepSpec) -> Iterator[Mistake]:
         found = list(_baseline(spec, f"baselines.{name}", given))
         yield from found
         if not found:
-            parameters = spec.conditions.complete(spec.baseline_parameters()[name])
+            parameters = spec.search_space.complete(spec.baseline_parameters()[name])
             for complaint in rejected(spec, parameters):
                 yield f"baselines.{name}", complaint
     if spec.trials < len(spec.baselines):
@@ -221,7 +221,7 @@ def _baselines(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _baseline(spec: SweepSpec, where: str, given: dict[str, Any]) -> Iterator[Mistake]:
-    space = spec.conditions
+    space = spec.search_space
     for key in given:
         if key not in spec.space:
             cure = nearest(key, spec.space) or "; give it a range in space, or set it under fixed"

@@ -62,7 +62,7 @@ def _sampler(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _cmaes(spec: SweepSpec) -> Iterator[Mistake]:
-    searched = spec.conditions.searched
+    searched = spec.search_space.searched
     for key, parameter in searched.items():
         if parameter.choices is not None:
             yield f"space.{key}", "cmaes searches numbers only; give a range, or use tpe"
@@ -74,7 +74,7 @@ def _cmaes(spec: SweepSpec) -> Iterator[Mistake]:
 
 def _grid(spec: SweepSpec) -> Iterator[Mistake]:
     try:
-        found = {k: to_distribution(k, p) for k, p in spec.conditions.searched.items()}
+        found = {k: to_distribution(k, p) for k, p in spec.search_space.searched.items()}
     except (KeyError, ValueError):  # reported by another rule
         return
     endless = [key for key, distribution in found.items() if grid_of(distribution) is None]
@@ -84,7 +84,7 @@ def _grid(spec: SweepSpec) -> Iterator[Mistake]:
 
 def size_of_grid(spec: SweepSpec) -> int:
     """Trials that a grid takes: every configuration, and the baselines that are none of them."""
-    space = spec.conditions
+    space = spec.search_space
     baselines = [space.complete(values) for values in spec.baseline_parameters().values()]
     points = space.grid(GRID_LIMIT)
     return len(points) + sum(baseline not in points for baseline in baselines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
@@ -23,6 +23,9 @@ PBT = (
 )
 
 
+Mode: TypeAlias = Literal["max", "min"]
+
+
 class Objective(Part):
     """What is optimised."""
 
@@ -31,7 +34,7 @@ class Objective(Part):
     )
     """A metric of every evaluation. Losses cannot be compared: the searched weights change them.
     As second objective also a cost: wall time of an optimiser step, or peak memory."""
-    mode: Literal["max", "min"] = "max"
+    mode: Mode = "max"
     """Direction; always min for a cost."""
 
     @model_validator(mode="before")
@@ -54,8 +57,18 @@ class Objective(Part):
 
     @property
     def sign(self) -> int:
-        """1 if more is better, else -1."""
-        return 1 if self.mode == "max" else -1
+        """1 if more is better, otherwise -1."""
+        return sign_of(self.mode)
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """The mode as Optuna calls it."""
+        return "maximize" if self.sign > 0 else "minimize"
+
+
+def sign_of(mode: Mode) -> int:
+    """Factor that turns a value into one of which more is better."""
+    return 1 if mode == "max" else -1
 
 
 class SamplerSpec(Part):

@@ -118,7 +118,7 @@ class SweepSpec(Part):
         return (self.objective,) if second is None else (self.objective, second)
 
     @property
-    def conditions(self) -> Space:
+    def search_space(self) -> Space:
         """The space with its conditions and ties."""
         return Space(self.space, self.settings)
 
@@ -128,19 +128,24 @@ class SweepSpec(Part):
         Args:
             trial: from `study.ask()`; its `params` hold what was searched.
         """
-        return self.conditions.suggest(trial)
+        return self.search_space.suggest(trial)
 
     def accepts(self, parameters: dict[str, Any]) -> bool:
         """Whether a trial with these `params` could be suggested in this space."""
-        return self.conditions.accepts(parameters)
+        return self.search_space.accepts(parameters)
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the longest trial that the space allows."""
+        return int(self.largest("epochs"))
 
     def largest(self, key: str) -> Any:
         """The largest value that setting `key` can have in a trial."""
-        return max(self.conditions.possible(key))
+        return max(self.search_space.possible(key))
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Searched setting, tied ones left out -> Optuna distribution."""
-        return {key: to_distribution(key, p) for key, p in self.conditions.searched.items()}
+        return {key: to_distribution(key, p) for key, p in self.search_space.searched.items()}
 
     def baseline_parameters(self) -> dict[str, dict[str, Any]]:
         """Name -> searched settings of each baseline that apply to it, as the trainer reads them."""
@@ -157,7 +162,7 @@ class SweepSpec(Part):
         """
         where = {} if checkpoint_dir is None else {"checkpoint_dir": checkpoint_dir}
         return build_config(
-            {**self.settings, **self.conditions.complete(parameters), **where}, self.source
+            {**self.settings, **self.search_space.complete(parameters), **where}, self.source
         )
 
     @property

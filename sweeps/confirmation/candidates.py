@@ -11,8 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sweeps.config import ConfirmSpec, SweepSpec
-from sweeps.states import State
-from sweeps.study.study import Preset, TrialRecord
+from sweeps.study.study import Preset, TrialRecord, ranked
 
 FIRST_SEED = 1000
 """Seeds of a confirmation begin here."""
@@ -58,7 +57,7 @@ def preset_of(candidate: Candidate, seed: int) -> Preset:
 def seeds_of(spec: SweepSpec, confirm: ConfirmSpec) -> list[int]:
     """Seeds that the search has not seen, the same for all configurations."""
     wanted = range(FIRST_SEED, FIRST_SEED + confirm.seeds + 1)
-    used = spec.conditions.constant("seed")
+    used = spec.search_space.constant("seed")
     return [seed for seed in wanted if seed != used][: confirm.seeds]
 
 
@@ -67,12 +66,9 @@ def candidates_of(
 ) -> list[Candidate]:
     """The `top_k` best completed trials that are no baselines, and every baseline; each once."""
     baselines = spec.baseline_parameters()
-    sign = spec.objective.sign
-    done = [t for t in trials if t.state is State.COMPLETED and t.value is not None]
-    done.sort(key=lambda t: (-sign * (t.value or 0.0), t.number))
     unique: list[TrialRecord] = []
     known = list(baselines.values())
-    for trial in done:
+    for trial in ranked(trials, spec.objective):
         if trial.parameters not in known:
             known.append(trial.parameters)
             unique.append(trial)
@@ -134,7 +130,7 @@ def set_back(
     """`winner` with `factor` as in `baseline`, and what then applies and what no longer does."""
     values = {**baseline, **winner, factor: baseline[factor]}
     try:
-        whole = next(spec.conditions.configurations(lambda key: [values[key]]))
+        whole = next(spec.search_space.configurations(lambda key: [values[key]]))
     except KeyError:
         return None
-    return {key: value for key, value in whole.items() if key in spec.conditions.searched}
+    return {key: value for key, value in whole.items() if key in spec.search_space.searched}

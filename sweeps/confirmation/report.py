@@ -12,7 +12,7 @@ from rich.table import Table
 from fsdet.tables import build_table, print_table
 from sweeps.config import SweepSpec
 from sweeps.confirmation.results import (
-    FILE,
+    CONFIRM_FILE,
     CandidateResult,
     Comparison,
     Confirmation,
@@ -255,7 +255,7 @@ def ablation_lines(confirmation: Confirmation) -> list[str]:
 
 def confirmation_of(spec: SweepSpec, folder: SweepFolder) -> Confirmation | None:
     """What was confirmed of a sweep; None if nothing was, or not to the end."""
-    return None if spec.confirm is None else load_confirmation(folder.path / FILE)
+    return None if spec.confirm is None else load_confirmation(folder.path / CONFIRM_FILE)
 
 
 def winning_trial(

@@ -17,9 +17,10 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fsdet.files import write_text_atomic
+from sweeps.config.sections import Mode, sign_of
 from sweeps.confirmation.candidates import Candidate
 from sweeps.confirmation.statistics import (
     LEAST_SEEDS,
@@ -34,9 +35,9 @@ from sweeps.confirmation.statistics import (
 from sweeps.states import State
 from sweeps.study.study import TrialRecord
 
-FILE = "confirm.json"
+CONFIRM_FILE = "confirm.json"
 """In the sweep's folder, once all is measured."""
-FOLDER = "confirm"
+CONFIRM_FOLDER = "confirm"
 """Folder of the runs, in that of the sweep; name of their study; suffix of their tag `sweep.id`."""
 
 
@@ -85,7 +86,7 @@ class Confirmation:
     """All that was measured."""
 
     metric: str
-    mode: Literal["max", "min"]
+    mode: Mode
     seeds: tuple[int, ...]
     configurations: tuple[CandidateResult, ...]
     """Candidates and baselines."""
@@ -107,8 +108,8 @@ class Confirmation:
         left = [m for m in self.configurations if self.is_feasible(m)]
         while left and len(self._common(left)) < LEAST_SEEDS:
             left.remove(min(reversed(left), key=self._completeness))
-        seeds, sign = self._common(left), -1 if self.mode == "max" else 1
-        return sorted(left, key=lambda m: sign * sum(m.values(self.metric)[s] for s in seeds))
+        seeds, sign = self._common(left), sign_of(self.mode)
+        return sorted(left, key=lambda m: -sign * sum(m.values(self.metric)[s] for s in seeds))
 
     @property
     def common_seeds(self) -> tuple[int, ...]:

@@ -151,8 +151,8 @@ class RaySearcher(Searcher):  # type: ignore[misc]
         """Started ones, by id."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Only what Ray's base class holds, as with `Retries`."""
-        return {"_metric": self._metric, "_mode": self._mode}
+        """The attributes of Ray's base class only, as with `Retries`."""
+        return internals.searcher_state(self)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self._retries.waiting:

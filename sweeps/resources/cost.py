@@ -54,13 +54,13 @@ def costliest(spec: SweepSpec) -> TrainConfig:
     given = next(iter(spec.baseline_parameters().values()), {})
 
     def values_of(key: str) -> list[Any]:
-        probes = spec.conditions.boundary_values(key)
+        probes = spec.search_space.boundary_values(key)
         if key in MORE or key in FEWER:
             return [max(probes) if key in MORE else min(probes)]
         frozen = key in MULTIPLIERS.values() and not given.get(key)
         return [max(probes) if frozen else given.get(key, probes[-1])]
 
-    return spec.config(next(spec.conditions.configurations(values_of)))
+    return spec.config(next(spec.search_space.configurations(values_of)))
 
 
 def trial_seconds(config: TrainConfig, measured: TrialCost) -> float:
@@ -164,5 +164,5 @@ def most_runs(spec: SweepSpec) -> int:
     """Runs of a confirmation and, where asked for, of the ablation behind it, at most."""
     if spec.confirm is None:
         return 0
-    settings = len(spec.conditions.searched) if spec.ablate else 0
+    settings = len(spec.search_space.searched) if spec.ablate else 0
     return (spec.confirm.top_k + len(spec.baselines) + settings) * spec.confirm.seeds

@@ -11,7 +11,7 @@ from sweeps.states import Outcome
 from sweeps.study.study import RETRIED
 from sweeps.tracking import Tracker
 from sweeps.trial.failures import OUT_OF_MEMORY
-from sweeps.trial.identity import CURE, FILE, mismatch, settings_of
+from sweeps.trial.identity import CURE, TRIAL_FILE, mismatch, settings_of
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 from sweeps.trial.trial import TrialContext
 
@@ -100,7 +100,7 @@ class TrackerCallback:
 
     def download(self, request: TrialRequest) -> bool:
         """Download what a trial has written; returns whether it is the trial's own."""
-        self._context.download(request.folder, (FILE, *ARTIFACTS, EVALUATIONS))
+        self._context.download(request.folder, (TRIAL_FILE, *ARTIFACTS, EVALUATIONS))
         run_dir = self._context.run_dir(request.folder)
         why = mismatch(run_dir, settings_of(request.config))
         if why is not None:

@@ -37,7 +37,7 @@ from sweeps.storage.portable_files import content_key
 from sweeps.study.store import StudyStore
 from sweeps.study.study import TrialRecord, load_study, to_records
 from sweeps.tracking import StoredRun, Tracker
-from sweeps.trial.identity import FILE, load_trial
+from sweeps.trial.identity import TRIAL_FILE, load_trial
 from sweeps.trial.messages import BestValue, TrialReport, TrialRequest, find_metric
 from sweeps.trial.trial import TrialContext
 
@@ -273,7 +273,8 @@ def restore_record(tracker: Tracker, folder: SweepFolder) -> None:
     if not trials:
         return
     ids = Counter(
-        load_trial(folder.download_trial_file(name, FILE).parent).get("sweep") for name in trials
+        load_trial(folder.download_trial_file(name, TRIAL_FILE).parent).get("sweep")
+        for name in trials
     )
     # a folder that was put there from another sweep is outnumbered
     sweep_id = max(filter(None, ids), key=lambda found: ids[found], default=None)

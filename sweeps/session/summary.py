@@ -70,7 +70,7 @@ def conclude(
         print_line(console, f"to resume it: {resume_command(spec, folder)}")
         if stop.exit_code:
             return stop.exit_code
-    if best_of(trials, spec.objective.mode) is None:
+    if best_of(trials, spec.objective) is None:
         return ExitCode.NOTHING_FOUND
     if spec.confirm is None:
         print_next_commands(console, spec, folder)
@@ -79,14 +79,14 @@ def conclude(
 
 def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
     """The best configuration above the baselines."""
-    best = best_of(trials, spec.objective.mode)
+    best = best_of(trials, spec.objective)
     rows = [("best", best)] if best is not None else []
     rows += [(t.baseline or "", t) for t in trials if t.baseline]
     columns = ("", "trial", "state", f"{spec.objective.metric} ± SE", "epoch", "swap gap")
     searched = (number_column(short_name(key)) for key in spec.space)
     table = build_table(*columns, *searched, wrap=False)
     for name, trial in rows:
-        settings = spec.conditions.complete(trial.parameters)
+        settings = spec.search_space.complete(trial.parameters)
         values = [format_setting(settings.get(key, "-")) for key in spec.space]
         gap = format_number(trial.metrics.get("val/swap_gap"), 4)
         epoch = "-" if trial.best_epoch is None else str(trial.best_epoch)
@@ -105,7 +105,7 @@ def format_value(trial: TrialRecord) -> str:
 
 def verdicts(spec: SweepSpec, trials: list[TrialRecord]) -> list[str]:
     """One sentence per baseline: how the best compares, and whether that could be chance."""
-    best = best_of(trials, spec.objective.mode)
+    best = best_of(trials, spec.objective)
     if best is None or best.value is None:
         return []
     lines = []
@@ -224,7 +224,7 @@ def print_summary(
             print_line(console, f"  trial {trial.label} failed: {trial.reason} (files in {log})")
         elif trial.retried:
             print_line(console, f"  trial {trial.label} was tried again, alone: {trial.retried}")
-    best = best_of(trials, spec.objective.mode)
+    best = best_of(trials, spec.objective)
     if best is None:
         print_line(console, f"error: {advice(spec, trials)}")
         return
@@ -243,7 +243,7 @@ def print_next_commands(console: Console, spec: SweepSpec, folder: SweepFolder) 
 
 def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) -> Path | None:
     """Write the best configuration to `best.yaml`; None if no trial completed."""
-    best = best_of(trials, spec.objective.mode)
+    best = best_of(trials, spec.objective)
     if best is None:
         return None
     found = f"trial {best.number}, {spec.objective.metric} {format_value(best)} at epoch {best.best_epoch}"

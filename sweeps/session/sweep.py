@@ -88,7 +88,7 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
         try:
             run_trials(run, session, display)
         finally:
-            trials = records_of(study)
+            trials = final_records(study)
             end_parent_run(tracker, spec, trials, stopping.reason)
     return SweepResult(trials, stopping.reason)
 
@@ -100,7 +100,7 @@ def shared_names(spec: SweepSpec, session: Session) -> dict[str, str]:
     return portable_names(spec, folder.path, folder.url, shared)
 
 
-def records_of(study: optuna.Study) -> list[TrialRecord]:
+def final_records(study: optuna.Study) -> list[TrialRecord]:
     """All trials of a sweep that has ended; none where the study is gone."""
     try:
         return to_records(study.get_trials(deepcopy=False), alive=False)
@@ -160,7 +160,7 @@ def end_parent_run(
 ) -> None:
     """Close the parent run with the best value and the number of trials in each state."""
     counts = {f"trials/{s}": float(sum(t.state is s for t in trials)) for s in State}
-    best = best_of(trials, spec.objective.mode)
+    best = best_of(trials, spec.objective)
     if best is not None and best.value is not None:
         counts[f"best/{spec.objective.metric}"] = best.value
     outcome = Outcome(State.COMPLETED) if stop is None else stop.outcome

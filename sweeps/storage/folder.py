@@ -215,7 +215,7 @@ def sweeps_root(storage: str | None = None) -> Path:
     return Path(storage).expanduser().absolute()
 
 
-def at(name: str, storage: str | None) -> SweepFolder:
+def folder_at(name: str, storage: str | None) -> SweepFolder:
     """The folder of the sweep `name`, whether it is there or not."""
     url = f"{storage.rstrip('/')}/{name}" if storage is not None and is_url(storage) else None
     return SweepFolder(sweeps_root(storage) / name, url)
@@ -234,7 +234,7 @@ def new_folder(name: str, numbered: bool = False, storage: str | None = None) ->
     """
     number = 1
     while True:
-        folder = at(name if number == 1 else f"{name}-{number}", storage)
+        folder = folder_at(name if number == 1 else f"{name}-{number}", storage)
         if folder.make():
             return folder
         if not numbered:
@@ -251,7 +251,7 @@ def find_folder(name: str, storage: str | None = None) -> SweepFolder:
     Raises:
         SweepError: there is none, or the storage cannot be used.
     """
-    folder = at(name, storage)
+    folder = folder_at(name, storage)
     folder.download()
     return folder if folder.spec.is_file() else latest_folder(name, storage)
 
@@ -269,7 +269,7 @@ def latest_folder(name: str, storage: str | None = None) -> SweepFolder:
         cure = nearest(name, known) or "; `python -m sweeps.run FILE` makes one"
         where = storage if storage is not None and is_url(storage) else sweeps_root(storage)
         raise SweepError(f"{name}: no such sweep in {where}{cure}")
-    folder = at(max(found, key=lambda other: int(found[other][1] or 1)), storage)
+    folder = folder_at(max(found, key=lambda other: int(found[other][1] or 1)), storage)
     folder.download()
     return folder
 

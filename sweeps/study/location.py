@@ -7,7 +7,7 @@ import os
 from sweeps.config import SweepSpec
 from sweeps.config.sections import STUDY_VARIABLE
 from sweeps.errors import SweepError
-from sweeps.secrets import whole_url, without_password
+from sweeps.secrets import full_url, without_password
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.database import DatabaseStore
 from sweeps.study.store import JournalStore, StudyStore
@@ -81,7 +81,7 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
             )
         return JournalStore(folder.study)
     what = f"sweep {folder.name}: its study"
-    whole = url or whole_url(kept, STUDY_VARIABLE, what)
+    whole = url or full_url(kept, STUDY_VARIABLE, what)
     return DatabaseStore(whole, study_name(folder), folder.path)
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from sweeps.config.sections import TrackingSpec
 from sweeps.errors import SweepError
-from sweeps.secrets import whole_url, without_password
+from sweeps.secrets import full_url, without_password
 from sweeps.tracking.client import MlflowClient, MlflowException
 
 STUDY_TAG = "sweep.study"
@@ -42,7 +42,7 @@ def recorded_uri(recorded: str | None, spec: TrackingSpec, name: str) -> str:
     """
     if recorded is None:
         return tracking_uri(spec)
-    return whole_url(recorded, "MLFLOW_TRACKING_URI", f"sweep {name}: its tracking store")
+    return full_url(recorded, "MLFLOW_TRACKING_URI", f"sweep {name}: its tracking store")
 
 
 def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:

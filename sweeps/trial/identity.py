@@ -20,7 +20,7 @@ from sweeps.config.paths import INPUT_PATHS
 from sweeps.storage.portable_files import content_key
 from sweeps.trial.watchdog import STALL
 
-FILE = "trial.json"
+TRIAL_FILE = "trial.json"
 """In a trial's folder before anything else is: its settings and the id of its sweep."""
 IRRELEVANT = (
     *("checkpoint_dir", "cache_dir", "cache_limit_gb", "num_workers"),
@@ -83,7 +83,7 @@ def difference_of_checkpoint(stored: Mapping[str, Any], config: TrainConfig) -> 
 def load_trial(run_dir: Path) -> dict[str, Any]:
     """`settings` and `sweep` of the trial that made the files in `run_dir`; empty if nothing says so."""
     try:
-        found = json.loads((run_dir / FILE).read_text(encoding="utf-8"))
+        found = json.loads((run_dir / TRIAL_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -95,7 +95,7 @@ def mismatch(run_dir: Path, settings: Settings) -> str | None:
         return None
     made = load_trial(run_dir).get("settings")
     if made is None:
-        return f"has no {FILE} that says which settings made it"
+        return f"has no {TRIAL_FILE} that says which settings made it"
     return difference(made, settings)
 
 
@@ -114,8 +114,10 @@ def claim(run_dir: Path, settings: Settings, sweep: str) -> str | None:
     """
     why = mismatch(run_dir, settings)
     if why is None:
-        if not (run_dir / FILE).is_file():
-            write_text_atomic(run_dir / FILE, json.dumps({"sweep": sweep, "settings": settings}))
+        if not (run_dir / TRIAL_FILE).is_file():
+            write_text_atomic(
+                run_dir / TRIAL_FILE, json.dumps({"sweep": sweep, "settings": settings})
+            )
         return None
     number = 1
     while (aside := run_dir / ASIDE.format(number)).exists():
@@ -126,7 +128,7 @@ def claim(run_dir: Path, settings: Settings, sweep: str) -> str | None:
     (run_dir / STALL).write_text(
         "", encoding="utf-8"
     )  # open: the watchdog of this worker writes to it
-    write_text_atomic(run_dir / FILE, json.dumps({"sweep": sweep, "settings": settings}))
+    write_text_atomic(run_dir / TRIAL_FILE, json.dumps({"sweep": sweep, "settings": settings}))
     return f"its folder {why}: the files are set aside in {aside.name}, and it begins anew; {CURE}"
 
 

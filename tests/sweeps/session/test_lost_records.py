@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray import cloudpickle
 
+from sweeps.config import Objective
 from sweeps.confirmation.results import load_confirmation
 from sweeps.run import main
 from sweeps.states import State
@@ -252,7 +253,7 @@ def check_outcome(swept: Swept) -> None:
         assert trial.state is State.COMPLETED
         assert trial.value == value_at(lr, 3)
         assert swept.values(str(trial.number)) == [value_at(lr, epoch) for epoch in (1, 2, 3)]
-    best = best_of(swept.records(), "max")
+    best = best_of(swept.records(), Objective())
     assert best is not None
     assert best.parameters == BASELINES["high"]
     assert yaml.safe_load(swept.folder.best.read_text())["lr"] == 0.5

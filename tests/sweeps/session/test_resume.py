@@ -149,7 +149,7 @@ def test_rungs_decide_after_a_resume_as_before(before, after, name):
     The last trial of `before` is cut off in its middle and goes on under another id.
     """
     spec = small_spec(scheduler={"name": name, "grace": 1, "reduction": 2}, fixed={"epochs": 9})
-    whole, first, second = (build_scheduler(spec, 9) for _ in range(3))
+    whole, first, second = (build_scheduler(spec) for _ in range(3))
 
     def feed(scheduler: Any, trial: Any, values: list[float], start: int = 1) -> list[str]:
         decisions = []
@@ -193,7 +193,7 @@ def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     first = sweep(small_spec(trials=2), made_up)
     more = small_spec(trials=3)
     printed = io.StringIO()
-    display = build_display(3, 3, "val/nAP50", "max", Console(file=printed))
+    display = build_display(more, Console(file=printed))
     (first.folder.trials / "0001" / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     tracker = Tracker(first.uri, "sweeps")
     client = MlflowClient(first.uri)
