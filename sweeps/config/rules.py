@@ -32,7 +32,7 @@ HELP = "; `python -m fsdet.train --help` lists all settings"
 
 
 def mistakes(spec: SweepSpec) -> Iterator[Mistake]:
-    """Every mistake; a stage is reached only where the earlier ones found nothing."""
+    """Every mistake; a stage runs only if the earlier ones found none."""
     stages = (
         (_unknown, _misplaced, _thresholds, search_mistakes),
         (_ties, _order),
@@ -103,7 +103,7 @@ def _ties(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _tied_kinds(key: str, source: str, times: float | None) -> Iterator[Mistake]:
-    """A number follows numbers only, a whole number whole ones."""
+    """A number can be tied to numbers only, an integer to integers only."""
     kind, other = kind_of(key), kind_of(source)
     if times is not None and "choice" in (kind, other):
         yield f"space.{key}.times", f"{key} and {source} must be numbers to be multiplied; drop it"
@@ -121,7 +121,7 @@ def _order(spec: SweepSpec) -> Iterator[Mistake]:
     try:
         spec.search_space.order()
     except CycleError as error:
-        yield f"space.{error.keys[0]}.when", f"conditions must not go round: {error}"
+        yield f"space.{error.keys[0]}.when", f"conditions must not form a cycle: {error}"
 
 
 def _ranges(spec: SweepSpec) -> Iterator[Mistake]:
@@ -174,7 +174,7 @@ def _never(space: Space, key: str) -> Iterator[Mistake]:
         parent = space.parameters[name]
         distribution = to_distribution(name, parent)
         if parent.choices is None and kind_of(name) == "float" and parent.step is None:
-            rule = f"{name} hardly ever has just one value of its range"
+            rule = f"{name} hardly ever has exactly one value of its range"
             yield where, f"{rule}; give {name} choices or a step"
             continue
         for value, given in zip(read, values, strict=True):
@@ -195,7 +195,7 @@ def _ends(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _joint(spec: SweepSpec) -> Iterator[Mistake]:
-    """Ends that are legal one by one, but not together; and what follows from ties."""
+    """Ends that are legal one at a time but not together, tied settings included."""
     space, reported = spec.search_space, set()
     for corner in space.corners():
         for complaint in rejected(spec, corner):

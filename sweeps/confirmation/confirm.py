@@ -110,10 +110,10 @@ def confirm(
     """
     assert spec.confirm is not None
     folder = session.folder
-    with ExitStack() as held:
-        held.enter_context(folder.locked())
+    with ExitStack() as locks:
+        locks.enter_context(folder.locked())
         store = begin_store(spec, folder)
-        held.enter_context(store.locked())
+        locks.enter_context(store.locked())
         (folder.path / CONFIRM_FILE).unlink(missing_ok=True)  # this time with more trials or seeds
         opened = open_confirmation(spec, session, store, console)
         measured = measure(opened, candidates_of(spec, spec.confirm, trials))

@@ -250,7 +250,7 @@ def _values(study: optuna.Study, spec: SweepSpec, trial: FrozenTrial, state: Sta
 
 
 def _worst(study: optuna.Study, index: int) -> float:
-    """The worst value of an objective so far; 0 if there is none."""
+    """The worst value of an objective so far; 0 without any."""
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     values = [trial.values[index] for trial in done]
     lowest = study.directions[index] == optuna.study.StudyDirection.MAXIMIZE

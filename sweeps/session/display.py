@@ -143,7 +143,7 @@ class PlainDisplay(Display):
         print_line(
             self.console,
             f"[{self.finished()}/{self.trials}] {self.noun} {row.label} ran out of memory; "
-            "it resumes from its last checkpoint, with nothing beside it",
+            "it resumes from its last checkpoint, alone",
         )
 
     def on_end(self, end: TrialEnd) -> None:

@@ -1,4 +1,4 @@
-"""The worker process: its memory and that of the machine, what each of its trials costs, whether it has leaked."""
+"""The worker process: costs of its trials, memory leaks, free memory of the machine and the GPU."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ log = logging.getLogger(__name__)
 WAIT_SECONDS = 60
 """Seconds to wait for memory; then the trial starts, and is retried alone if it runs out of memory."""
 SLACK = 0.15
-"""Part of a trial's share of a card that need not be free: contexts of processes, a screen."""
+"""Fraction of a trial's share of a card that need not be free: contexts of processes, a display."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -102,7 +102,7 @@ def wait_for_card(share: float) -> None:
     """Release this process's cached GPU memory, then wait until a trial's share of the card is free.
 
     Args:
-        share: part of the card that the trial may count on; 1 or more for all of it.
+        share: fraction of the card reserved for the trial; 1 or more for all of it.
     """
     import torch
 

@@ -52,10 +52,10 @@ def test_full_url_is_asked_of_the_variable(monkeypatch):
     whole = "postgresql://tester:secret@host/x"
     kept = without_password(whole)
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
-    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the whole URL"):
+    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the full URL"):
         full_url(kept, "OPTUNA_STORAGE", "its study")
     monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://tester:secret@elsewhere/x")
-    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the whole URL"):
+    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the full URL"):
         full_url(kept, "OPTUNA_STORAGE", "its study")
     monkeypatch.setenv("OPTUNA_STORAGE", whole)
     assert full_url(kept, "OPTUNA_STORAGE", "its study") == whole
@@ -147,7 +147,7 @@ def test_no_file_log_or_output_of_a_sweep_holds_a_secret(server, tmp_path):
             store = fetched(bucket, tmp_path / "store")
         assert printed.startswith("0\n"), printed
         assert without.startswith("2\n")
-        assert "set OPTUNA_STORAGE to the whole URL" in without
+        assert "set OPTUNA_STORAGE to the full URL" in without
         assert best.startswith("0\n"), best
         dump = dumped(server.url) + dumped(server.runs_url)
         assert "sweep.name" in dump

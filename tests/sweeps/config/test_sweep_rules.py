@@ -54,7 +54,7 @@ CONDITIONS = {
         ["x.yaml:4", "fusion_lr_mult is never 2", "holds 1.0, 9.0"]),
     "endless range": ("fusion_lr_mult: {low: 1, high: 9, step: 2}\n",
         "fusion_lr_mult: {low: 1, high: 9}\n  dfl_weight: {choices: [1], when: {fusion_lr_mult: 2}}\n",
-        ["x.yaml:7", "hardly ever has just one value", "give fusion_lr_mult choices or a step"]),
+        ["x.yaml:7", "hardly ever has exactly one value", "give fusion_lr_mult choices or a step"]),
     "no value": ("when: {gradient_clip_mode: norm}", "when: {gradient_clip_mode: []}",
         ["x.yaml:4", "list at least one value of gradient_clip_mode"]),
     "odd value": ("when: {gradient_clip_mode: norm}", "when: {gradient_clip_mode: {a: b}}",
@@ -142,11 +142,11 @@ OF_NUMBERS = {
     "cmaes alone": ("  fusion_lr_mult: {low: 1, high: 9}\n", "", "cmaes",
         ["sampler.name", "at least two"]),
     "one objective": ("trials: 9", "scheduler: {name: none}", "nsgaii",
-        ["nsgaii weighs two objectives", "add second_objective"]),
+        ["nsgaii needs two objectives", "add second_objective"]),
     "same twice": ("trials: 9", "second_objective: {metric: val/nAP50}", "nsgaii",
         ["x.yaml:5: second_objective.metric", "must differ"]),
     "nsgaii and asha": ("trials: 9", "second_objective: {metric: trial/step_seconds}", "nsgaii",
-        ["scheduler.name", "compares whole trials, but got asha", "set it to none"]),
+        ["scheduler.name", "compares complete trials, but got asha", "set it to none"]),
 }  # fmt: skip
 MISTAKES = {**CONDITIONS, **TIES, **VALUES, **SEARCH}
 
