@@ -170,7 +170,7 @@ def ours(file: Path, seed: int, arm: str = "ours", **changes: Any) -> None:
 
     spec = cheap_spec(seed, PRUNED_TRIALS, **changes)
     tracker = Tracker(tracking_uri(spec.tracking), "compute")
-    display = Display(spec.trials, EPOCHS, METRIC, "max", Console(file=io.StringIO()))
+    display = Display(spec, Console(file=io.StringIO()))
     train = Recorded(file, arm, seed, tuple(spec.space))
     try:
         folder = new_folder(f"{arm}-{seed}", numbered=True)

@@ -21,7 +21,7 @@ from sweeps.config.check import prepare_data
 from sweeps.config.file import load_spec
 from sweeps.resources.machine import this_machine
 from sweeps.session.display import PlainDisplay
-from sweeps.session.session import Session, longest_trial
+from sweeps.session.session import Session
 from sweeps.session.sweep import run_sweep
 from sweeps.storage.folder import new_folder
 from sweeps.tracking import Tracker, tracking_uri
@@ -72,8 +72,7 @@ def measure(file: str, overrides: Sequence[str]) -> None:
     prepare_data(spec)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-        objective, console = spec.objective, Console(file=io.StringIO())
-        display = Timed(spec.trials, longest_trial(spec), objective.metric, objective.mode, console)
+        display = Timed(spec, Console(file=io.StringIO()))
         display.spans = {}
         tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
         workers = Workers()

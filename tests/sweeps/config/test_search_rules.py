@@ -36,11 +36,11 @@ OF_NUMBERS = {
     "cmaes alone": ("  fusion_lr_mult: {low: 1, high: 9}\n", "", "cmaes",
         ["sampler.name", "at least two"]),
     "one objective": ("trials: 9", "scheduler: {name: none}", "nsgaii",
-        ["nsgaii weighs two objectives", "add second_objective"]),
+        ["nsgaii needs two objectives", "add second_objective"]),
     "same twice": ("trials: 9", "second_objective: {metric: val/nAP50}", "nsgaii",
         ["x.yaml:5: second_objective.metric", "must differ"]),
     "nsgaii and asha": ("trials: 9", "second_objective: {metric: trial/step_seconds}", "nsgaii",
-        ["scheduler.name", "compares whole trials, but got asha", "set it to none"]),
+        ["scheduler.name", "compares complete trials, but got asha", "set it to none"]),
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ CONDITIONS = {
         ["x.yaml:4", "fusion_lr_mult is never 2", "holds 1.0, 9.0"]),
     "endless range": ("fusion_lr_mult: {low: 1, high: 9, step: 2}\n",
         "fusion_lr_mult: {low: 1, high: 9}\n  dfl_weight: {choices: [1], when: {fusion_lr_mult: 2}}\n",
-        ["x.yaml:7", "hardly ever has just one value", "give fusion_lr_mult choices or a step"]),
+        ["x.yaml:7", "hardly ever has exactly one value", "give fusion_lr_mult choices or a step"]),
     "no value": ("when: {gradient_clip_mode: norm}", "when: {gradient_clip_mode: []}",
         ["x.yaml:4", "list at least one value of gradient_clip_mode"]),
     "odd value": ("when: {gradient_clip_mode: norm}", "when: {gradient_clip_mode: {a: b}}",

@@ -202,7 +202,7 @@ def test_all_is_printed_and_can_be_printed_again(done):
     for words in (
         "winner: trial 3, ",
         "infeasible: exploded at seed 1001",
-        "did the work: lr",
+        "made the difference: lr",
         "within noise: dfl_weight",
         "not ranked: measured at 2 of 3 seeds",
         "power: 3 seeds find a gain of 2 standard deviations",

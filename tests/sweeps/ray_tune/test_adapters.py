@@ -62,7 +62,7 @@ def test_second_time_it_has_failed(swept):
     trial = swept.result.trials[2]
     assert trial.state is State.FAILED
     assert trial.reason.startswith("out of memory: ")
-    assert "second time, with nothing beside it" in trial.reason
+    assert "second time, running alone" in trial.reason
     assert trial.retried
 
 
@@ -75,7 +75,7 @@ def test_lost_worker_is_not_taken_for_a_lack_of_memory(swept):
     assert [cpus for _, cpus, _ in tries(swept, "then_lost")] == [1, 2]
     then_lost = swept.result.trials[5]
     assert then_lost.state is State.FAILED
-    assert then_lost.reason.startswith("the worker process died when tried again, alone, after")
+    assert then_lost.reason.startswith("the worker process died when retried alone, the first")
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ curves = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=9), min_size=1,
 
 def scheduler_of(name: str, mode: str = "max", epochs: int = EPOCHS) -> TrialScheduler:
     objective = {"metric": "val/nAP50", "mode": mode}
-    return build_scheduler(small_spec(scheduler={"name": name}, objective=objective), epochs)
+    fixed = {"epochs": epochs, "n_episodes": 3}
+    return build_scheduler(small_spec(scheduler={"name": name}, objective=objective, fixed=fixed))
 
 
 class Trial:

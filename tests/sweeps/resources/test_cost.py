@@ -12,7 +12,7 @@ from fsdet.config import TrainConfig
 from sweeps.config import Resources
 from sweeps.config.check import check_spec
 from sweeps.resources.cost import (
-    MOST,
+    MAX_PER_CARD,
     costliest,
     estimate,
     most_runs,
@@ -30,13 +30,13 @@ sizes = st.integers(1, 200 * GB)
 @given(sizes, sizes, st.floats(0.1, 500))
 def test_trials_on_a_card_fit_into_memory_and_cores(need, total, cores):
     count = trials_on_a_card(need, total, cores)
-    assert 1 <= count <= MOST
+    assert 1 <= count <= MAX_PER_CARD
     assert count == 1 or (count * need <= 0.9 * total and count <= cores)
     one_more_fits = (count + 1) * need <= 0.9 * total * (1 - 1e-9) and count + 1 <= cores
-    assert not one_more_fits or count == MOST
+    assert not one_more_fits or count == MAX_PER_CARD
 
 
-@given(st.integers(1, MOST), st.integers(1, 16))
+@given(st.integers(1, MAX_PER_CARD), st.integers(1, 16))
 def test_shares_carry_just_as_many_trials(trials, cards):
     resources = Resources(cpus=0.001, gpus=share_of_card(trials))
     units = round(10_000 * resources.gpu_share)

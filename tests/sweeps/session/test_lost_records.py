@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray import cloudpickle
 
+from sweeps.config import Objective
 from sweeps.confirmation.results import load_confirmation
 from sweeps.run import main
 from sweeps.states import State
@@ -169,7 +170,7 @@ def test_study_that_lost_trials_is_refused(swept, lose, lost, capsys):
     lose(swept.folder.study)
     line = refusal(go_on("--trials", "4"), capsys)
     assert f"study.journal: the study has lost trials: it does not hold {lost}, whose" in line
-    assert "put the study back from a backup, or start a new sweep with --name NAME" in line
+    assert "restore the study from a backup, or start a new sweep with --name NAME" in line
     assert {p: p.read_bytes() for p in swept.folder.trials.rglob("*") if p.is_file()} == files
     assert swept.runs().keys() == swept.before.keys()
     swept.folder.study.write_bytes(backup)
@@ -239,7 +240,7 @@ def test_lost_record_is_refused_where_the_store_does_not_have_the_runs(swept, ca
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     line = refusal(go_on(), capsys)
     assert f"tracking.json: it is lost or damaged, and {other} holds no run of this sweep" in line
-    assert "name the store that has the runs (tracking.uri or MLFLOW_TRACKING_URI)" in line
+    assert "set tracking.uri or MLFLOW_TRACKING_URI to the store that has the runs" in line
     client = MlflowClient(other)
     assert not client.search_runs([client.get_experiment_by_name("sweeps").experiment_id])
     assert not swept.folder.record.exists()
@@ -252,7 +253,7 @@ def check_outcome(swept: Swept) -> None:
         assert trial.state is State.COMPLETED
         assert trial.value == value_at(lr, 3)
         assert swept.values(str(trial.number)) == [value_at(lr, epoch) for epoch in (1, 2, 3)]
-    best = best_of(swept.records(), "max")
+    best = best_of(swept.records(), Objective())
     assert best is not None
     assert best.parameters == BASELINES["high"]
     assert yaml.safe_load(swept.folder.best.read_text())["lr"] == 0.5
@@ -274,7 +275,9 @@ def test_trial_in_the_folder_of_another_one_begins_anew(swept, caplog):
     assert sessions(swept.trial(0)) == ["0"]
     aside = swept.trial(0) / "earlier-1"
     assert {"trial.json", "stage1_epoch0003.pt", "steps.jsonl"} <= {p.name for p in aside.iterdir()}
-    told = "its folder was made with lr 0.5, but this trial has 0.2: the files are set aside in earlier-1"
+    told = (
+        "its folder was made with lr 0.5, but this trial has 0.2: the files are moved to earlier-1"
+    )
     assert f"trial 0 (low): {told}" in caplog.text
     assert told in swept.runs()["0"].data.tags["set_aside"]
     check_outcome(swept)
@@ -302,9 +305,7 @@ def test_run_is_not_filled_in_from_the_folder_of_another_trial(swept, caplog):
     assert run.data.params["lr"] == "0.2"
     assert swept.values("0") == []
     assert client.list_artifacts(run.info.run_id) == []
-    assert (
-        "was made with lr 0.5, but this trial has 0.2: nothing of it goes to MLflow" in caplog.text
-    )
+    assert "was made with lr 0.5, but this trial has 0.2: it is not logged to MLflow" in caplog.text
 
 
 def test_result_of_a_confirmation_does_not_depend_on_what_lies_in_its_folder(

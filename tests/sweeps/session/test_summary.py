@@ -39,5 +39,5 @@ def test_confirmation_is_offered_where_there_was_none(in_own_folder):
 def test_all_exploding_is_said():
     exploded = TrialRecord(0, State.INFEASIBLE, {"lr": 8}, reason="step 3, norm_ceiling")
     said = advice(small_spec(), [exploded])
-    assert "every trial exploded, the first so: step 3, norm_ceiling" in said
+    assert "every trial exploded, the first one with: step 3, norm_ceiling" in said
     assert "lower the upper ends of lr" in said

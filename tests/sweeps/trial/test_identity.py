@@ -50,7 +50,7 @@ def test_checkpoint_of_other_settings_falls_back_to_the_one_before():
     assert found == own
     assert "stage2_epoch0003.pt does not say which settings made it" in told[0]
     assert "stage2_epoch0002.pt was made with lr 0.5, but this trial has 0.2" in told[1]
-    assert "put it back and resume" in told[1]
+    assert "move it back and resume" in told[1]
     assert sorted(p.name for p in Path().iterdir())[1:] == [
         "stage2_epoch0002.foreign",
         "stage2_epoch0003.foreign",
