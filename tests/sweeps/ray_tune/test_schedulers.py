@@ -181,7 +181,7 @@ def test_rungs_decide_after_a_resume_as_before(before, after, name):
     The last trial of `before` is cut off in its middle and goes on under another id.
     """
     spec = small_spec(scheduler={"name": name, "grace": 1, "reduction": 2}, fixed={"epochs": 9})
-    whole, first, second = (build_scheduler(spec, 9) for _ in range(3))
+    whole, first, second = (build_scheduler(spec) for _ in range(3))
 
     def feed(scheduler: Any, trial: Any, values: list[float], start: int = 1) -> list[str]:
         decisions = []

@@ -87,7 +87,7 @@ def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     first = sweep(small_spec(trials=2), made_up)
     more = small_spec(trials=3)
     printed = io.StringIO()
-    display = build_display(3, 3, "val/nAP50", "max", Console(file=printed))
+    display = build_display(more, Console(file=printed))
     (first.folder.trials / "0001" / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     tracker = Tracker(first.uri, "sweeps")
     client = MlflowClient(first.uri)

@@ -184,7 +184,7 @@ def test_ray_says_nothing_and_each_end_is_one_line(swept):
 def test_best_is_written_and_compared(swept):
     spec = small_spec(baselines={name: {"lr": lr} for name, lr in ENDS.items()})
     path = write_best(spec, swept.folder, swept.result.trials)
-    best = best_of(swept.result.trials, "max")
+    best = best_of(swept.result.trials, spec.objective)
     assert best is not None
     assert path is not None
     text = path.read_text(encoding="utf-8")
