@@ -234,4 +234,4 @@ def save(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
         assert found is not None
         metrics = {f"confirmed/{confirmation.metric}": found.mean}
     outcome = Outcome(State.COMPLETED, findings[0])
-    session.tracker.end(SWEEP_RUN, outcome, [path, folder.best], metrics)
+    session.tracker.end(SWEEP_RUN, outcome, [path, folder.best_file], metrics)

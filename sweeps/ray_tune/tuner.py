@@ -60,7 +60,7 @@ class TuneJob:
 def build_tuner(job: TuneJob, trials: Trials, scheduler: TrialScheduler) -> tune.Tuner:
     """The Ray Tuner. Its folder holds only its own state; trials have folders of their own."""
     internals.hide_from_workers(SECRETS)  # every node has credentials of its own
-    shutil.rmtree(job.folder.ray, ignore_errors=True)
+    shutil.rmtree(job.folder.ray_dir, ignore_errors=True)
     failures = WorkerFailures()
     retries = Retries(trials, needs_of(job), failures)
     searcher = RaySearcher(trials, job.mode, retries, failures)
@@ -76,7 +76,7 @@ def build_tuner(job: TuneJob, trials: Trials, scheduler: TrialScheduler) -> tune
             trial_dirname_creator=ray_name,
         ),
         run_config=tune.RunConfig(
-            name=job.folder.ray.name,
+            name=job.folder.ray_dir.name,
             storage_path=str(job.folder.path),
             verbose=0,
             progress_reporter=Silent(),

@@ -55,7 +55,7 @@ def check_same(spec: SweepSpec, folder: SweepFolder) -> None:
     keys = [key for key in before | after if before.get(key) != after.get(key)]
     if keys:
         raise SweepError(
-            f"--resume: {spec.source} differs from {folder.spec} in {', '.join(keys)}: its trials could "
+            f"--resume: {spec.source} differs from {folder.spec_file} in {', '.join(keys)}: its trials could "
             "not be compared; undo that, or start a new sweep with --name"
         )
 
@@ -220,7 +220,7 @@ def check_study(store: StudyStore, folder: SweepFolder, runs: Mapping[str, Store
     found = {*folder.trial_folders(), *(int(key) for key in runs if key.isdigit())}
     if lost := sorted(found - begun_trials(store)):
         numbers = ", ".join(map(str, lost[:5])) + (", …" if len(lost) > 5 else "")
-        trials = folder.url_of("trials") or folder.trials
+        trials = folder.url_of("trials") or folder.trials_dir
         raise SweepError(
             f"{store.place}: the study has lost trials: it does not hold {numbers}, whose results are in "
             f"{trials} and MLflow, and new trials would overwrite them; restore the study from a "
@@ -281,7 +281,7 @@ def restore_record(tracker: Tracker, folder: SweepFolder) -> None:
     parent = tracker.stored_runs(sweep_id).get("") if sweep_id else None
     if parent is None:
         raise SweepError(
-            f"{folder.record}: it is lost or damaged, and {tracker.public_uri} holds no run of this sweep, "
+            f"{folder.record_file}: it is lost or damaged, and {tracker.public_uri} holds no run of this sweep, "
             "so all of its runs would be duplicated; restore the file from a backup, set tracking.uri or "
             "MLFLOW_TRACKING_URI to the store that has the runs, or start a new sweep with --name NAME"
         )

@@ -59,7 +59,7 @@ def conclude(
     try:
         write_best(spec, folder, trials)
     except OSError as error:
-        print_line(console, f"{folder.best}: cannot be written ({error.strerror})")
+        print_line(console, f"{folder.best_file}: cannot be written ({error.strerror})")
     except StorageError as error:
         print_line(console, str(error))
     print_summary(console, spec, folder, trials)
@@ -167,7 +167,7 @@ def advice(spec: SweepSpec, trials: list[TrialRecord]) -> str:
 
 def commands(spec: SweepSpec, folder: SweepFolder) -> list[tuple[str, str]]:
     """The next commands: (command, purpose)."""
-    best = Path(os.path.relpath(folder.best))
+    best = Path(os.path.relpath(folder.best_file))
     where = spec.storage.path
     name = folder.name if where is None else f"{folder.name} --storage {where}"
     python = this_python()
@@ -195,9 +195,9 @@ def file_of(spec: SweepSpec, folder: SweepFolder) -> Path:
     try:
         asked, _ = load_spec(spec.source)
     except SweepError:
-        return folder.spec
+        return folder.spec_file
     unchanged = asked.model_dump(exclude={"name"}) == spec.model_dump(exclude={"name"})
-    return Path(spec.source) if unchanged else folder.spec
+    return Path(spec.source) if unchanged else folder.spec_file
 
 
 def this_python() -> str:
@@ -214,7 +214,7 @@ def print_summary(
     """Print the states of all trials, failures, the table of results and the comparison with baselines."""
 
     def files_of(trial: TrialRecord) -> str:
-        place = folder.url_of("trials") or os.path.relpath(folder.trials)
+        place = folder.url_of("trials") or os.path.relpath(folder.trials_dir)
         return f"{place}/{trial.folder}"
 
     print_line(console, f"\nsweep {folder.name}: {counts(trials)}")
@@ -261,12 +261,12 @@ def write_configuration(
     lines = [
         *findings,
         f"Searched: {format_settings(parameters)}",
-        f"Command: python -m fsdet.train --config {os.path.relpath(folder.best)}",
+        f"Command: python -m fsdet.train --config {os.path.relpath(folder.best_file)}",
     ]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    write_text_atomic(folder.best, "".join(f"# {line}\n" for line in lines) + text)
-    folder.upload(folder.best)
-    return folder.best
+    write_text_atomic(folder.best_file, "".join(f"# {line}\n" for line in lines) + text)
+    folder.upload(folder.best_file)
+    return folder.best_file
 
 
 def print_plan(spec: SweepSpec, machine: Machine, console: Console) -> None:

@@ -76,7 +76,7 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
             spec=spec,
             study=study,
             store=store,
-            context=trial_context(spec, folder, folder.trials.name, names),
+            context=trial_context(spec, folder, folder.trials_dir.name, names),
             stopping=stopping,
             count=left_to_run(study, spec),
             tags=start_parent_run(tracker, spec, folder, runs),

@@ -50,27 +50,27 @@ class SweepFolder:
         return self.path.name
 
     @property
-    def study(self) -> Path:
+    def study_file(self) -> Path:
         """Journal file of the study."""
         return self.path / "study.journal"
 
     @property
-    def spec(self) -> Path:
+    def spec_file(self) -> Path:
         """File with the complete `SweepSpec`."""
         return self.path / SPEC
 
     @property
-    def record(self) -> Path:
+    def record_file(self) -> Path:
         """File with the ids of the sweep and its parent run, and the addresses of both stores."""
         return self.path / "tracking.json"
 
     @property
-    def best(self) -> Path:
+    def best_file(self) -> Path:
         """File with the best configuration."""
         return self.path / "best.yaml"
 
     @property
-    def ray(self) -> Path:
+    def ray_dir(self) -> Path:
         """Ray's own files, replaced in every session."""
         return self.path / "ray"
 
@@ -80,7 +80,7 @@ class SweepFolder:
         return self.path / "ray.log"
 
     @property
-    def trials(self) -> Path:
+    def trials_dir(self) -> Path:
         """One folder per trial."""
         return self.path / "trials"
 
@@ -91,7 +91,7 @@ class SweepFolder:
     def make(self) -> bool:
         """Create it; returns False if it already holds a sweep."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if self.spec.is_file():  # without it, an earlier process died before the sweep began
+        if self.spec_file.is_file():  # without it, an earlier process died before the sweep began
             return False
         return self.url is None or not RemoteFolder(self.url).exists(SPEC)
 
@@ -143,8 +143,10 @@ class SweepFolder:
             spec.public, lambda _, key, v: known.get(v, v) if key in INPUT_PATHS else v
         )
         values = named.model_dump(mode="json")
-        write_text_atomic(self.spec, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        self.upload(self.spec)
+        write_text_atomic(
+            self.spec_file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        )
+        self.upload(self.spec_file)
 
     def load_spec(self) -> SweepSpec:
         """The sweep as it was run, with the paths of this machine."""
@@ -153,13 +155,13 @@ class SweepFolder:
             known = key in INPUT_PATHS and isinstance(value, str)
             return str(local_path(value, self.path, self.url)) if known else value
 
-        values = yaml.safe_load(self.spec.read_text(encoding="utf-8"))
-        return map_settings(SweepSpec(**values), here).with_source(str(self.spec))
+        values = yaml.safe_load(self.spec_file.read_text(encoding="utf-8"))
+        return map_settings(SweepSpec(**values), here).with_source(str(self.spec_file))
 
     def save_record(self, record: dict[str, Any]) -> None:
         """Store the record: ids of the sweep and its parent run, addresses of tracking store and study."""
-        write_text_atomic(self.record, json.dumps(record, indent=2))
-        self.upload(self.record)
+        write_text_atomic(self.record_file, json.dumps(record, indent=2))
+        self.upload(self.record_file)
 
     def update_record(self, **more: Any) -> None:
         """Add `more` to the record."""
@@ -176,14 +178,14 @@ class SweepFolder:
     def load_record(self) -> dict[str, Any]:
         """The record; empty if the file is missing or damaged."""
         try:
-            found = json.loads(self.record.read_text(encoding="utf-8"))
+            found = json.loads(self.record_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
 
     def is_record_lost(self) -> bool:
         """Whether the sweep has begun, but its record is missing or damaged."""
-        return self.spec.is_file() and "study" not in self.load_record()
+        return self.spec_file.is_file() and "study" not in self.load_record()
 
     def trial_folders(self) -> dict[int, str]:
         """Number -> name of the folder, for trials that have written a file."""
@@ -192,13 +194,13 @@ class SweepFolder:
                 name.partition("/")[0] for name in RemoteFolder(f"{self.url}/trials").list_files()
             }
         else:
-            files = self.trials.glob("*/*")
+            files = self.trials_dir.glob("*/*")
             found = {path.parent.name for path in files if not path.name.startswith(".")}
         return {int(name): name for name in sorted(found) if name.isdigit()}
 
     def download_trial_file(self, trial: str, name: str) -> Path:
         """Path of a file in the folder of a trial, downloaded if the storage is at a URL; it may not exist."""
-        path = self.trials / trial / name
+        path = self.trials_dir / trial / name
         if self.url is not None:
             RemoteFolder(f"{self.url}/trials/{trial}").download(name, path)
         return path
@@ -253,7 +255,7 @@ def find_folder(name: str, storage: str | None = None) -> SweepFolder:
     """
     folder = folder_at(name, storage)
     folder.download()
-    return folder if folder.spec.is_file() else latest_folder(name, storage)
+    return folder if folder.spec_file.is_file() else latest_folder(name, storage)
 
 
 def latest_folder(name: str, storage: str | None = None) -> SweepFolder:

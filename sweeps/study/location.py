@@ -48,7 +48,7 @@ def begin_store(spec: SweepSpec, folder: SweepFolder) -> StudyStore:
         return store_of(folder, url, new=True)
     requested = spec.storage.study
     if requested is not None and without_password(requested) != recorded:
-        place = f"a file, {folder.study}" if recorded == JOURNAL else recorded
+        place = f"a file, {folder.study_file}" if recorded == JOURNAL else recorded
         raise SweepError(
             f"{spec.source}: storage.study: the study of {folder.name} is in {place}; set storage.study to "
             "that, or start a new sweep with --name"
@@ -70,16 +70,16 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
     recorded = recorded_study(folder)
     if recorded is None and not new and folder.is_record_lost():
         raise SweepError(
-            f"{folder.record}: it is lost, and with it the location of the study of {folder.name}; restore "
+            f"{folder.record_file}: it is lost, and with it the location of the study of {folder.name}; restore "
             "it from a backup or by --resume"
         )
     if recorded is None or recorded == JOURNAL:
-        if folder.url is not None and not new and not folder.study.is_file():
+        if folder.url is not None and not new and not folder.study_file.is_file():
             raise SweepError(
                 f"sweep {folder.name}: its study is a file on the machine that began it, not on this "
-                f"one ({folder.study}); resume it there, or give the next sweep a storage.study"
+                f"one ({folder.study_file}); resume it there, or give the next sweep a storage.study"
             )
-        return JournalStore(folder.study)
+        return JournalStore(folder.study_file)
     what = f"sweep {folder.name}: its study"
     full = url or full_url(recorded, STUDY_VARIABLE, what)
     return DatabaseStore(full, study_name(folder), folder.path)
@@ -88,7 +88,7 @@ def store_of(folder: SweepFolder, url: str | None = None, new: bool = False) -> 
 def recorded_study(folder: SweepFolder) -> str | None:
     """Where the study is, without a secret; None before the sweep has one."""
     recorded = folder.load_record().get("study")
-    return JOURNAL if recorded is None and folder.study.is_file() else recorded
+    return JOURNAL if recorded is None and folder.study_file.is_file() else recorded
 
 
 def study_name(folder: SweepFolder) -> str:

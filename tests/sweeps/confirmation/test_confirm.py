@@ -173,7 +173,7 @@ def test_ablation_tells_which_setting_did_the_work(done):
 
 @pytest.mark.slow
 def test_best_yaml_and_the_sweep_s_run_hold_the_winner(done):
-    text = done.folder.best.read_text(encoding="utf-8")
+    text = done.folder.best_file.read_text(encoding="utf-8")
     values = yaml.safe_load(text)
     assert (values["lr"], values["novel_split"], values["seed"]) == (0.5, "val", 0)
     assert "# winner: trial 3, " in text

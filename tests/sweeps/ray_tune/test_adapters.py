@@ -40,7 +40,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
 
 def tries(swept: Swept, name: str) -> list[list[int]]:
     """Process, CPUs and epochs done at each start of a trial."""
-    folder = swept.folder.trials / f"{list(LRS).index(name):04d}"
+    folder = swept.folder.trials_dir / f"{list(LRS).index(name):04d}"
     return [[int(n) for n in line.split()] for line in (folder / "tries").read_text().splitlines()]
 
 
@@ -97,7 +97,7 @@ def test_sweep_goes_on_with_the_others(swept):
 
 @pytest.mark.slow
 def test_one_trial_one_run_and_both_say_that_it_was_tried_again(swept):
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
     states = [trial.state for trial in study.trials]
     assert states[:3] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL]
     assert list(study.trials[1].intermediate_values) == [1, 2, 3]

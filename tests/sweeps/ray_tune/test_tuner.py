@@ -32,10 +32,10 @@ def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed():
     )
     folder = SweepFolder(sweeps_root() / "small")
     folder.path.mkdir(parents=True)
-    first_driver = Driver(spec, JournalStore(folder.study))
+    first_driver = Driver(spec, JournalStore(folder.study_file))
     request = first_driver.start()
     first_driver.trials.on_retry(replace(request, retried="out of memory: MemoryError"))
-    run_dir = folder.trials / "0000"
+    run_dir = folder.trials_dir / "0000"
     run_dir.mkdir(parents=True)
     config = spec.config({"lr": 2.0}, run_dir)
     claim(run_dir, settings_of(config), "x")

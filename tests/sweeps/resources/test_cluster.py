@@ -85,7 +85,7 @@ def seen_by(folder: Path) -> list[dict[str, object]]:
 
 def audit(name: str, uri: str, storage: str | None) -> None:
     """Every trial completed, and MLflow has its files."""
-    trials = read_trials(find_folder(name, storage).study)
+    trials = read_trials(find_folder(name, storage).study_file)
     assert [t.state for t in trials] == [State.COMPLETED] * 4
     client = MlflowClient(uri)
     runs = client.search_runs(

@@ -200,7 +200,7 @@ def test_number_that_was_found_is_kept_and_resumed(tmp_path, capsys):
     assert main([str(file)], made_up) == 0
     folder = find_folder("auto")
     assert folder.load_spec().resources.gpus == 0
-    assert "gpus: 0.0" in folder.spec.read_text(encoding="utf-8")
+    assert "gpus: 0.0" in folder.spec_file.read_text(encoding="utf-8")
     assert main([str(file), "--resume", "--trials", "2"], made_up) == 0
-    assert [t.state for t in read_trials(folder.study)] == [State.COMPLETED] * 2
+    assert [t.state for t in read_trials(folder.study_file)] == [State.COMPLETED] * 2
     assert "measuring" not in capsys.readouterr().out

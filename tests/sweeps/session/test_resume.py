@@ -88,7 +88,7 @@ def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     more = small_spec(trials=3)
     printed = io.StringIO()
     display = build_display(more, Console(file=printed))
-    (first.folder.trials / "0001" / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (first.folder.trials_dir / "0001" / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     tracker = Tracker(first.uri, "sweeps")
     client = MlflowClient(first.uri)
     experiment = client.get_experiment_by_name("sweeps").experiment_id
@@ -99,7 +99,7 @@ def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     tracker.close()
     assert [t.state for t in result.trials] == [State.COMPLETED] * 3
     assert len({str(t.parameters) for t in result.trials}) == 3
-    assert read_trials(first.folder.study)[:2] == first.result.trials
+    assert read_trials(first.folder.study_file)[:2] == first.result.trials
     assert len(printed.getvalue().splitlines()) == 1
     runs = client.search_runs([experiment])
     assert {r.info.status for r in runs} == {"FINISHED"}

@@ -82,7 +82,7 @@ def runs_of(swept: Swept) -> dict[str, Run]:
     ],
 )
 def test_study_is_told_the_truth(swept, name, state, told, values, violated):
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
     trial = study.trials[list(ENDS).index(name)]
     assert trial.user_attrs["baseline"] == name
     assert trial.user_attrs["state"] == state
@@ -93,7 +93,7 @@ def test_study_is_told_the_truth(swept, name, state, told, values, violated):
 
 
 def test_study_and_mlflow_show_the_one_value_of_the_best_epoch(swept):
-    good = read_trials(swept.folder.study)[0]
+    good = read_trials(swept.folder.study_file)[0]
     assert (good.value, good.best_epoch) == (pytest.approx(0.49), 1)
     assert good.metrics["val/nAP50"] == good.value
     shown = runs_of(swept)["good"].data.metrics
@@ -128,16 +128,18 @@ def test_every_run_is_closed_with_its_state(swept):
     ],
 )
 def test_reason_says_what_went_wrong(swept, name, reason):
-    assert read_trials(swept.folder.study)[list(ENDS).index(name)].reason.startswith(reason)
+    assert read_trials(swept.folder.study_file)[list(ENDS).index(name)].reason.startswith(reason)
 
 
 def test_hang_leaves_the_place_where_it_hung(swept):
-    folder = swept.folder.trials / f"{list(ENDS).index('hangs'):04d}"
+    folder = swept.folder.trials_dir / f"{list(ENDS).index('hangs'):04d}"
     assert "in made_up" in (folder / "stall.txt").read_text()
 
 
 def test_worker_is_replaced_after_an_explosion_and_kept_after_success(swept):
-    pids = [(swept.folder.trials / f"{n:04d}" / "pid").read_text() for n in range(len(ENDS) + 2)]
+    pids = [
+        (swept.folder.trials_dir / f"{n:04d}" / "pid").read_text() for n in range(len(ENDS) + 2)
+    ]
     names = list(ENDS)
     assert pids[names.index("good")] == pids[names.index("explodes")]
     for name in ("explodes", "raises", "nan", "silent", "at_once", "infinite", "no_memory"):
@@ -146,7 +148,7 @@ def test_worker_is_replaced_after_an_explosion_and_kept_after_success(swept):
 
 
 def test_costs_of_a_trial_are_measured(swept):
-    costs = read_trials(swept.folder.study)[0].costs
+    costs = read_trials(swept.folder.study_file)[0].costs
     assert 1e7 < costs["trial/memory_bytes"] < 1e10
     assert 0 < costs["trial/step_seconds"] < 10
     run = runs_of(swept)["good"]
@@ -209,7 +211,7 @@ def test_asha_prunes_the_worse_but_no_baseline(run_small):
     assert [t.state for t in trials[:3]] == [State.COMPLETED] * 3
     pruned = [t for t in trials if t.state is State.PRUNED]
     assert pruned
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
     for record in pruned:
         trial = study.trials[record.number]
         assert trial.state is TrialState.PRUNED
@@ -226,7 +228,7 @@ def test_hyperband_tells_the_truth(run_small):
         fixed={"epochs": 9, "n_episodes": 3},
         scheduler={"name": "hyperband", "grace": 1, "reduction": 3},
     )
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
     told = {State.COMPLETED: TrialState.COMPLETE, State.PRUNED: TrialState.PRUNED}
     assert {t.state for t in swept.result.trials} == set(told)
     for record, trial in zip(swept.result.trials, study.trials, strict=True):
@@ -253,7 +255,7 @@ def test_ctrl_c_closes_everything_truthfully(in_own_folder):
     )
     hanging = in_own_folder / "mlruns" / "sweeps" / "small" / "trials" / "0001" / "config.yaml"
     wait_until(hanging.exists)
-    storage = build_storage(find_folder("small").study)
+    storage = build_storage(find_folder("small").study_file)
     study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
     wait_until(lambda: study.trials[-1].number == 1 and study.trials[1].intermediate_values)
     process.send_signal(signal.SIGINT)
@@ -261,7 +263,7 @@ def test_ctrl_c_closes_everything_truthfully(in_own_folder):
     assert process.returncode == 0
     assert "interrupted True" in printed
     folder = find_folder("small")
-    trials = read_trials(folder.study)
+    trials = read_trials(folder.study_file)
     assert [t.state for t in trials] == [State.COMPLETED, State.INTERRUPTED]
     assert trials[1].value == pytest.approx(8.99)
     client = MlflowClient(folder.load_record()["uri"])

@@ -54,7 +54,7 @@ def test_spec_comes_back_as_it_was_saved():
     folder = new_folder("a")
     spec = small_spec(baselines={"b": {"lr": 1}}, space={"lr": {"choices": [1, 0.1]}})
     folder.save_spec(spec)
-    assert folder.load_spec() == spec.with_source(str(folder.spec))
+    assert folder.load_spec() == spec.with_source(str(folder.spec_file))
 
 
 @pytest.mark.parametrize("content", ["", '{"study": "jour', "[]", "null", "{}"])
@@ -62,7 +62,7 @@ def test_damaged_record_counts_as_lost(content):
     folder = made("a")
     folder.save_record({"study": "journal", "sweep_id": "x"})
     assert not folder.is_record_lost()
-    folder.record.write_text(content)
+    folder.record_file.write_text(content)
     assert folder.is_record_lost()
     assert folder.load_record() == {}
 
@@ -70,7 +70,7 @@ def test_damaged_record_counts_as_lost(content):
 def test_folders_of_trials_are_those_that_hold_a_file():
     folder = made("a")
     for name in ("0000/config.yaml", "0002/.lock", "12345/x", "notes/x"):
-        path = folder.trials / name
+        path = folder.trials_dir / name
         path.parent.mkdir(parents=True)
         path.touch()
     assert folder.trial_folders() == {0: "0000", 12345: "12345"}

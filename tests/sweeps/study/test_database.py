@@ -57,7 +57,7 @@ class Driver:
         self.store = begin_store(self.spec, folder)
         self.study = open_study(self.spec, self.store)
         self.stopping = StoppingCriteria(self.spec)
-        context = context_for(self.spec, folder.trials)
+        context = context_for(self.spec, folder.trials_dir)
         searcher = StudySearcher(
             self.study,
             self.spec,
@@ -171,7 +171,7 @@ def test_warm_start_takes_over_from_a_database(running):
     driver.trials.next_request()
     driver.complete(0, report(3, 0.6, "final"))
     spec = small_spec()
-    study = create_study(JournalStore(new_folder("later").study), spec, driver.study.sampler)
+    study = create_study(JournalStore(new_folder("later").study_file), spec, driver.study.sampler)
     assert warm_start(study, spec, "earlier", driver.store) == 1
     assert study.trials[0].params == driver.study.trials[0].params
 
@@ -181,7 +181,7 @@ def test_password_is_kept_nowhere_and_asked_for_again(running, monkeypatch):
     driver = Driver(running.url, folder)
     folder.save_spec(driver.spec)
     driver.trials.next_request()
-    for path in (folder.spec, folder.record):
+    for path in (folder.spec_file, folder.record_file):
         assert PASSWORD not in path.read_text()
     assert folder.load_spec().storage.study == driver.store.place
     with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the full URL") as caught:
@@ -195,7 +195,7 @@ def test_sweep_stays_with_its_store(running, monkeypatch):
     folder = new_folder("in_a_file")
     begin_store(small_spec(), folder)
     monkeypatch.setenv("OPTUNA_STORAGE", running.url)  # set since then: changes nothing
-    assert begin_store(small_spec(), folder).place == str(folder.study)
+    assert begin_store(small_spec(), folder).place == str(folder.study_file)
     with pytest.raises(SweepError, match=r"the study of .* is in a file"):
         begin_store(small_spec(storage={"study": running.url}), folder)
 
