@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fsdet.config import TrainConfig
 from fsdet.errors import ConfigError
-from fsdet.health import rules
+from fsdet.health import evaluation_rules, rules
 from fsdet.health.dfl import MIN_STEPS, dfl_falls
 from fsdet.health.record import read_run, read_stored, save_health
 from fsdet.health.run_record import Check, RunRecord
@@ -27,14 +27,14 @@ RULES_IN_ORDER: tuple[Callable[[RunRecord], Check | list[Check]], ...] = (
     rules.loss_terms,
     rules.total_falls,
     dfl_falls,
-    rules.ap,
-    rules.supports,
+    evaluation_rules.ap,
+    evaluation_rules.supports,
     rules.learning,
     rules.no_dead_tensors,
     rules.update_ratios,
     rules.clipping,
     rules.positives,
-    rules.memory,
+    evaluation_rules.memory,
 )
 """The checklist, in the order it is shown."""
 
