@@ -28,14 +28,14 @@ check: .venv/installed-dev  ## lint, types, import rules
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-stage1: .venv/installed  ## train the shipped stage-1 checkpoint anew (about 20 CPU minutes)
+stage1: .venv/installed  ## retrain the shipped stage-1 checkpoint (about 20 CPU minutes)
 	.venv/bin/python -m fsdet.train --config fsdet/checkpoints/stage1_openmoji.yaml
 	.venv/bin/python -m fsdet.export checkpoints/stage1 fsdet/checkpoints/stage1_openmoji.pt
 
 stage2: .venv/installed  ## a long stage 2 from the shipped checkpoint (about 10 CPU minutes)
 	.venv/bin/python -m fsdet.train --config fsdet/checkpoints/stage2_long.yaml
 
-lock: .venv/installed-dev  ## pin all versions anew
+lock: .venv/installed-dev  ## pin the newest versions
 	.venv/bin/python -m pip install --quiet uv
 	.venv/bin/uv pip compile $(LOCK) --extra dev pyproject.toml -o requirements-dev.lock
 	.venv/bin/uv pip compile $(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock

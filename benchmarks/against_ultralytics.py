@@ -1,9 +1,9 @@
-"""Images per second beside Ultralytics' own trainer: `python benchmarks/against_ultralytics.py DATA_ROOT`.
+"""Images per second compared with Ultralytics' own trainer: `python benchmarks/against_ultralytics.py DATA_ROOT`.
 
 DATA_ROOT is a dataset in YOLO layout, such as coco128; it is only read. Both train a YOLOv8n backbone with P2
 to P5 on the same images, of the same size, in the same batches, data included, validation off. Ours is base
-training (stage 1), which embeds 48 support crops a batch on top. Epochs of the two alternate; medians are printed.
-Ultralytics runs twice: as it comes, and with nothing but mirroring, which is all the augmentation that ours does.
+training (stage 1), which embeds 48 support crops a batch on top. Their epochs alternate; medians are printed.
+Ultralytics runs twice: with its default augmentation, and with mirroring only, which is the augmentation of ours.
 """
 
 from __future__ import annotations

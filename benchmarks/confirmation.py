@@ -1,7 +1,7 @@
-"""How often a confirmation calls a candidate better: where none is, and where one is.
+"""How often a confirmation calls a candidate better when none is (false positives) and when one is (power).
 
-Simulated values go through the package's own ranking and tests. Each table is for one number of
-candidates and baselines and one share of the variance that runs at a seed have in common:
+Simulated values are ranked and tested by the package's own functions. Each table is for one number of
+candidates and baselines and one fraction of the variance that runs of a seed share:
 `python benchmarks/confirmation.py [--sweeps 4000]`, some minutes.
 """
 

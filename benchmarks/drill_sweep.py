@@ -1,7 +1,7 @@
 """The sweep that the drills break: the real command line over a trainer that only sleeps and saves.
 
-`python -m drill_sweep FILE …` takes the arguments of `python -m sweeps.run`. The searched `lr` says
-what happens to a trial, so that a drill can choose its accident.
+`python -m drill_sweep FILE …` takes the arguments of `python -m sweeps.run`. The searched `lr` determines
+what happens to a trial, so that a drill can choose the failure.
 """
 
 from __future__ import annotations

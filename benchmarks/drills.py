@@ -1,7 +1,7 @@
-"""Drills: break a sweep in every way, resume it, and look for what is lost, doubled or left open.
+"""Drills: break a sweep in many ways, resume it, and check that nothing is lost, duplicated or left open.
 
 `make drills` runs them all in a temporary folder and prints a table (about 15 minutes on 2 cores);
-`python benchmarks/drills.py kill_driver` runs one. What counts is read from the three stores
+`python benchmarks/drills.py kill_driver` runs one. The checks read the three stores
 themselves: the Optuna journal, the MLflow database and the folders of the trials.
 """
 
@@ -68,7 +68,7 @@ class Drill:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin a session; `--resume` unless it is the first."""
-        more = ["--resume"] if self.folder.spec.is_file() and not arguments else []
+        more = ["--resume"] if self.folder.spec_file.is_file() and not arguments else []
         paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
@@ -125,7 +125,7 @@ class Drill:
         self.barrier.touch()
 
         def held() -> list[tuple[Path, int]]:
-            texts = {path: path.read_text() for path in self.folder.trials.glob(f"*/{HELD}")}
+            texts = {path: path.read_text() for path in self.folder.trials_dir.glob(f"*/{HELD}")}
             found = [
                 (path.parent / "sessions.log", int(text)) for path, text in texts.items() if text
             ]
@@ -153,12 +153,12 @@ class Drill:
         return found
 
     def _beginnings(self) -> int:
-        logs = self.folder.trials.glob("*/sessions.log")
+        logs = self.folder.trials_dir.glob("*/sessions.log")
         return sum(len(log.read_text().splitlines()) for log in logs)
 
     def study(self) -> optuna.Study:
         """As it stands on disk."""
-        return load_study(JournalStore(self.folder.study))
+        return load_study(JournalStore(self.folder.study_file))
 
     def audit(self, trials: int = 12) -> list[str]:
         """Everything that is wrong with a sweep that has come to its end; empty if nothing is."""
@@ -231,7 +231,7 @@ class Drill:
     def _file_wrongs(self, records: list[TrialRecord]) -> list[str]:
         wrongs = []
         for trial in records:
-            folder = self.folder.trials / f"{trial.number:04d}"
+            folder = self.folder.trials_dir / f"{trial.number:04d}"
             broken = [p.name for p in folder.glob("*.pt") if not is_intact(p)]
             if broken:
                 wrongs.append(f"files: trial {trial.number} has damaged {broken}")
@@ -242,7 +242,7 @@ class Drill:
     def repeated(self) -> tuple[int, int]:
         """Times that a trial began again from nothing, and times that it went on behind an epoch."""
         anew = on = 0
-        for log in self.folder.trials.glob("*/sessions.log"):
+        for log in self.folder.trials_dir.glob("*/sessions.log"):
             for line in log.read_text().splitlines()[1:]:
                 if line.endswith("epoch 0"):
                     anew += 1
@@ -394,7 +394,7 @@ def study_lost(root: Path) -> tuple[list[str], str]:
     drill = Drill(root)
     drill.start()
     drill.wait_for("trials/0002/stage1_epoch0001.pt")
-    drill.folder.study.unlink()
+    drill.folder.study_file.unlink()
     code, printed = drill.finish()
     wrongs = (
         [] if code == 5 and "study cannot be written" in printed else [f"{code}: {printed[-900:]}"]
@@ -415,13 +415,13 @@ def study_emptied(root: Path) -> tuple[list[str], str]:
     process.kill()
     process.communicate()
     time.sleep(5)  # its workers live on for some seconds
-    study, before = drill.folder.study.read_bytes(), drill._beginnings()
-    drill.folder.study.write_bytes(b"")
+    study, before = drill.folder.study_file.read_bytes(), drill._beginnings()
+    drill.folder.study_file.write_bytes(b"")
     code, printed = drill.run()
     wrongs = [] if code == 2 and "has lost trials" in printed else [f"{code}: {printed[-900:]}"]
     if drill._beginnings() != before:
         wrongs.append("a trial began in spite of that")
-    drill.folder.study.write_bytes(study)
+    drill.folder.study_file.write_bytes(study)
     code, printed = drill.run()
     wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
     return wrongs, "refused, restored, gone on with"
@@ -434,7 +434,7 @@ def record_emptied(root: Path) -> tuple[list[str], str]:
     drill.wait_for("trials/0002/stage1_epoch0001.pt")
     process.kill()
     process.communicate()
-    drill.folder.record.write_text("")
+    drill.folder.record_file.write_text("")
     code, printed = drill.run()
     wrongs = drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
     return wrongs, ""
@@ -448,7 +448,7 @@ def folders_swapped(root: Path) -> tuple[list[str], str]:
     process.kill()
     process.communicate()
     time.sleep(8)  # its workers live on for some seconds
-    first, second, aside = (drill.folder.trials / name for name in ("0000", "0001", "x"))
+    first, second, aside = (drill.folder.trials_dir / name for name in ("0000", "0001", "x"))
     first.rename(aside)
     second.rename(first)
     aside.rename(second)

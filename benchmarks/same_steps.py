@@ -1,10 +1,10 @@
-"""Whether two versions of the trainer train alike: the same configs, compared byte for byte.
+"""Checks that two versions of the trainer give the same result: the same configs, compared byte for byte.
 
     python benchmarks/same_steps.py REF
 
 REF is any commit. Its code and the code of the working tree train each configuration below on the CPU,
-one after the other. `steps.jsonl` must be equal to the last byte, and so must `evaluations.jsonl` but for
-the memory in use; the exit code is 1 where they are not. Takes about three minutes.
+one after the other. `steps.jsonl` must be identical, and so must `evaluations.jsonl` except for
+the memory in use; otherwise the exit code is 1. Takes about three minutes.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""How far do the figures behind the tests' thresholds spread? `python benchmarks/spread.py`
+"""Measures the spread of the values that tests compare with thresholds: `python benchmarks/spread.py`.
 
-Trains everything that a test compares with a threshold, over several seeds and over several ways of adding: vector
-instructions of oneDNN and ATen (SSE4.1, AVX2, all of the processor's), one thread and two, double precision. Printed
-for every figure: its limit, and the smallest and the largest value of every way. A limit belongs into the middle of
-the gap, and where rounding alone carries a figure over it, it is the rule that is wrong.
+Trains everything that a test compares with a threshold, over several seeds and in several variants of the
+arithmetic: vector instructions of oneDNN and ATen (SSE4.1, AVX2, all of the processor's), one thread and two, double
+precision. Prints the limit of each value, and its minimum and maximum in each variant. A limit should be in the middle
+of the gap; if rounding alone moves a value across it, the rule is wrong.
 
     python benchmarks/spread.py --only clamped --seeds 5 --ways sse41 native
 
-All takes about an hour of one core; `--seeds 1 --ways sse41 avx2 native` a quarter of it. Each way is a process of
-its own, since the libraries choose their instructions when they are loaded.
+Everything takes about an hour on one core; `--seeds 1 --ways sse41 avx2 native` a quarter of it. Each variant runs in
+a process of its own, since the libraries choose their instructions when they are loaded.
 """
 
 from __future__ import annotations

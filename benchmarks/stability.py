@@ -1,15 +1,15 @@
-"""Do the explosion rules see what they should, and nothing else? `python benchmarks/stability.py [--coco DIR]`
+"""Measures false alarms and delays of the explosion rules: `python benchmarks/stability.py [--coco DIR]`
 
-Four groups of real runs, each printed as one line a case: how many were called exploded, and by which rule.
+Four groups of real runs, with one line per case: how many were called exploded, and by which rule.
 
-- frozen: the learning rate is next to nothing, so that nothing can explode: every verdict is a false alarm. Data sets,
+- frozen: the learning rate is close to 0, so that nothing can explode: every verdict is a false alarm. Data sets,
   sizes of image, ways, batch shapes, accumulation, and the corners of all loss weights; 213 runs with `--coco`.
 - healthy: real training at the rate of the shipped sweep, over data sets and loss weights.
 - faulty: runs that really diverge, each for another reason, with the delay between fault and verdict in steps.
-- outcomes: runs that were called exploded, trained on to their end beside one that was not: the AP50 they ended at.
+- outcomes: runs that were called exploded, trained to their end next to one that was not: their final AP50.
 
 Ratio and window of the rules were chosen on the seeds 0 to 9; the seeds here are others. `--coco DIR` adds photos (a
-dataset in the YOLO layout). All takes about half an hour of one core; `--group` and `--only` choose.
+dataset in the YOLO layout). Everything takes about half an hour on one core; `--group` and `--only` select cases.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Three ways to search one small space with the real trainer; every report of a trial is written down.
+"""Three ways to search one small space with the real trainer; every report of a trial is recorded.
 
 - `ours`: `run_sweep` as a user would write it: TPE, ASHA, exploding trials end;
 - `random`: random search, every trial to its end, exploded or not;
-- `ray`: Ray Tune with its own OptunaSearch and an ASHAScheduler of the same rungs; a trainer that
-  knows nothing of explosions goes on after one until ASHA stops it.
+- `ray`: Ray Tune with its own OptunaSearch and an ASHAScheduler of the same rungs; its trainer
+  does not detect explosions, so a trial continues after one until ASHA stops it.
 
 No arm has baselines: settings found by hand would hide what a search finds. One trial runs at a time,
-so that an arm depends on its seed alone, not on the machine's load. An arm that was cut off begins
-anew; what its trials reported before is read from the file instead of being trained again.
+so that an arm depends on its seed alone, not on the machine's load. An interrupted arm starts
+again; what its trials reported before is read from the file instead of being trained again.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def ours(file: Path, seed: int, arm: str = "ours", **changes: Any) -> None:
 
     spec = cheap_spec(seed, PRUNED_TRIALS, **changes)
     tracker = Tracker(tracking_uri(spec.tracking), "compute")
-    display = Display(spec.trials, EPOCHS, METRIC, "max", Console(file=io.StringIO()))
+    display = Display(spec, Console(file=io.StringIO()))
     train = Recorded(file, arm, seed, tuple(spec.space))
     try:
         folder = new_folder(f"{arm}-{seed}", numbered=True)

@@ -1,7 +1,7 @@
-"""How busy a real sweep keeps the cores, from the start of its first trial to the end of its last one.
+"""How well a real sweep uses the cores, from the start of its first trial to the end of its last one.
 
-Two figures: the part of the time that a trial was in progress on each core, and the processor time that
-the workers really got. Only the first stands on a machine where other work runs.
+Two figures: the fraction of the time that a trial was in progress on each core, and the CPU time that the
+workers got. Only the first is meaningful on a machine where other work runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sweeps.config.check import prepare_data
 from sweeps.config.file import load_spec
 from sweeps.resources.machine import this_machine
 from sweeps.session.display import PlainDisplay
-from sweeps.session.session import Session, longest_trial
+from sweeps.session.session import Session
 from sweeps.session.sweep import run_sweep
 from sweeps.storage.folder import new_folder
 from sweeps.tracking import Tracker, tracking_uri
@@ -72,8 +72,7 @@ def measure(file: str, overrides: Sequence[str]) -> None:
     prepare_data(spec)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-        objective, console = spec.objective, Console(file=io.StringIO())
-        display = Timed(spec.trials, longest_trial(spec), objective.metric, objective.mode, console)
+        display = Timed(spec, Console(file=io.StringIO()))
         display.spans = {}
         tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
         workers = Workers()

@@ -1,7 +1,7 @@
-"""Compute until a search has found what is as good, confirmed at fresh seeds on the test split.
+"""Compute that a search needs to reach the same AP, confirmed with fresh seeds on the test split.
 
-See `benchmarks.sweep_arms` for the three arms. Compute is counted in optimiser steps, an evaluation as
-so many steps as it takes time, so that other work on the machine does not matter. After every trial the
+See `benchmarks.sweep_arms` for the three arms. Compute is counted in optimiser steps, with an evaluation
+converted to steps by its duration, so that other work on the machine does not matter. After every trial the
 arm's incumbent is confirmed: trained again at fresh seeds and scored on classes that neither trained nor
 selected. Two arms are compared at the AP that *both* have reached or that the other arm ended with.
 """

@@ -1,15 +1,15 @@
-"""What the driver of a sweep pays for a trial that costs nothing.
+"""CPU time of the driver of a sweep for a trial that costs nothing.
 
-Three drivers run the same trivial trials, each in a fresh process, in turns:
+Three drivers run the same trivial trials alternately, each in a fresh process:
 
 - `raw`: Ray Tune, random search, every logger off;
 - `ours`: `run_sweep` with its study on disk and MLflow in SQLite;
 - `mlflow`: Ray Tune with OptunaSearch and MLflowLoggerCallback, in SQLite.
 
-Counted is the CPU time of the driver process, all its threads, from the end of the first trials (Ray
+Measured is the CPU time of the driver process, all its threads, from the end of the first trials (Ray
 starts its workers until then) to the last write of the tracker; beside it the wall time. Workers and
 Ray's servers are other processes: `python -m benchmarks.sweep_orchestration KIND TRIALS REPORTS
-SAMPLER FOLDER` is one such driver and prints its marks.
+SAMPLER FOLDER` runs one driver and prints its measurements.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 - `busy`: how much of the cores a real sweep uses;
 - `compute`: steps to the same confirmed AP as random search and as Ray's own OptunaSearch with ASHA.
 
-All is measured side by side in one run; `--help` of a part tells its options. `compute` takes hours; it
-goes on where it was cut off, and `--report` shows what there is.
+The arms of a part are measured side by side in one run; `--help` of a part lists its options. `compute` takes
+hours; it resumes where it was interrupted, and `--report` shows the results so far.
 """
 
 from __future__ import annotations

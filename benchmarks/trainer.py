@@ -1,11 +1,11 @@
 """What a training step costs beyond its arithmetic, side by side in one run: `python benchmarks/trainer.py`.
 
-Kinds of steps are interleaved, so that noise of the machine hits all alike; medians and their ratios are printed.
+The kinds of steps are interleaved, so that load on the machine affects all of them; prints medians and their ratios.
 
 - `step`: *bare* is forward, loss, backward, clip by `torch.nn.utils.clip_grad_norm_` and AdamW on a batch in memory;
-  *with data* draws each batch anew; *full* is the trainer's own step with norms, verdict and logs;
-- `frozen`: stage 2 with a frozen support encoder, encoding every crop anew and looking it up;
-- `memory`: bytes held by a run of `--steps` steps at its evaluations.
+  *with data* draws a new batch for each step; *full* is the trainer's own step with norms, verdict and logs;
+- `frozen`: stage 2 with a frozen support encoder, encoding every crop in each step or only once;
+- `memory`: memory of a run of `--steps` steps at its evaluations.
 
 On a GPU add `--device cuda --image_size 640 --mixed_precision bf16`.
 """
@@ -96,7 +96,7 @@ def measure_frozen(settings: dict[str, Any], rounds: int, encoder: str, size: in
     anew.frozen_features = None
     batches = [once.batches.take((n, 1), None).to(once.device) for n in range(4)]
     for batch in batches:
-        once.shots(batch)  # what is encoded once is not part of a step
+        once.embed_supports(batch)  # what is encoded once is not part of a step
     turns = iter(range(10**9))
     print(f" {encoder} at {size} px")
     interleaved(

@@ -1,4 +1,4 @@
-"""The trainings behind the thresholds of the tests: their settings, and the faults that are put into them.
+"""The trainings that tests compare with thresholds: their settings, and the faults injected into them.
 
 The tests and `benchmarks/spread.py` share them, so that a margin is measured on what a test runs. Those of the
 explosion rules are in `benchmarks/stability.py`.

@@ -1,7 +1,7 @@
 """A real Ray cluster of two nodes on this machine, for tests and drills.
 
-Both listen on addresses of the loopback device. The second node can be shown this machine without
-some folders, as another machine would be: in a mount namespace of its own, where the system allows.
+Both listen on addresses of the loopback device. Some folders can be hidden from the second node, as on another
+machine, by a mount namespace of its own, where the system allows it.
 """
 
 from __future__ import annotations

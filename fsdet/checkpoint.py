@@ -35,7 +35,7 @@ def load_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
 
     Args:
         path: file that `save_checkpoint` wrote.
-        setting: that names the file, for the message.
+        setting: or argument that gives the path, for the message.
 
     Raises:
         CheckpointError: missing, damaged, or written by another program.
@@ -84,9 +84,9 @@ def restore_detector(
         device: of `fsdet.device.usable_device`.
     """
     config = build_config(state["config"], str(path))
-    # no pretrained weights are fetched that the checkpoint replaces anyway
+    # do not download pretrained weights that the checkpoint replaces
     bare = config.model_copy(update={"support_pretrained": False, "yolo_weights": None})
-    with torch.random.fork_rng(devices=[]):  # leaves the caller's random state alone
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays the same
         detector = build_detector(bare)
     try:
         detector.load_state_dict(weights_of(state))

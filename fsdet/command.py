@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     NOTHING_FOUND = 1
     """Not the result that was asked for: inputs were skipped, no trial of a sweep completed, a re-run differs."""
     MISTAKE = 2
-    """A flag, a file or a setting cannot be used; the message names it and the fix."""
+    """A flag, a file or a setting cannot be used; the message says which and how to fix it."""
     EXPLODED = 3
     """The run exploded, or its health report has a failed line."""
     TOO_MANY_FAILURES = 4

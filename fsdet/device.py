@@ -8,32 +8,32 @@ from fsdet.config import RunConfig
 from fsdet.errors import ConfigError
 
 
-def pick_device(wanted: str) -> str:
-    """`auto` becomes the first CUDA device, or the CPU if there is none."""
-    if wanted != "auto":
-        return wanted
+def pick_device(name: str) -> str:
+    """`auto` becomes the first CUDA device, or the CPU without one; anything else is returned unchanged."""
+    if name != "auto":
+        return name
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def usable_device(wanted: str) -> str:
-    """`auto` becomes the first CUDA device, or the CPU if there is none.
+def usable_device(name: str) -> str:
+    """As `pick_device`, and check that this machine has the device.
 
     Raises:
         ConfigError: this machine has no such device.
     """
-    device = pick_device(wanted)
+    device = pick_device(name)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device: '{wanted}' cannot be used ({reason}); name auto, cpu or cuda:N"
+            f"device: '{name}' cannot be used ({reason}); set device: auto, cpu or cuda:N"
         ) from None
     return device
 
 
 def check_cuda(device: str) -> None:
-    """Refuse a CUDA device that does not exist.
+    """Raise for a CUDA device that does not exist; unlike `usable_device`, does not initialise CUDA.
 
     Raises:
         ConfigError: with what to set instead.
@@ -41,7 +41,7 @@ def check_cuda(device: str) -> None:
     number = int(device.partition(":")[2] or 0)
     if number >= torch.cuda.device_count():
         raise ConfigError(
-            f"device: '{device}' is not there ({torch.cuda.device_count()} CUDA devices found); "
+            f"device: '{device}' does not exist ({torch.cuda.device_count()} CUDA devices found); "
             "set device: auto or cpu"
         )
 

@@ -58,8 +58,8 @@ def check_out(out: Path) -> None:
         raise ConfigError(f"OUT.pt: must be a file that ends in .pt, but got {out}; name another")
     if out.with_suffix(".json").is_dir():
         raise ConfigError(f"OUT.pt: {out.with_suffix('.json')} is a folder; name another file")
-    there = next(folder for folder in out.absolute().parents if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    existing = next(folder for folder in out.absolute().parents if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ConfigError(f"OUT.pt: {out} cannot be written; name a file in another folder")
 
 
@@ -67,7 +67,7 @@ def newest_checkpoint(run_dir: Path) -> Path:
     """The checkpoint of a run that was written last.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the folder holds no checkpoint.
     """
     files = [path for path in run_dir.glob("stage*_epoch*.pt") if path.is_file()]
     if not files:

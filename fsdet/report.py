@@ -74,7 +74,7 @@ class Result:
     """The outcome of a finished run."""
 
     metrics: dict[str, float]
-    """The metrics of the last evaluation, which is that of the best epoch's weights."""
+    """Metrics of the last evaluation, with the weights of the best epoch; empty if the run ended before it."""
     steps: int
     explosion: Explosion | None
     checkpoint: Path | None

@@ -29,7 +29,7 @@ logger = logging.getLogger("fsdet.run")
 
 
 class StepHistory:
-    """Per-step values: kept until the next report, and appended to `steps.jsonl` as they come.
+    """Per-step values: appended to `steps.jsonl` at once, and buffered until the next report.
 
     A resumed run drops the lines of the steps that it will repeat.
     """
@@ -56,7 +56,7 @@ class StepHistory:
 
 
 class EvaluationLog:
-    """`evaluations.jsonl`: step, epoch, bytes of memory and metrics of every evaluation, as they come."""
+    """`evaluations.jsonl`: step, epoch, bytes of memory and metrics of every evaluation, appended at once."""
 
     def __init__(self, folder: Path, steps_done: int) -> None:
         self._path = folder / EVALUATIONS_FILE
@@ -76,7 +76,7 @@ class EvaluationLog:
 
 
 def memory(device: str) -> float:
-    """Bytes: held by this process now, or the most that torch has held on the GPU."""
+    """Memory in bytes: of this process now, or torch's peak on the GPU."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated(device))
     info = psutil.Process().memory_info()
@@ -89,8 +89,8 @@ def _line(values: dict[str, float]) -> str:
 
 def _reopened(path: Path, steps_done: int) -> TextIO:
     """The file, opened for appending after the lines of the steps that are not repeated."""
-    kept = _lines_up_to(path, steps_done) if path.exists() and steps_done > 0 else []
-    write_text_atomic(path, "".join(kept))
+    lines = _lines_up_to(path, steps_done) if path.exists() and steps_done > 0 else []
+    write_text_atomic(path, "".join(lines))
     return path.open("a", encoding="utf-8")
 
 
@@ -108,27 +108,27 @@ def set_aside(folder: Path) -> None:
         *(CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE),
         *(HEALTH_FILE, CHANGES_FILE, BEST_FILE),
     )
-    there = [folder / name for name in names if (folder / name).exists()]
-    if not there:
+    files = [folder / name for name in names if (folder / name).exists()]
+    if not files:
         return
     number = 1
     while (aside := folder / f"earlier-{number}").exists():
         number += 1
     aside.mkdir()
-    for file in there:
+    for file in files:
         file.replace(aside / file.name)
     logger.info("the files of an earlier run in %s are now in %s", folder, aside)
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
-    kept = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
+                lines.append(line)
         except (json.JSONDecodeError, KeyError):
             break  # the last line of a killed run may be cut off
-    return kept
+    return lines
 
 
 def load_steps(run_dir: Path) -> list[Row]:
@@ -137,7 +137,7 @@ def load_steps(run_dir: Path) -> list[Row]:
 
 
 def load_evaluations(run_dir: Path) -> list[Row]:
-    """One mapping per evaluation, each with its `step`; empty where there was none."""
+    """One mapping per evaluation, each with its `step`; empty if there was none."""
     return _load_lines(run_dir / EVALUATIONS_FILE)
 
 

@@ -1,9 +1,9 @@
-"""The nouns of the detector as frozen dataclasses of tensors. Boxes are always xyxy in pixels."""
+"""Targets, batches and detections as frozen dataclasses of tensors. Boxes are always xyxy in pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -16,7 +16,7 @@ class Targets:
     boxes: Float[Tensor, "images objects 4"]
     """Corners xyxy in pixels; zeros where there is no object."""
     labels: Int[Tensor, "images objects"]
-    """Class index: the way within the episode (stage 2) or the base class (stage 1)."""
+    """Class index: the way within the episode (stages 2 and 3) or the base class (stage 1)."""
     mask: Bool[Tensor, "images objects"]
     """True where there is an object."""
 
@@ -29,7 +29,7 @@ class Targets:
 class Batch:
     """Query images with targets, and the support crops they are searched with.
 
-    In stages 2 and 3 a batch is several episodes, each of n_way * n_query images that stand next to each other. In
+    In stages 2 and 3 a batch is several episodes, each of n_way * n_query consecutive images. In
     stage 1 it is one "episode" whose supports are crops of random base classes, unrelated to the images.
     """
 
@@ -58,18 +58,10 @@ class Batch:
             self.image_ids,
         )
 
-    def swapped(self) -> Batch:
-        """The same episodes with every class given its neighbour's supports (the swap control)."""
-        return replace(
-            self,
-            supports=self.supports.roll(1, dims=1),
-            support_ids=self.support_ids.roll(1, dims=1),
-        )
-
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, best first."""
+    """Detections in one image, best first."""
 
     boxes: Float[Tensor, "detections 4"]
     """Corners xyxy in pixels."""

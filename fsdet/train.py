@@ -35,7 +35,7 @@ def train(
         the last metrics and where the files are. An explosion is a result, not an exception.
 
     Raises:
-        FsdetError: a mistake in the config or in a file it names; nothing was started.
+        FsdetError: the config or a file in it cannot be used; nothing was started.
     """
     import torch
 
@@ -52,7 +52,7 @@ def train(
         config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"checkpoint_dir: {config.checkpoint_dir} cannot be made ({error.strerror}); name another folder"
+            f"checkpoint_dir: {config.checkpoint_dir} cannot be created ({error.strerror}); name another folder"
         ) from None
     with debug_log(config.checkpoint_dir), torch.autograd.set_detect_anomaly(config.debug):
         log_problems(config)
@@ -122,7 +122,7 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 def main() -> int:
     """Command line; returns the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.getLogger().handlers[0].setLevel(logging.INFO)  # the debug log takes the rest
+    logging.getLogger().handlers[0].setLevel(logging.INFO)  # the debug log has the rest
     logging.getLogger("fsdet").setLevel(logging.INFO)
     return run_command(run, "interrupted; continue with --resume and the newest checkpoint")
 

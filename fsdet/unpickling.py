@@ -1,7 +1,7 @@
 """Reads `.pt` files safely: no code of the file runs, and none of its classes is instantiated.
 
 torch's restricted unpickler (`weights_only`) builds tensors and plain values. Classes that a program has declared safe
-are removed while a file is read: only torch's own list counts, and inert stand-ins replace the modules in a file.
+are removed while a file is read, so that only torch's own list applies; inert stand-ins replace the modules in a file.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def load_with_stand_ins(path: Path) -> Any:
 
 
 def module_tensors(module: StandIn) -> dict[str, Tensor]:
-    """Parameters and buffers of a pickled `nn.Module` under the names, and in the order, of its `state_dict()`.
+    """Parameters and buffers of a pickled `nn.Module` with the names and in the order of its `state_dict()`.
 
     Raises:
         ValueError: its modules are too many or nested too deeply, or contain themselves.

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class SweepError(Exception):
-    """A mistake in what was asked for. The message is complete: file, key, rule, value, cure."""
+    """A mistake of the user. The message is complete: file, key, rule, value, fix."""

@@ -21,7 +21,7 @@ from fsdet.report import Report, Result
 from sweeps.config import SweepSpec
 from sweeps.config.sections import TrackingSpec
 from sweeps.confirmation.report import winning_trial
-from sweeps.confirmation.results import FOLDER as CONFIRM
+from sweeps.confirmation.results import CONFIRM_FOLDER
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.callbacks import ARTIFACTS
@@ -48,22 +48,22 @@ class Source:
 
     @property
     def label(self) -> str:
-        """For messages."""
+        """Name of the trial or run, for messages."""
         if self.trial.preset is not None and self.trial.preset.key:
             return f"confirmation {self.trial.run_key}"
         return f"trial {self.trial.label}"
 
     def config(self, run_dir: Path) -> TrainConfig:
-        """Its settings, to be run in `run_dir`."""
+        """The trial's config, with `run_dir` as its folder."""
         overrides = {} if self.trial.preset is None else self.trial.preset.overrides
         return self.spec.config({**self.trial.parameters, **overrides}, run_dir)
 
 
 def find_source(name: str, storage: str | None = None) -> Source:
-    """The best trial of the sweep `name`, by its confirmation if it has one, or the trial whose MLflow run is `name`.
+    """The trial to run again: the best of the sweep `name`, or the trial whose MLflow run has the id `name`.
 
     Raises:
-        SweepError: there is none.
+        SweepError: no such sweep or run, or no trial completed.
     """
     try:
         folder = find_folder(name, storage)
@@ -73,7 +73,7 @@ def find_source(name: str, storage: str | None = None) -> Source:
         return _source_of_run(name, storage)
     spec = folder.load_spec()
     trials = read_trials(store_of(folder))
-    best = winning_trial(spec, folder, trials) or best_of(trials, spec.objective.mode)
+    best = winning_trial(spec, folder, trials) or best_of(trials, spec.objective)
     if best is None:
         raise SweepError(
             f"{name}: no trial of this sweep completed; choose one by its MLflow run id"
@@ -88,7 +88,7 @@ def _source_of_run(run_id: str, storage: str | None) -> Source:
     folder = find_folder(tags["sweep.name"], storage)
     spec, store, key = folder.load_spec(), store_of(folder), tags["sweep.trial"]
     if not key.isdigit():
-        spec, store = spec.for_confirmation, store.beside(CONFIRM)
+        spec, store = spec.for_confirmation, store.beside(CONFIRM_FOLDER)
     trials = {trial.run_key: trial for trial in read_trials(store)}
     if key not in trials or (not key.isdigit() and trials[key].state not in ENDED):
         raise SweepError(f"{key}: this run of sweep {folder.name} has not ended; --resume ends it")
@@ -108,23 +108,27 @@ def new_run_dir(source: Source) -> Path:
             return path
 
 
-def rerun(source: Source) -> Result:
-    """Train the trial's configuration in this process and log it, linked to the trial's run."""
-    record = source.folder.load_record()
+def start_run(source: Source, config: TrainConfig) -> Tracker:
+    """Open the tracker of the sweep and start the run, linked to the trial's."""
+    record, key = source.folder.load_record(), source.trial.run_key
     uri = recorded_uri(record.get("uri"), source.spec.tracking, source.folder.name)
-    run_dir = new_run_dir(source)
-    config = source.config(run_dir)
     tracker = Tracker(uri, source.spec.tracking.experiment)
-    of = source.trial.run_key
-    trial_run = find_trial_run(uri, record.get("run_id") or "", of)
     tags = {
         "sweep.name": source.folder.name,
-        "rerun.of_trial": of,
-        "rerun.of_run": trial_run,
+        "rerun.of_trial": key,
+        "rerun.of_run": find_trial_run(uri, record.get("run_id") or "", key),
         "state": "running",
     }
     title = f"rerun of {source.folder.name} {source.label}"
     tracker.start(RUN, title, config.model_dump(mode="json"), tags)
+    return tracker
+
+
+def rerun(source: Source) -> Result:
+    """Train the trial's configuration in this process and log it, linked to the trial's run."""
+    run_dir = new_run_dir(source)
+    config = source.config(run_dir)
+    tracker = start_run(source, config)
     outcome = Outcome(State.INTERRUPTED)
 
     def on_report(report: Report) -> None:
@@ -148,7 +152,7 @@ def rerun(source: Source) -> Result:
 
 
 def compare(trial: TrialRecord, result: Result) -> tuple[list[str], bool]:
-    """One line per metric of the best epoch, the trial's value beside the re-run's, and whether all are equal."""
+    """One line per metric of the best epoch with both values, and whether all are equal."""
     old: dict[str, float | None] = {"best epoch": trial.best_epoch, **trial.metrics}
     new: dict[str, float | None] = {"best epoch": result.best_epoch, **result.metrics}
     lines, equal = [], bool(trial.metrics)

@@ -1,8 +1,8 @@
 """`python -m sweeps.run FILE`: check a sweep, run it, print what it found.
 
-Exit codes: 0 done, or a budget is spent or the target reached; 1 no trial completed, or no
-configuration held in the confirmation; 2 a mistake;
-4 too many trials failed; 5 the study cannot be written; 130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 done, or a budget is spent or the target reached; 1 no trial completed, or no configuration
+was feasible in the confirmation; 2 a mistake in the input; 4 too many trials failed; 5 the study cannot be
+written; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sweeps.resources.cost_report import print_cost
 from sweeps.resources.machine import Machine, check_machine, this_machine
 from sweeps.resources.probe import find_gpus, with_gpus, with_measured_gpus
 from sweeps.secrets import holds_secret, without_password
-from sweeps.session.display import Display, build_display, print_line
+from sweeps.session.display import build_display, print_line
 from sweeps.session.summary import conclude, print_plan
 from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
 from sweeps.study.location import check_separate_databases
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from sweeps.session.session import Session  # loads Ray and MLflow
 
 NUMBERED = "auto"
-"""As a name: the next free number of the YAML's name."""
+"""Value of --name that adds the next free number to the name in the YAML."""
 FLUSH_SECONDS, FLUSH_SECONDS_STOPPED = 60, 4
-"""Time for the tracking store at the end of a sweep, and after a signal or a lost disk."""
+"""Time to flush the tracking store at the end of a sweep, and after an early stop."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -106,7 +106,7 @@ def load(options: argparse.Namespace) -> SweepSpec:
 
 
 def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int:
-    """Print what would be done, and what prevents it here.
+    """Print the sweep as understood, and what prevents it from running here.
 
     Args:
         spec: checked.
@@ -114,7 +114,7 @@ def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int
         console: for all that is printed.
 
     Raises:
-        SweepError: a file that is there cannot be used, or the probe failed.
+        SweepError: a file cannot be used, or the probe failed.
     """
     machine = machine_of(spec, options, console)
     if spec.resources.gpus == AUTO and not machine.gpus:
@@ -139,10 +139,10 @@ def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int
 
 
 def machine_of(spec: SweepSpec, options: argparse.Namespace, console: Console) -> Machine:
-    """What trials run on: the cluster of --address or RAY_ADDRESS, else this machine alone.
+    """The cluster of --address or RAY_ADDRESS, or this machine alone.
 
     Raises:
-        SweepError: there is no such cluster, or one of its nodes misses what a trial needs.
+        SweepError: there is no such cluster, or a requirement of a trial is missing on one of its nodes.
     """
     address = options.address or os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
@@ -173,39 +173,54 @@ def run(
             f"{spec.source}: {', '.join(missing)}: to be filled in before a run; write the path "
             "there, or remove the line to do without"
         )
-    folder = None if not options.resume else folder_to_resume(spec, options.name)
-    spec = spec if folder is None else with_measured_gpus(spec, folder)
+    folder = folder_to_resume(spec, options.name) if options.resume else None
+    if folder is not None:
+        spec = with_measured_gpus(spec, folder)
     machine = machine_of(spec, options, console)
     check_machine(spec, machine)
     if train is None:
-        check_files(spec)
-        prepare_data(spec)
-        if spec.confirm is not None:
-            check_files(spec.for_confirmation)
-            prepare_data(spec.for_confirmation)
+        check_inputs(spec)
     spec = find_gpus(spec, machine, lambda text: print_line(console, text))
+    return start(spec, folder, machine, options, console, train)
 
-    # these load Ray and MLflow, some seconds: only now that nothing can be rejected any more
-    from sweeps.session.session import Session, longest_trial
+
+def check_inputs(spec: SweepSpec) -> None:
+    """Check the files of the sweep and of its confirmation, and build the caches of their images.
+
+    Raises:
+        SweepError: a file or the dataset cannot be used.
+    """
+    for part in [spec] if spec.confirm is None else [spec, spec.for_confirmation]:
+        check_files(part)
+        prepare_data(part)
+
+
+def start(
+    spec: SweepSpec,
+    folder: SweepFolder | None,
+    machine: Machine,
+    options: argparse.Namespace,
+    console: Console,
+    train: Train | None,
+) -> int:
+    """Open the tracker and the folder, and run the sweep; see `run`. `folder`: None for a new one."""
+    # these load Ray and MLflow, some seconds: only after all checks
+    from sweeps.session.session import Session
     from sweeps.tracking import Tracker, tracking_uri
 
     check_separate_databases(spec, tracking_uri(spec.tracking))
     tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
     folder = folder or new_folder(spec.name, options.name == NUMBERED, spec.storage.path)
     session = Session(folder, machine, tracker, train)
-    objective = spec.objective
-    display = build_display(
-        spec.trials, longest_trial(spec), objective.metric, objective.mode, console
-    )
-    verb = "resuming" if options.resume else f"{spec.trials} trials"
+    trials = "resuming" if options.resume else f"{spec.trials} trials"
     print_line(
         console,
-        f"sweep {folder.name}: {verb}, {machine.capacity(spec.resources)} at once; "
+        f"sweep {folder.name}: {trials}, {machine.capacity(spec.resources)} at once; "
         f"files in {folder.url or folder.path}",
     )
     seconds = FLUSH_SECONDS_STOPPED
     try:
-        code = search_and_confirm(spec, session, display, console)
+        code = search_and_confirm(spec, session, console)
         if code in (ExitCode.OK, ExitCode.NOTHING_FOUND):
             seconds = FLUSH_SECONDS
     finally:
@@ -213,14 +228,12 @@ def run(
     return code
 
 
-def search_and_confirm(
-    spec: SweepSpec, session: Session, display: Display, console: Console
-) -> ExitCode:
+def search_and_confirm(spec: SweepSpec, session: Session, console: Console) -> ExitCode:
     """Run the trials, then the confirmation if one is asked for; returns the exit code."""
     from sweeps.confirmation.confirm import confirm_best
     from sweeps.session.sweep import run_sweep
 
-    result = run_sweep(spec, session, display)
+    result = run_sweep(spec, session, build_display(spec, console))
     code = conclude(spec, session.folder, result.trials, result.stop, console)
     if code is ExitCode.OK and spec.confirm is not None:
         code = confirm_best(spec, session, result.trials, console)
@@ -231,7 +244,7 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
     """The folder of the sweep to resume.
 
     Raises:
-        SweepError: there is none, it was another sweep, or another process runs it.
+        SweepError: no such sweep, one with another configuration, or one that another process runs.
     """
     from sweeps.session.resume import check_same  # loads Ray and MLflow
 
@@ -247,7 +260,7 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
     """Command line; returns the exit code. `train` replaces the trainer."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    console = Console(file=sys.stdout)  # this very stream: Ray's words are led elsewhere
+    console = Console(file=sys.stdout)  # the stream itself: Ray's output is redirected later
 
     def body() -> int:
         if options.probe and not options.check:

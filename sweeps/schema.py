@@ -1,8 +1,8 @@
 """The JSON schema of a sweep's YAML, for editors: `python -m sweeps.schema > search_spaces/schema.json`.
 
 An editor with the YAML language server reads it from the first line of a file,
-`# yaml-language-server: $schema=schema.json`. It knows every key and every setting of the trainer;
-rules that need more than one value are those of `sweeps.config.rules`.
+`# yaml-language-server: $schema=schema.json`. It covers every key and every setting of the trainer; the
+rules that need more than one value are in `sweeps.config.rules`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Keeps passwords and tokens out of everything that anyone may read.
 
-A URL with a password lives in the memory of the driver and in the variable or file that it came
-from. What is written anywhere has its secret taken out; who needs the whole URL later is asked for
-it again, by the variable.
+A URL with a password exists in the memory of the driver and in the variable or file that it came from.
+Everything that is written has its secrets removed; a later command that needs the full URL asks for the
+variable again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SECRETS = (
     "AWS_SESSION_TOKEN",
     "RAY_AUTH_TOKEN",
 )
-"""Variables that libraries read and that nobody may see."""
+"""Environment variables with secrets that libraries read."""
 REDACTED = "…"
 """Replaces a secret."""
 USER = re.compile(r"://(?:[^\s/:@]*:\S*|[^\s/?#]*)@")
@@ -47,22 +47,22 @@ def holds_secret(url: str) -> bool:
     return without_password(url) != url
 
 
-def whole_url(recorded: str, variable: str, what: str) -> str:
-    """The complete URL of one that was recorded without its secret.
+def full_url(recorded: str, variable: str, what: str) -> str:
+    """The full URL of one that was recorded without its secret.
 
     Args:
         recorded: without the secret, if it had one.
-        variable: environment variable that may hold the whole one.
+        variable: environment variable that may hold the full one.
         what: whose URL, for the message.
 
     Raises:
-        SweepError: it had one, and the variable does not give it.
+        SweepError: it had a secret, and the variable does not hold the URL.
     """
     if REDACTED not in recorded:
         return recorded
     given = os.environ.get(variable)
     if given is None or without_password(given) != recorded:
         raise SweepError(
-            f"{what} is {recorded}, and its password is not stored: set {variable} to the whole URL"
+            f"{what} is {recorded}, and its password is not stored: set {variable} to the full URL"
         )
     return given

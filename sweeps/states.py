@@ -1,4 +1,4 @@
-"""How a trial can end. These states are distinguished everywhere: study, tracker, tables, exit code.
+"""The states of a trial, distinguished everywhere: study, tracker, tables, exit code.
 
 running ─┬─ completed      ran to its end
          ├─ pruned         stopped by the scheduler
@@ -35,8 +35,8 @@ ENDED = (State.COMPLETED, State.PRUNED, State.INFEASIBLE, State.FAILED)
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of one trial."""
+    """How a trial or a sweep ended."""
 
     state: State
     reason: str = ""
-    """Why, in words; empty for a trial that ran to its end."""
+    """Why; empty for a trial that ran to its end."""

@@ -15,7 +15,7 @@ from sweeps.tracking import tracking_uri
 def command(port: int) -> list[str]:
     """The `mlflow ui` that shows the store of MLFLOW_BACKEND_STORE_URI.
 
-    Not named here: everyone on the machine can read a command line, and the store may need a password.
+    The store is not an argument: everyone on the machine can read a command line, and it may hold a password.
     """
     return [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
 

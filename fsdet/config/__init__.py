@@ -1,4 +1,4 @@
-"""`TrainConfig`: every setting of the trainer, and the one vocabulary for all of them.
+"""`TrainConfig`: every setting of the trainer.
 
 The field names are the command-line flags, the keys of a YAML file, the parameters of a search space and the names
 that a tracker shows. Importing this package loads pydantic and nothing heavier, so that a search space can be checked
@@ -55,19 +55,19 @@ class TrainConfig(
             )
         if self.n_shot > self.k_shot:
             raise ValueError(
-                f"n_shot must be at most k_shot, the supports there are, but got n_shot {self.n_shot} "
+                f"n_shot must be at most k_shot, the number of supports per class, but got n_shot {self.n_shot} "
                 f"and k_shot {self.k_shot}"
             )
         if self.explosion_patience > self.explosion_window:
             raise ValueError(
-                f"explosion_patience must be at most explosion_window, the steps it is counted over, but got "
+                f"explosion_patience must be at most explosion_window, the steps over which it is counted, but got "
                 f"{self.explosion_patience} and {self.explosion_window}"
             )
         if self.shots_dir is not None and self.dataset != "coco":
             raise ValueError(f"shots_dir needs dataset coco, but got {self.dataset}")
         for name, (low, high) in self.bands.items():
             if not low < high:
-                raise ValueError(f"{name} must be two rising numbers, but got {low} and {high}")
+                raise ValueError(f"{name} must be two increasing numbers, but got {low} and {high}")
         if not any(self.lr_mults.values()):
             raise ValueError("at least one of the four *_lr_mult must be above 0")
         return self
@@ -84,17 +84,17 @@ class TrainConfig(
 
     @property
     def train_split(self) -> Literal["train", "shots"]:
-        """What a run of this stage learns from."""
+        """Split that a run of this stage trains on."""
         return "shots" if self.stage == 3 else "train"
 
     @property
     def batches_per_epoch(self) -> int:
-        """Forward passes an epoch."""
+        """Forward passes per epoch."""
         return math.ceil(self.n_episodes / (self.batch_size if self.stage > 1 else 1))
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps an epoch; a last incomplete accumulation still steps."""
+        """Optimiser steps per epoch; a last incomplete accumulation still steps."""
         return math.ceil(self.batches_per_epoch / self.gradient_accumulation)
 
     @property

@@ -28,7 +28,7 @@ class Group(BaseModel):
 
 
 class DataConfig(Group):
-    """The source of the images, and how batches or episodes are drawn from it."""
+    """The dataset, and how batches or episodes are drawn from it."""
 
     dataset: Literal["openmoji", "yolo", "coco", "refdet"] = "openmoji"
     """Source of images: `openmoji` (embedded, nothing to download), `yolo` (an Ultralytics data.yaml), `coco`
@@ -38,7 +38,7 @@ class DataConfig(Group):
     base_classes: tuple[str, ...] = ()
     """Names of the classes to train on; empty: all that are not novel."""
     novel_classes: tuple[str, ...] = ()
-    """Names of the classes never trained on; empty: those of `split_file`, or a seeded part of all."""
+    """Names of the classes never trained on; empty: those of `split_file`, or a seeded sample of all."""
     split_file: Path | None = None
     """YAML file with the class names of the splits: `val` and `test`, or `novel`, and optionally `base`."""
     novel_fraction: float = Field(0.25, gt=0, lt=1)
@@ -52,7 +52,7 @@ class DataConfig(Group):
     novel_split: Literal["val", "test"] = "val"
     """Novel classes that evaluation and stage 3 see: `val` selects, `test` reports."""
     frames_per_video: int = Field(64, ge=2)
-    """Annotated frames kept of every video (`refdet`), evenly spaced; background frames come on top."""
+    """Annotated frames used of every video (`refdet`), evenly spaced; a quarter as many background frames are added."""
     cache_dir: Path | None = None
     """Folder of decoded images shared by all runs; default $FSDET_CACHE or ~/.cache/fsdet."""
     cache_limit_gb: float = Field(50.0, gt=0)
@@ -70,9 +70,9 @@ class DataConfig(Group):
     n_shot: int = Field(3, ge=1, le=32)
     """Support crops per class."""
     n_episodes: int = Field(100, ge=1)
-    """Episodes an epoch (stage 2); batches an epoch (stage 1)."""
+    """Episodes per epoch (stages 2 and 3); batches per epoch (stage 1)."""
     batch_size: int = Field(4, ge=1)
-    """Episodes (stage 2) or images (stage 1) in one forward pass."""
+    """Episodes (stages 2 and 3) or images (stage 1) in one forward pass."""
     eval_episodes: int = Field(40, ge=1)
     """Fixed episodes of each evaluation, the same for every run with the same data settings."""
     eval_draws: int = Field(3, ge=1)
@@ -116,7 +116,7 @@ class LossConfig(Group):
     triplet_weight: float = Field(0.2, ge=0)
     """Weight of the triplet loss (stage 3)."""
     triplet_margin: float = Field(0.3, gt=0)
-    """Distance by which another class must be farther away than the own one; distances are 1 - cosine."""
+    """Margin of the triplet loss; distances are 1 - cosine."""
     base_weight: float = Field(1.0, ge=0)
     """Weight of the base-class cross-entropy that shapes the embeddings (stage 1 only)."""
 
@@ -162,15 +162,14 @@ class GradientConfig(Group):
     share_interval: int | None = Field(250, ge=1)
     """Steps between two measurements of the gradient of each loss term and each scale; None: no measurement."""
     explosion_norm: float | None = Field(None, gt=0)
-    """Absolute ceiling of the gradient norm before clipping; None: 1e4, or ten times the reference if that is
-    more."""
+    """Absolute ceiling of the gradient norm before clipping; None: the larger of 1e4 and ten times the reference."""
     explosion_ratio: float = Field(4.0, gt=1)
     """A norm above this many times the reference counts towards an explosion."""
     explosion_patience: int = Field(3, ge=1)
     """Consecutive steps for which a rule must hold before the run counts as exploded; for `explosion_ratio` steps of
     the last `explosion_window`."""
     explosion_window: int = Field(10, ge=1)
-    """Number of last steps that `explosion_ratio` counts in: an explosion comes in spikes."""
+    """Number of most recent steps over which `explosion_ratio` is counted, since an explosion comes in spikes."""
     explosion_warmup: int = Field(20, ge=1)
     """Steps before the loss can count as diverged."""
     explosion_reference: float | None = Field(None, gt=0)
@@ -207,7 +206,7 @@ class RunConfig(Group):
     """One run: stage, length, seed, device and files."""
 
     best_metric: Literal["nAP50", "nAP"] = "nAP50"
-    """Metric of an evaluation by which the best epoch is chosen; stage 1, without prototypes, uses its last."""
+    """Metric of an evaluation by which the best epoch is chosen; stage 1 has no prototypes and uses the last."""
     best_mode: Literal["max", "min"] = "max"
     """Whether the larger or the smaller value is the better one."""
     stage: Literal[1, 2, 3] = 2
@@ -225,16 +224,16 @@ class RunConfig(Group):
     resume_with_changes: bool = False
     """Allow a stage to resume with other settings; the changes are logged and recorded."""
     seed: int = Field(0, ge=0)
-    """Seed of weights, episodes and scenes order; the evaluation episodes do not depend on it."""
+    """Seed of the weights, the episodes and the order of images; the evaluation episodes do not depend on it."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of torch; None leaves torch's choice. Part of the result on CPU: sums depend on it."""
+    """CPU threads of torch; None: torch's default. Results on a CPU depend on it (order of summation)."""
     mixed_precision: Literal["off", "bf16", "fp16"] = "off"
     """Autocast type on CUDA; norms are always those of unscaled gradients."""
     compile: bool = False
-    """Compile the modules with torch.compile; pays on long runs on a GPU."""
+    """Compile the modules with torch.compile; worthwhile for long runs on a GPU."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
-    """Decay of an exponential moving average of the weights, which is then what is evaluated; None = none."""
+    """Decay of an exponential moving average of the weights, which is evaluated in their place; None: no average."""
     debug: bool = False
     """Log every step instead of every tenth, and stop on the operation that first makes a NaN."""

@@ -25,10 +25,10 @@ def build_config(values: Mapping[str, Any], source: str = "the settings") -> Tra
     Raises:
         ConfigError: unknown key, wrong type or value out of range.
     """
-    odd = [key for key in values if not isinstance(key, str)]
-    if odd:
+    not_text = [key for key in values if not isinstance(key, str)]
+    if not_text:
         raise ConfigError(
-            f"{source}: keys must be text, but got {odd[0]!r}; put it in quotes or remove it"
+            f"{source}: keys must be text, but got {not_text[0]!r}; put it in quotes or remove it"
         )
     try:
         return TrainConfig(**values)
@@ -37,14 +37,14 @@ def build_config(values: Mapping[str, Any], source: str = "the settings") -> Tra
 
 
 def describe(error: ValidationError, source: str) -> str:
-    """All of pydantic's complaints, one a line: source, key, rule, value and, for unknown keys, the nearest."""
+    """All errors that pydantic found, one per line: source, key, rule, value and, for unknown keys, the nearest one."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             close = nearest(key, TrainConfig.model_fields)
-            cure = close or "; `python -m fsdet.train --help` lists all settings"
-            lines.append(f"{source}: unknown key '{key}'{cure}")
+            fix = close or "; `python -m fsdet.train --help` lists all settings"
+            lines.append(f"{source}: unknown key '{key}'{fix}")
         elif problem["type"] == "value_error" and not key:
             lines.append(f"{source}: {problem['ctx']['error']}")
         else:
@@ -105,7 +105,7 @@ def read_flags(
         arguments: of the command line.
         defaults: a value for each field.
         prog: the command, for the help.
-        description: stands above the help.
+        description: printed above the list of flags.
 
     Raises:
         SystemExit: with code 2 for an unknown flag or a value of another type, 0 after `--help`.

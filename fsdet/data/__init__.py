@@ -1,1 +1,1 @@
-"""Sources of images, and how they are dealt out as batches and episodes."""
+"""Datasets, and the batches and episodes that are drawn from them."""

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run_check(arguments: list[str]) -> int:
-    """Check the data that the command line names."""
+    """Check the dataset of the command line."""
     check(parse(arguments), Console(width=None if sys.stdout.isatty() else 120))
     return ExitCode.OK
 

@@ -1,6 +1,6 @@
 """A folder of entries that are built once per machine and shared by all its processes.
 
-An entry is a folder whose name ends with the hash of its recipe, which is everything the content depends on. It is
+An entry is a folder whose name ends with the hash of its key, which holds everything its content depends on. It is
 built under a temporary name and moved into place when complete, so a killed builder leaves nothing that looks
 finished. `manifest.json` holds a fingerprint of every file; a damaged entry is built again.
 
@@ -44,13 +44,13 @@ def cache_root(cache_dir: Path | None) -> Path:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What an entry is built from, and its size."""
+class CacheKey:
+    """Identifies an entry by everything its content depends on; also its size."""
 
     name: str
     """Readable first part of the entry's name."""
     content: dict[str, Any]
-    """Everything the content depends on, as JSON; its hash is the second part."""
+    """Everything the content depends on, as JSON; its hash is the second part of the entry's name."""
     n_bytes: int
     """Approximate size of the entry in bytes."""
 
@@ -66,13 +66,13 @@ class Recipe:
 
 
 def cached(
-    config: DataConfig, recipe: Recipe, build: Callable[[Path], None], load: Callable[[Path], T]
+    config: DataConfig, key: CacheKey, build: Callable[[Path], None], load: Callable[[Path], T]
 ) -> T:
-    """The content that `recipe` describes, built if it is not there or is damaged.
+    """Load the entry of `key`, building it first if it is missing or damaged.
 
     Args:
         config: `cache_dir` and `cache_limit_gb`.
-        recipe: of the entry.
+        key: of the entry.
         build: fills an empty folder.
         load: reads a complete folder.
 
@@ -81,7 +81,7 @@ def cached(
     """
     root = cache_root(config.cache_dir)
     _make_folder(root)
-    folder = root / recipe.folder
+    folder = root / key.folder
     with _locked(folder):
         if folder.exists() and not is_intact(folder):
             log.warning("%s: differs from what was written; building it again", folder)
@@ -89,8 +89,8 @@ def cached(
         if not folder.exists():
             for part in _folders(root, f".{folder.name}.*"):
                 shutil.rmtree(part)  # the lock was free, so its builder was killed
-            free_space(root, recipe, config.cache_limit_gb)
-            _build(folder, recipe, build)
+            free_space(root, key, config.cache_limit_gb)
+            _build(folder, key, build)
         os.utime(folder)
         try:
             return load(folder)
@@ -116,16 +116,16 @@ def write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=0), encoding="utf-8")
 
 
-def free_space(root: Path, recipe: Recipe, limit_gb: float) -> None:
-    """Remove leftovers of dead builders, and the entries unused for longest until the new one fits.
+def free_space(root: Path, key: CacheKey, limit_gb: float) -> None:
+    """Remove leftovers of killed builders, and the least recently used entries until the new one fits.
 
     Raises:
-        DataError: it alone is larger than the limit, or than what is free on the disk.
+        DataError: the new entry is larger than the limit or than the free disk space.
     """
-    need, limit = recipe.n_bytes, limit_gb * GIGABYTE
+    need, limit = key.n_bytes, limit_gb * GIGABYTE
     if need > limit:
         raise DataError(
-            f"cache_limit_gb: the decoded images ({recipe.name}) take {need / GIGABYTE:.3g} GB, but the limit is "
+            f"cache_limit_gb: the decoded images ({key.name}) take {need / GIGABYTE:.3g} GB, but the limit is "
             f"{limit_gb:g} GB; raise cache_limit_gb or lower image_size"
         )
     _remove_leftovers(root)
@@ -134,14 +134,14 @@ def free_space(root: Path, recipe: Recipe, limit_gb: float) -> None:
     total, free = sum(sizes.values()), shutil.disk_usage(root).free
     if need > free + total:
         raise DataError(
-            f"{root}: the decoded images ({recipe.name}) take {need / GIGABYTE:.3g} GB, but {free / GIGABYTE:.3g} GB "
+            f"{root}: the decoded images ({key.name}) take {need / GIGABYTE:.3g} GB, but {free / GIGABYTE:.3g} GB "
             "are free on the disk; set cache_dir to another disk or lower image_size"
         )
     for folder, size in sizes.items():
         if total + need <= limit and need <= shutil.disk_usage(root).free:
             return
         if _remove(folder):
-            log.info("%s: unused for longest, removed to make room in the cache", folder)
+            log.info("%s: least recently used, removed to free space in the cache", folder)
             total -= size
 
 
@@ -150,7 +150,7 @@ def _make_folder(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"cache_dir: {root} cannot be made ({error.strerror}); name another folder"
+            f"cache_dir: {root} cannot be created ({error.strerror}); name another folder"
         ) from None
 
 
@@ -176,11 +176,11 @@ def _lock(folder: Path) -> FileLock:
     return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
-def _build(folder: Path, recipe: Recipe, build: Callable[[Path], None]) -> None:
+def _build(folder: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         build(part)
-        (part / "recipe.json").write_text(recipe.text, encoding="utf-8")
+        (part / "recipe.json").write_text(key.text, encoding="utf-8")
         write_manifest(part)
         part.chmod(0o755)
         part.replace(folder)

@@ -23,8 +23,8 @@ from fsdet.tables import build_table, number_column, print_table
 
 SPLITS: tuple[Split, ...] = ("train", "base", "val", "test", "shots")
 DESCRIPTION = (
-    "Read, decode and check a dataset without training. --config FILE.yaml gives the settings not named here; "
-    "--sheet FILE.png (default contact_sheet.png) is where some episodes are drawn, --episodes N how many per split."
+    "Read, decode and check a dataset without training. --config FILE.yaml gives the settings without a flag; "
+    "--sheet FILE.png (default contact_sheet.png) is the contact sheet to write, --episodes N its episodes per split."
 )
 
 
@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str]) -> CheckOptions:
         use_underscores=True,
     )
     try:
-        TrainConfig(**{**values, **dict(config)})  # its settings must also fit together
+        TrainConfig(**{**values, **dict(config)})  # also checks the combination of settings
     except ValidationError as error:
         raise ConfigError(describe(error, "the flags")) from None
     if known.episodes < 1:
@@ -121,18 +121,18 @@ def check_sheet(path: Path) -> None:
 def print_problems(problems: Sequence[Problem], console: Console) -> None:
     """Each kind of problem that was found, with its rule and the first files, and the kinds that were not."""
 
-    def say(text: str, style: str = "") -> None:
+    def write(text: str, style: str = "") -> None:
         console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
-    say("Problems found, and how each is handled", "italic")
+    write("Problems found, and how each is handled", "italic")
     for problem in problems:
-        say(f"{problem.count:>7,}  {problem.kind}: {RULES[problem.kind]}")
+        write(f"{problem.count:>7,}  {problem.kind}: {RULES[problem.kind]}")
         more = ["…"] if problem.count > len(problem.places) else []
         for place in [*problem.places, *more]:
-            say(f"{'':9}{place}", "dim")
-    met = {problem.kind for problem in problems}
+            write(f"{'':9}{place}", "dim")
+    found = {problem.kind for problem in problems}
     console.print(
-        "      0  " + ", ".join(kind for kind in RULES if kind not in met) + "\n", style="dim"
+        "      0  " + ", ".join(kind for kind in RULES if kind not in found) + "\n", style="dim"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from fsdet.data.decoded import Decoded
 from fsdet.data.image_set import Array
 from fsdet.data.problems import Problems
-from fsdet.data.records import Dataset, Part, Record
+from fsdet.data.records import Dataset, Record, Subset
 from fsdet.errors import DataError
 
 MIN_SIDE = 1.0
@@ -30,18 +30,18 @@ class Objects:
     labels: Array
     """(M,) class."""
 
-    def subset(self, chosen: Any) -> Objects:
+    def select(self, chosen: Any) -> Objects:
         """The objects of a mask or of indices."""
         return Objects(self.records[chosen], self.boxes[chosen], self.labels[chosen])
 
 
-def usable_objects(dataset: Dataset, extents: Array, problems: Problems) -> Objects:
+def usable_objects(dataset: Dataset, original_sizes: Array, problems: Problems) -> Objects:
     """All objects of the records that have an image, cut at its border.
 
     Args:
         dataset: the records.
-        extents: (N, 2) width and height of each record's image, zeros where it is lost.
-        problems: to which problems are added.
+        original_sizes: (N, 2) width and height of each record's image, zeros where it is lost.
+        problems: problems found are added here.
     """
     counts = [len(record.labels) for record in dataset.records]
     found = Objects(
@@ -49,16 +49,16 @@ def usable_objects(dataset: Dataset, extents: Array, problems: Problems) -> Obje
         np.concatenate([NO_BOXES, *(record.boxes for record in dataset.records)]),
         np.concatenate([NO_LABELS, *(record.labels for record in dataset.records)]),
     )
-    found = found.subset(np.all(extents[found.records], axis=1))
+    found = found.select(np.all(original_sizes[found.records], axis=1))
 
     def refuse(objects: Objects, broken: Any, kind: str) -> Objects:
         _count(dataset, objects.records[broken], kind, problems)
-        return objects.subset(~broken)
+        return objects.select(~broken)
 
     unknown = (found.labels < 0) | (found.labels >= len(dataset.names))
     found = refuse(found, unknown, "class unknown")
     found = refuse(found, np.any(~np.isfinite(found.boxes), axis=1), "box not finite")
-    borders = np.tile(extents[found.records], 2).astype(np.float64)
+    borders = np.tile(original_sizes[found.records], 2).astype(np.float64)
     boxes = found.boxes * borders if dataset.fractions else found.boxes
     found = Objects(found.records, boxes, found.labels)
     empty = np.any(boxes[:, 2:] <= boxes[:, :2], axis=1)
@@ -91,19 +91,19 @@ def merge_shots(dataset: Dataset, decoded: Decoded) -> tuple[Dataset, Decoded]:
 
     There is a K-shot file per class, so an image with instances of two classes is in two of them.
     """
-    kept: list[Record] = []
+    records: list[Record] = []
     rows: list[int] = []
     place: dict[tuple[int, tuple[int, ...]], int] = {}
     for record, row in zip(dataset.records, decoded.rows.tolist(), strict=True):
-        if record.part == "shots" and row >= 0:
-            key = row, record.extent or tuple(decoded.extents[row].tolist())
+        if record.subset == "shots" and row >= 0:
+            key = row, record.original_size or tuple(decoded.original_sizes[row].tolist())
             if key in place:
-                kept[place[key]] = _with_objects_of(kept[place[key]], record)
+                records[place[key]] = _with_objects_of(records[place[key]], record)
                 continue
-            place[key] = len(kept)
-        kept.append(record)
+            place[key] = len(records)
+        records.append(record)
         rows.append(row)
-    merged = replace(dataset, records=tuple(kept))
+    merged = replace(dataset, records=tuple(records))
     return merged, replace(decoded, rows=np.array(rows, np.int64))
 
 
@@ -112,30 +112,32 @@ def _with_objects_of(record: Record, other: Record) -> Record:
     return replace(record, boxes=boxes, labels=np.concatenate([record.labels, other.labels]))
 
 
-def usable_extents(dataset: Dataset, decoded: Decoded, problems: Problems) -> Array:
+def usable_image_sizes(dataset: Dataset, decoded: Decoded, problems: Problems) -> Array:
     """(N, 2) original width and height of each record's image; zeros if it is left out.
 
     Args:
         dataset: the records.
         decoded: their images.
-        problems: to which problems are added.
+        problems: problems found are added here.
 
     Raises:
         DataError: more than half of the images cannot be read.
     """
-    extents = np.where(decoded.rows[:, None] >= 0, decoded.extents[decoded.rows], 0)
-    _count_lost(dataset, decoded, extents, problems)
-    wanted = _is_usable(dataset, decoded, extents, problems)
-    return np.asarray(extents * wanted[:, None])
+    original_sizes = np.where(decoded.rows[:, None] >= 0, decoded.original_sizes[decoded.rows], 0)
+    _count_lost(dataset, decoded, original_sizes, problems)
+    usable = _is_usable(dataset, decoded, original_sizes, problems)
+    return np.asarray(original_sizes * usable[:, None])
 
 
-def _count_lost(dataset: Dataset, decoded: Decoded, extents: Array, problems: Problems) -> None:
+def _count_lost(
+    dataset: Dataset, decoded: Decoded, original_sizes: Array, problems: Problems
+) -> None:
     """Report images that could not be decoded.
 
     Raises:
         DataError: they are more than half.
     """
-    lost = np.any(extents == 0, axis=1)
+    lost = np.any(original_sizes == 0, axis=1)
     videos = {r.image.file for r, gone in zip(dataset.records, lost, strict=True) if not gone}
     broken = set()
     for number in np.flatnonzero(lost & (decoded.rows >= 0)):
@@ -158,29 +160,35 @@ def _count_lost(dataset: Dataset, decoded: Decoded, extents: Array, problems: Pr
         )
 
 
-def _is_usable(dataset: Dataset, decoded: Decoded, extents: Array, problems: Problems) -> Array:
-    """(N,) bool: not a second copy in its part, and of the annotated size."""
-    wanted = np.ones(len(dataset.records), bool)
-    seen: dict[tuple[Part | None, int], int] = {}
+def _is_usable(
+    dataset: Dataset, decoded: Decoded, original_sizes: Array, problems: Problems
+) -> Array:
+    """(N,) bool: not a second copy in its subset, and of the annotated size."""
+    usable = np.ones(len(dataset.records), bool)
+    seen: dict[tuple[Subset | None, int], int] = {}
     for number, record in enumerate(dataset.records):
-        if not extents[number].all():
+        if not original_sizes[number].all():
             continue
         place = dataset.place(record.image.file)
-        if record.extent is not None and record.extent != tuple(extents[number].tolist()):
+        if record.original_size is not None and record.original_size != tuple(
+            original_sizes[number].tolist()
+        ):
             problems.add("image of another size", place)
-            wanted[number] = False
-        elif (_kind(record), int(decoded.rows[number])) in seen:
+            usable[number] = False
+        elif (_duplicate_scope(record), int(decoded.rows[number])) in seen:
             problems.add("image twice", place)
-            wanted[number] = False
+            usable[number] = False
         else:
-            seen[_kind(record), int(decoded.rows[number])] = number
-    both = {row for part, row in seen if part == "train"} & {r for p, r in seen if p == "eval"}
+            seen[_duplicate_scope(record), int(decoded.rows[number])] = number
+    both = {row for subset, row in seen if subset == "train"} & {
+        row for subset, row in seen if subset == "eval"
+    }
     for row in sorted(both):
         image = dataset.records[seen["eval", row]].image
         problems.add("image in both parts", dataset.place(image.file))
-    return wanted
+    return usable
 
 
-def _kind(record: Record) -> Part | None:
-    """The part in which copies are looked for: for a frame everywhere, since videos are divided later."""
-    return record.part if record.video is None else None
+def _duplicate_scope(record: Record) -> Subset | None:
+    """The subset in which copies are looked for: for a frame everywhere, since videos are divided later."""
+    return record.subset if record.video is None else None

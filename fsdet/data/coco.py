@@ -23,23 +23,23 @@ import numpy as np
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
 from fsdet.data.problems import Problems
-from fsdet.data.records import Dataset, ImageRef, Part, Record
+from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
 from fsdet.progress import progress_if_many
 
-PATTERNS: dict[Part, tuple[str, ...]] = {
+PATTERNS: dict[Subset, tuple[str, ...]] = {
     "train": ("instances_train*.json", "trainvalno5k.json"),
     "eval": ("instances_val*.json", "5k.json"),
 }
 EVAL_FRACTION = 0.2
-"""Part of the images that is for evaluation if there is only one file."""
+"""Fraction of the images that is for evaluation if there is only one file."""
 
 
 def read_coco(config: DataConfig) -> Dataset:
-    """All images that the JSON files name, with their boxes.
+    """All images listed in the JSON files, with their boxes.
 
     Raises:
-        DataError: a file is missing or not COCO JSON, or two files name different classes.
+        DataError: a file is missing or not COCO JSON, or two files have different classes.
     """
     files = annotation_files(config)
     contents = {file: _load(file) for file in dict.fromkeys(files.values())}
@@ -50,7 +50,9 @@ def read_coco(config: DataConfig) -> Dataset:
         records = _divided(reader.records(*contents.popitem(), "train"), config.split_seed)
     else:
         records = [
-            r for part, file in files.items() for r in reader.records(file, contents[file], part)
+            r
+            for subset, file in files.items()
+            for r in reader.records(file, contents[file], subset)
         ]
     if config.shots_dir is not None:
         for file in shot_files(config.shots_dir, config.k_shot):
@@ -58,8 +60,8 @@ def read_coco(config: DataConfig) -> Dataset:
     return Dataset(config.data_root, names, tuple(records), problems=reader.problems)
 
 
-def annotation_files(config: DataConfig) -> dict[Part, Path]:
-    """Part of the data -> its JSON file; the same file for both if there is only one.
+def annotation_files(config: DataConfig) -> dict[Subset, Path]:
+    """Subset of the data -> its JSON file; the same file for both if there is only one.
 
     Raises:
         DataError: `data_root` is not given, or there is no annotation file, or an ambiguous one.
@@ -69,25 +71,25 @@ def annotation_files(config: DataConfig) -> dict[Part, Path]:
             "data_root: dataset 'coco' needs the folder of instances_*.json; set data_root"
         )
     folders = [config.data_root, config.data_root / "annotations"]
-    found = {part: _matching(folders, patterns) for part, patterns in PATTERNS.items()}
+    found = {subset: _matching(folders, patterns) for subset, patterns in PATTERNS.items()}
     if not any(found.values()):
         single = _matching(folders, ("instances_*.json",))
         found = {"train": single, "eval": single}
-    for part, files in found.items():
+    for subset, files in found.items():
         if len(files) != 1:
-            there = ", ".join(file.name for file in files) or "none"
+            names = ", ".join(file.name for file in files) or "none"
             raise DataError(
-                f"{config.data_root}: must hold one of {' or '.join(PATTERNS[part])} in itself or in annotations/, "
-                f"but has {there}; remove the others or rename the file"
+                f"{config.data_root}: must hold one of {' or '.join(PATTERNS[subset])} in itself or in annotations/, "
+                f"but has {names}; remove the others or rename the file"
             )
-    return {part: files[0] for part, files in found.items()}
+    return {subset: files[0] for subset, files in found.items()}
 
 
 def shot_files(folder: Path, k_shot: int) -> list[Path]:
     """The K-shot files of a folder.
 
     Raises:
-        DataError: there are none for this K.
+        DataError: the folder has none for this K.
     """
     files = sorted(folder.glob(f"full_box_{k_shot}shot_*_trainval.json"))
     if not files:
@@ -114,7 +116,7 @@ def _load(file: Path) -> dict[str, Any]:
     ]
     if missing:
         raise DataError(
-            f"{file}: must have the lists images, annotations and categories, but lacks {', '.join(missing)}"
+            f"{file}: must have the lists images, annotations and categories, but has no {', '.join(missing)}"
         )
     return dict(content)
 
@@ -145,11 +147,17 @@ def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
 
 
 def _divided(records: list[Record], seed: int) -> list[Record]:
-    """The records of a single file with a seeded part of them for evaluation."""
+    """The records of a single file with a seeded sample of them for evaluation."""
     order = np.random.default_rng((seed, len(records))).permutation(len(records))
     chosen = set(order[: max(1, round(EVAL_FRACTION * len(records)))].tolist())
     return [
-        Record(r.image, "eval" if i in chosen else "train", r.boxes, r.labels, extent=r.extent)
+        Record(
+            r.image,
+            "eval" if i in chosen else "train",
+            r.boxes,
+            r.labels,
+            original_size=r.original_size,
+        )
         for i, r in enumerate(records)
     ]
 
@@ -194,8 +202,8 @@ class _Reader:
         self.root, self.labels = root, labels
         self.problems = Problems()
 
-    def records(self, file: Path, content: dict[str, Any], part: Part) -> list[Record]:
-        """One record per image that is there, in the order of the file."""
+    def records(self, file: Path, content: dict[str, Any], subset: Subset) -> list[Record]:
+        """One record per existing image, in the order of the file."""
         objects, images = self._objects(file, content), _Images(self.root, file)
         ambiguous = _ambiguous_ids(content["images"])
         records = []
@@ -203,7 +211,9 @@ class _Reader:
             try:
                 number, name = image["id"], str(image["file_name"])
                 found = objects.pop(number, _Objects([], []))
-                extent = (int(image["width"]), int(image["height"])) if "width" in image else None
+                original_size = (
+                    (int(image["width"]), int(image["height"])) if "width" in image else None
+                )
             except (KeyError, TypeError, ValueError, OverflowError):
                 self.problems.add("annotation malformed", f"{file.name}: image {image!r:.60}")
                 continue
@@ -216,7 +226,9 @@ class _Reader:
                 continue
             boxes = np.array(found.boxes, np.float64).reshape(-1, 4)
             labels = np.array(found.labels, np.int64)
-            records.append(Record(ImageRef(path), part, boxes, labels, extent=extent))
+            records.append(
+                Record(ImageRef(path), subset, boxes, labels, original_size=original_size)
+            )
         for number, lost in objects.items():
             self.problems.add(
                 "annotation malformed", f"{file.name}: image_id {number}", len(lost.labels)
@@ -239,7 +251,7 @@ class _Reader:
             if crowd:
                 self.problems.add("crowd", file.name)
                 continue
-            known = objects.setdefault(image, _Objects([], []))
-            known.boxes.append(np.array([x, y, x + width, y + height]))
-            known.labels.append(self.labels.get(names.get(category, ""), -1))
+            same_image = objects.setdefault(image, _Objects([], []))
+            same_image.boxes.append(np.array([x, y, x + width, y + height]))
+            same_image.labels.append(self.labels.get(names.get(category, ""), -1))
         return objects

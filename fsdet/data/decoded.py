@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe, cache_root, cached
+from fsdet.data.cache import CacheKey, cache_root, cached
 from fsdet.data.fingerprint import FingerprintCache
 from fsdet.data.image_set import Array
 from fsdet.data.images import UnreadableError, letterbox, open_image, read_frames
@@ -30,7 +30,6 @@ from fsdet.progress import progress, progress_if_many
 
 CHUNK = 16
 """Image files that one task decodes."""
-NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,10 @@ class Decoded:
 
     images: Array
     """(R, S, S, 3) uint8 RGB memory map; zeros if an image could not be decoded."""
-    extents: Array
+    original_sizes: Array
     """(R, 2) width and height of the original image; zeros if it could not be decoded."""
     rows: Array
-    """(N,) row of each record; -1 if its file is not there."""
+    """(N,) row of each record; -1 if its file is missing."""
     contents: tuple[tuple[str, int | None], ...]
     """Fingerprint and frame of each row."""
 
@@ -75,25 +74,25 @@ def decode(config: DataConfig, dataset: Dataset, problems: Problems) -> Decoded:
         "content": hashlib.sha256(repr(ordered).encode()).hexdigest(),
         "image_size": size,
     }
-    recipe = Recipe(f"images-{config.dataset}", content, len(ordered) * (3 * size**2 + 16))
+    key = CacheKey(f"images-{config.dataset}", content, len(ordered) * (3 * size**2 + 16))
     build = partial(_build, refs=refs, size=size, workers=config.num_workers)
-    images, extents = cached(config, recipe, build, _load)
-    return Decoded(images, extents, rows, tuple(ordered))
+    images, original_sizes = cached(config, key, build, _load)
+    return Decoded(images, original_sizes, rows, tuple(ordered))
 
 
 def fingerprints(config: DataConfig, dataset: Dataset, problems: Problems) -> dict[Path, str]:
-    """File -> fingerprint of its content; files that are not there are reported and left out."""
-    remembered = FingerprintCache(cache_root(config.cache_dir), dataset.root)
+    """File -> fingerprint of its content; missing files are reported and left out."""
+    digest_cache = FingerprintCache(cache_root(config.cache_dir), dataset.root)
     digests = {}
     files = {record.image.file: record.image.frame is not None for record in dataset.records}
-    for file, video in progress_if_many(files.items(), "looking at files"):
+    for file, video in progress_if_many(files.items(), "checking files"):
         try:
-            digests[file] = remembered.digest(file, video)
+            digests[file] = digest_cache.digest(file, video)
         except FileNotFoundError:
             problems.add("image missing", dataset.place(file))
         except OSError:
             problems.add("image unreadable", dataset.place(file))
-    remembered.save()
+    digest_cache.save()
     return digests
 
 
@@ -110,17 +109,17 @@ def _build(folder: Path, refs: dict[int, ImageRef], size: int, workers: int) -> 
         del images
     else:
         np.save(file, np.zeros((0, size, size, 3), np.uint8))
-    extents = np.zeros((len(refs), 2), np.int64)
+    original_sizes = np.zeros((len(refs), 2), np.int64)
     tasks = list(_tasks(refs))
     work = partial(decode_rows, file=file, size=size)
     for part in progress(_run(work, tasks, workers), "decoding images", total=len(tasks)):
         for row, width, height in part:
-            extents[row] = width, height
-    np.save(folder / "extents.npy", extents)
+            original_sizes[row] = width, height
+    np.save(folder / "extents.npy", original_sizes)
 
 
 def _reserve(file: Path) -> None:
-    """Take the space now: a disk that is full while a map is written kills the process."""
+    """Allocate the disk space now: writing to a memory map on a full disk kills the process."""
     with file.open("rb+") as opened:
         os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
@@ -155,7 +154,7 @@ def decode_rows(task: Task, file: Path, size: int) -> list[tuple[int, int, int]]
     written = []
     for (row, _), image in zip(task, decode_images([p for _, p in task]), strict=True):
         if image is not None:
-            images[row] = letterbox(image, NO_BOXES, size)[0]
+            images[row] = letterbox(image, size)
             written.append((row, image.shape[1], image.shape[0]))
     return written
 

@@ -1,7 +1,7 @@
 """Draws episodes (stages 2 and 3, evaluation) or plain batches (stage 1) from an `ImageSet`.
 
 Every draw is a function of (seed, index) alone: a resumed run needs only its step, evaluation
-episodes are the same for every run, and on a GPU `Batches` can make the next batch while the device works.
+episodes are the same for every run, and on a GPU `BatchLoader` can build the next batch while the device works.
 
 No support crop of an episode was cut from one of its query images. If a draw leaves a class without other crops, the
 queries are drawn again with an image per class reserved for its crop.
@@ -93,7 +93,7 @@ class EpisodeSource:
 
     def _redraw(self, rng: np.random.Generator, classes: Array) -> tuple[Array, Array]:
         """Classes and queries that leave each class a crop."""
-        without: set[int] = set()
+        failed: set[int] = set()
         for _ in range(MAX_REDRAWS):
             reserved = self._reserved_images(rng, classes)
             lost = [
@@ -101,10 +101,10 @@ class EpisodeSource:
             ]
             if not lost:
                 return classes, self._queries(rng, classes, reserved)
-            without.update(map(int, lost))
+            failed.update(map(int, lost))
             classes = rng.choice(self.image_set.usable_classes, self.n_way, replace=False)
         names = ", ".join(
-            self.image_set.names[c] if self.image_set.names else str(c) for c in without
+            self.image_set.names[c] if self.image_set.names else str(c) for c in failed
         )
         raise DataError(
             f"n_way: no {self.n_way} classes can be searched together, because the supports of one would be cut "
@@ -113,12 +113,12 @@ class EpisodeSource:
 
     def _reserved_images(self, rng: np.random.Generator, classes: Array) -> Array:
         """Images to exclude from the queries, so that each class has a crop from one of them or from elsewhere."""
-        kept: list[int] = []
+        reserved: list[int] = []
         for label in rng.permutation(classes):
             origins = self.image_set.origins(label)
-            if not np.isin(origins, [-1, *kept]).any():
-                kept.append(int(rng.choice(origins)))
-        return np.array(kept, np.int64)
+            if not np.isin(origins, [-1, *reserved]).any():
+                reserved.append(int(rng.choice(origins)))
+        return np.array(reserved, np.int64)
 
     def _variants(self, rng: np.random.Generator, label: int, queries: Array) -> Array:
         """(n_shot,): crops of the class that were not cut from a query image; repeated only when used up."""
@@ -176,7 +176,7 @@ def _episode_batch(
     crops: SupportCrops,
     rng: np.random.Generator | None,
 ) -> Batch:
-    """Tensors of one episode; `ways` keeps only objects of these classes and numbers them by way."""
+    """Tensors of one episode; with `ways` only objects of these classes are targets, numbered by way."""
     shown, boxes, labels = [], [], []
     for image in images:
         pixels = image_set.image(image)
@@ -245,26 +245,30 @@ Request = tuple[int, int]
 """First episode or image, and how many."""
 
 
-class Batches:
-    """Batches of `source` on `device`, built ahead on a GPU.
+class BatchLoader:
+    """Batches of `source` on `device`; on a GPU the next one is prefetched by a thread.
 
     Args:
-        source: a batch is a function of its request alone, so building it ahead changes nothing.
-        device: on a CPU every batch is built when it is requested: a second thread would compete for the core.
+        source: a batch depends on its request alone, so prefetching does not change it.
+        device: on a CPU batches are not prefetched, since the thread would compete for the core.
     """
 
     def __init__(self, source: EpisodeSource | BaseSource, device: str) -> None:
         self.source, self._device = source, device
         self._pool = ThreadPoolExecutor(1, "batches") if device.startswith("cuda") else None
-        self._ahead: dict[Request, Future[Batch]] = {}
+        self._prefetched: dict[Request, Future[Batch]] = {}
 
-    def take(self, wanted: Request, then: Request | None) -> Batch:
-        """The batch `wanted`; `then` is the request that will probably follow."""
+    def take(self, request: Request, following: Request | None) -> Batch:
+        """The batch of `request`; that of `following`, the probable next request, is prefetched."""
         if self._pool is None:
-            return self.source.batch(*wanted)
-        future = self._ahead.pop(wanted, None) or self._pool.submit(self._pinned, *wanted)
-        self._ahead = {} if then is None else {then: self._pool.submit(self._pinned, *then)}
+            return self.source.batch(*request)
+        future = self._prefetched.pop(request, None) or self._submit(request)
+        self._prefetched = {} if following is None else {following: self._submit(following)}
         return future.result().to(self._device)
+
+    def _submit(self, request: Request) -> Future[Batch]:
+        assert self._pool is not None
+        return self._pool.submit(self._pinned, *request)
 
     def _pinned(self, first: int, count: int) -> Batch:
         return self.source.batch(first, count).map(torch.Tensor.pin_memory)

@@ -3,7 +3,7 @@
 OpenMoji is CC BY-SA 4.0. The COLRv0 font is used because Pillow draws it without any system package.
 
 `python -m fsdet.data.glyphs` selects the classes again and writes `openmoji_classes.json`, the committed
-record of which glyphs are base, val and test classes. Glyphs that differ by little but their colour, or that have
+record of which glyphs are base, val and test classes. Glyphs that differ by little more than their colour, or that have
 the same outline, form a family (the hearts, the round faces, the square buttons), and a family is in one split: a
 novel class has no near-duplicate in another split.
 """
@@ -154,7 +154,7 @@ def _kind(code: str) -> str:
 
 def distinct_glyphs() -> dict[str, Image.Image]:
     """Code point -> glyph of all candidates that are visible and no near-duplicate of an earlier one."""
-    kept: dict[str, Image.Image] = {}
+    distinct: dict[str, Image.Image] = {}
     vectors: list[Array] = []
     for code in _candidates():
         glyph = render_glyph(code)
@@ -163,9 +163,9 @@ def distinct_glyphs() -> dict[str, Image.Image]:
         vector = _thumbnail(glyph)
         if vectors and float(np.max(np.stack(vectors) @ vector)) > NEAR_DUPLICATE:
             continue
-        kept[code] = glyph
+        distinct[code] = glyph
         vectors.append(vector)
-    return kept
+    return distinct
 
 
 def select_classes() -> dict[str, list[str]]:

@@ -16,9 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe, cache_root, cached
-
-__all__ = ["Array", "ImageSet", "Split", "cache_root", "cached_image_set"]
+from fsdet.data.cache import CacheKey, cached
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,7 +47,7 @@ class ImageSet:
     """(N,) int64: index of each image in `images`. Default: image i is `images[i]`."""
     groups: Array = None  # type: ignore[assignment]
     """(N,) int64: the video that an image is a frame of, as the class of its object; -1 for none. Images of a
-    video stand in the order of time. Default: -1."""
+    video are in temporal order. Default: -1."""
     names: tuple[str, ...] = ()
     """Name of each class; empty if they have none."""
 
@@ -101,7 +99,7 @@ class ImageSet:
     def digest(self) -> str:
         """Hash of names, boxes and supports, independent of the location of the dataset.
 
-        Of each support crop only the middle row counts, of the images none: which keeps it below a second.
+        Only the middle row of each support crop is hashed, and no image, so that it takes less than a second.
         """
         digest = hashlib.sha256(repr((self.names, self.supports.shape)).encode())
         middle = self.supports[:, :, self.supports.shape[2] // 2]
@@ -134,20 +132,20 @@ LARGE = ("images", "supports")
 
 
 def cached_image_set(
-    config: DataConfig, recipe: Recipe, names: tuple[str, ...], build: Callable[[], ImageSet]
+    config: DataConfig, key: CacheKey, names: tuple[str, ...], build: Callable[[], ImageSet]
 ) -> ImageSet:
-    """The image set that `recipe` describes, built in memory once per machine.
+    """The image set that `key` describes, built in memory once per machine.
 
     Args:
         config: where the cache is and what it may hold.
-        recipe: everything the content depends on.
+        key: everything the content depends on.
         names: of the classes.
         build: makes the set.
 
     Raises:
         DataError: it would not fit.
     """
-    return replace(cached(config, recipe, lambda part: _write(build(), part), _read), names=names)
+    return replace(cached(config, key, lambda part: _write(build(), part), _read), names=names)
 
 
 def _write(image_set: ImageSet, folder: Path) -> None:

@@ -15,9 +15,11 @@ from PIL import Image, ImageOps
 from fsdet.data.image_set import Array
 from fsdet.errors import DataError
 
-os.environ.setdefault(
-    "OPENCV_FFMPEG_LOGLEVEL", "-8"
-)  # broken files are reported in our own messages
+# broken files are reported in our own messages
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 class UnreadableError(Exception):
@@ -29,7 +31,7 @@ def open_image(file: Path) -> Array:
 
     Raises:
         UnreadableError: it cannot be decoded.
-        DataError: the disk or the permissions do not let it be read, whatever its content.
+        DataError: the file cannot be read because of the disk or its permissions.
     """
     try:
         with _pillow_open()(file) as opened:
@@ -43,7 +45,7 @@ def open_image(file: Path) -> Array:
 def to_rgb(image: Image.Image) -> Array:
     """(H, W, 3) uint8 RGB of a PIL image, rotated by its EXIF orientation.
 
-    Of 16 bits the upper eight are kept, so that white is 65535 whatever an image holds. Transparent images are
+    Images of 16 bits are reduced to their upper eight bits, without stretching the range. Transparent images are
     composited over the padding grey: the colour of transparent pixels is arbitrary, and no viewer shows it.
     """
     image = ImageOps.exif_transpose(image)
@@ -72,11 +74,11 @@ def read_frames(file: Path, frames: Sequence[int]) -> Iterator[Array | None]:
     with _video(file) as video:
         position = 0
         for frame in frames:
-            there = True
-            while there and position <= frame:
-                there = video.grab()
+            more = True
+            while more and position <= frame:
+                more = video.grab()
                 position += 1
-            found, image = video.retrieve() if there else (False, None)
+            found, image = video.retrieve() if more else (False, None)
             yield cv2.cvtColor(np.asarray(image), cv2.COLOR_BGR2RGB) if found else None
 
 
@@ -113,40 +115,40 @@ def mirror(image: Array, boxes: Array) -> tuple[Array, Array]:
     )
 
 
-def letterbox(image: Array, boxes: Array, size: int) -> tuple[Array, Array]:
-    """Scale an image to fit the centre of a grey square of `size` pixels, with its boxes.
+def letterbox(image: Array, size: int) -> Array:
+    """Scale an image to fit a square and pad it with grey on both sides; see `letterbox_boxes` for its boxes.
 
     Args:
         image: (H, W, 3) uint8.
-        boxes: (m, 4) xyxy in pixels of `image`.
-    """
-    from PIL import Image
+        size: side of the square in pixels.
 
-    extent = np.array(image.shape[1::-1])
-    (width, height), (left, top) = _fitted(extent, size)
+    Returns:
+        (size, size, 3) uint8.
+    """
+    (width, height), (left, top) = _fitted(np.array(image.shape[1::-1]), size)
     canvas = np.full((size, size, 3), PADDING_GREY, np.uint8)
     canvas[top : top + height, left : left + width] = np.asarray(
         Image.fromarray(image).resize((int(width), int(height)), Image.Resampling.BILINEAR)
     )
-    return canvas, letterbox_boxes(boxes, extent[None], size)
+    return canvas
 
 
-def letterbox_boxes(boxes: Array, extents: Array, size: int) -> Array:
+def letterbox_boxes(boxes: Array, original_sizes: Array, size: int) -> Array:
     """The boxes after `letterbox`.
 
     Args:
         boxes: (m, 4) xyxy in pixels of their images.
-        extents: (m, 2) or (1, 2) width and height of the image of each box.
+        original_sizes: (m, 2) or (1, 2) width and height of the image of each box.
         size: side of the square.
     """
-    fitted, corner = _fitted(extents, size)
-    stretch = (fitted / extents).astype(np.float32)
+    fitted, corner = _fitted(original_sizes, size)
+    stretch = (fitted / original_sizes).astype(np.float32)
     moved = boxes * np.tile(stretch, 2) + np.tile(corner.astype(np.float32), 2)
     return moved.astype(np.float32)
 
 
-def _fitted(extents: Array, size: int) -> tuple[Array, Array]:
-    """Width and height that an image of `extents` (…, 2) is scaled to, and its left and upper margin."""
-    scale = size / extents.max(axis=-1, keepdims=True)
-    fitted = np.maximum(1, np.round(extents * scale)).astype(np.int64)
+def _fitted(original_sizes: Array, size: int) -> tuple[Array, Array]:
+    """Width and height that an image of `original_sizes` (…, 2) is scaled to, and its left and upper margin."""
+    scale = size / original_sizes.max(axis=-1, keepdims=True)
+    fitted = np.maximum(1, np.round(original_sizes * scale)).astype(np.int64)
     return fitted, (size - fitted) // 2

@@ -19,7 +19,7 @@ from unicodedata import name as unicode_name
 import numpy as np
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe
+from fsdet.data.cache import CacheKey
 from fsdet.data.image_set import Array, ImageSet, Split, cached_image_set
 from fsdet.data.scenes import OBJECTS, background, class_codes, compose_scene, place, render_support
 from fsdet.data.supports import cut
@@ -32,9 +32,9 @@ EVAL_SCENES = 640
 SUPPORT_VARIANTS = 8
 """Support crops rendered per class."""
 CHUNK = 64
-"""Scenes that one seed and one task of a worker process cover."""
+"""Number of scenes per seed, and per task of a worker process."""
 VERSION = 2
-"""To be raised whenever the same settings would give other pixels."""
+"""Increase it whenever the same settings would give other pixels."""
 SPLIT_SEEDS = {"train": 1, "base": 2, "val": 3, "test": 4, "shots": 5}
 
 
@@ -70,7 +70,7 @@ def load_openmoji(config: DataConfig, split: Split) -> ImageSet:
     }
     n_bytes = 3 * (count * config.image_size**2 + n_crops * config.support_size**2)
     names = tuple(unicode_name(chr(int(code, 16)), code).lower() for code in codes)
-    return cached_image_set(config, Recipe(f"openmoji-{split}", content, n_bytes), names, build)
+    return cached_image_set(config, CacheKey(f"openmoji-{split}", content, n_bytes), names, build)
 
 
 def build_openmoji(config: DataConfig, split: Split, count: int) -> ImageSet:
@@ -100,20 +100,20 @@ def _compose_chunk(
 def build_shots(config: DataConfig) -> ImageSet:
     """Scenes that show every class of `novel_split` exactly `k_shot` times in all, and the crops of these objects.
 
-    The deck is K shuffles of all classes, one after the other, so that the copies of a class are in different scenes;
-    an object that does not fit into a scene goes to the next one.
+    The queue holds K shuffles of all classes, one after the other, so that the copies of a class are in different
+    scenes; an object that does not fit into a scene is tried in the next one.
     """
     codes = class_codes(config.novel_split)
     rng = np.random.default_rng((SPLIT_SEEDS["shots"], config.split_seed))
-    deck = np.concatenate([rng.permutation(len(codes)) for _ in range(config.k_shot)]).tolist()
+    queue = np.concatenate([rng.permutation(len(codes)) for _ in range(config.k_shot)]).tolist()
     scenes: list[tuple[Array, Array, Array]] = []
-    total = len(deck)
-    while deck:
-        dealt = deck[: int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))]
+    total = len(queue)
+    while queue:
+        batch = queue[: int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))]
         scene = background(rng, "shots", config.image_size).convert("RGBA")
-        scenes.append(place(rng, scene, codes, dealt))
+        scenes.append(place(rng, scene, codes, batch))
         for label in scenes[-1][2].tolist():
-            deck.remove(label)  # the first copy is the one that was dealt
+            queue.remove(label)  # removes the first copy, which was in this batch
     log.info("composed %d scenes with %d objects", len(scenes), total)
     return _with_own_crops(scenes, len(codes), config)
 

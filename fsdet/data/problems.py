@@ -1,7 +1,7 @@
 """The problems of a dataset: every kind with its rule, its count and the first files.
 
-Broken data neither stops a run late nor stays unnoticed: each kind of problem has one rule (`RULES`), is counted, and
-is reported once. A dataset is refused (`DataError`) if it does not exist, if more than half of its images cannot be
+Broken data must neither stop a run late nor pass unnoticed: each kind of problem has one rule (`RULES`), is counted,
+and is reported once. A dataset is refused (`DataError`) if it does not exist, if more than half of its images cannot be
 read, or if its splits have too few classes for an episode.
 """
 
@@ -18,10 +18,10 @@ RULES = {
     "image of another size": "left out with its objects; the annotations have another width or height",
     "image twice": "the later copy is left out; same content in the same part of the data, or a copy of a video",
     "image id twice": "left out, all of them; their annotations are ambiguous",
-    "image in both parts": "kept in both; evaluation then uses training images",
+    "image in both parts": "used in both; evaluation then uses training images",
     "label file without image": "ignored",
-    "label file missing": "kept as an image without objects",
-    "label file empty": "kept as an image without objects",
+    "label file missing": "used as an image without objects",
+    "label file empty": "used as an image without objects",
     "label line malformed": "line left out; neither 'class cx cy w h' nor 'class x1 y1 x2 y2 x3 y3 …'",
     "annotation malformed": "object left out; fields are missing or of the wrong type",
     "crowd": "object left out; it marks a region with many objects (iscrowd 1)",
@@ -31,7 +31,7 @@ RULES = {
     "box without area": "object left out; less than a pixel wide or high inside the image",
     "box across the border": "cut at the border; it extended more than a pixel beyond",
     "class without instance": "left out of all splits",
-    "class with fewer than K instances": "kept with what it has; its crops repeat",
+    "class with fewer than K instances": "used with the instances it has; its crops repeat",
     "video missing": "its annotations are left out",
     "video unreadable": "left out",
     "video without annotation": "left out",
@@ -42,7 +42,7 @@ RULES = {
 """Kind of problem -> the rule for it."""
 
 SHOWN = 3
-"""Files named per problem."""
+"""Number of files or classes listed per problem."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Problems:
     def add(self, kind: str, place: object, count: int = 1) -> None:
         """Count a problem of `kind`, a key of `RULES`, in a file or class."""
         self.counts[kind] = self.counts.get(kind, 0) + count
-        named = self.places.setdefault(kind, [])
-        if len(named) < SHOWN and str(place) not in named:
-            named.append(str(place))
+        listed = self.places.setdefault(kind, [])
+        if len(listed) < SHOWN and str(place) not in listed:
+            listed.append(str(place))
 
     def copy(self) -> Problems:
         """A copy that can be added to."""

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 from fsdet.data.image_set import Array
 from fsdet.data.problems import Problems
 
-Part = Literal["train", "eval", "shots"]
-"""The part of the data an image belongs to; `shots` are images of given K-shot files."""
+Subset = Literal["train", "eval", "shots"]
+"""Subset of the data that an image belongs to; `shots` are the images of K-shot files."""
 
 
 class ImageRef(NamedTuple):
@@ -29,22 +29,22 @@ class Record:
     """One annotated image."""
 
     image: ImageRef
-    part: Part
+    subset: Subset
     boxes: Array
     """(m, 4) float64 xyxy, in pixels or as fractions of the image (see `Dataset`), not checked."""
     labels: Array
     """(m,) int64 index of a class name."""
     video: int | None = None
     """The video's class, for a frame."""
-    part_if_novel: Part | None = None
-    """The part of a frame if its class is novel, see `divide_videos`."""
-    extent: tuple[int, int] | None = None
+    subset_if_novel: Subset | None = None
+    """The subset of a frame if its class is novel, see `divide_videos`."""
+    original_size: tuple[int, int] | None = None
     """Width and height in pixels according to the annotations."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All records of a dataset; the frames of a video are consecutive and in the order of time."""
+    """All records of a dataset; the frames of a video are consecutive and in temporal order."""
 
     root: Path
     names: tuple[str, ...]
@@ -63,10 +63,10 @@ class Dataset:
 
 
 def divide_videos(dataset: Dataset, novel: Collection[int]) -> Dataset:
-    """The dataset with the frames of novel videos moved to `part_if_novel`."""
+    """The dataset with the frames of novel videos moved to `subset_if_novel`."""
     records = (
-        replace(r, part=r.part_if_novel, part_if_novel=None)
-        if r.part_if_novel is not None and r.video in novel
+        replace(r, subset=r.subset_if_novel, subset_if_novel=None)
+        if r.subset_if_novel is not None and r.video in novel
         else r
         for r in dataset.records
     )

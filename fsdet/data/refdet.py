@@ -6,7 +6,7 @@
         [{"video_id", "annotations": [{"bboxes": [{"frame", "x1", "y1", "x2", "y2"}]}]}]
 
 Boxes are xyxy in pixels, frames count from 0, a class is a video. Of every video `frames_per_video` annotated frames
-are kept, evenly spaced, and a quarter as many without annotation, which serve as queries without a target.
+are used, evenly spaced, and a quarter as many without annotation, which serve as queries without a target.
 
 Of a base video the last fifth of the annotated time is for evaluation; of a novel one the first fifth holds the K
 shots of stage 3 and the rest is for evaluation.
@@ -24,25 +24,24 @@ import numpy as np
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
-from fsdet.data.images import count_frames
+from fsdet.data.images import IMAGE_SUFFIXES, count_frames
 from fsdet.data.problems import Problems
-from fsdet.data.records import Dataset, ImageRef, Part, Record
-from fsdet.data.yolo import SUFFIXES
+from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
 from fsdet.progress import progress
 
 VIDEO = "drone_video.mp4"
 BACKGROUND = 0.25
-"""Frames without annotation, as a part of those with."""
-FIFTH = 0.2
-"""Part of a video's annotated time that is held out: the end of a base video, the start of a novel one."""
+"""Frames without annotation, as a fraction of those with one."""
+HELD_OUT = 0.2
+"""Fraction of a video's annotated time that is held out: the end of a base video, the start of a novel one."""
 
 Boxes = dict[int, list[Array]]
 """Frame -> boxes (4,) xyxy in pixels."""
 
 
 def read_refdet(config: DataConfig) -> Dataset:
-    """The kept frames of all videos, and the photos of their objects.
+    """The sampled frames of all videos, and the photos of their objects.
 
     Raises:
         DataError: `annotations.json` or `samples` is missing or broken, or no video can be used.
@@ -72,7 +71,7 @@ def annotation_file(root: Path) -> Path:
     """Where the annotations are.
 
     Raises:
-        DataError: they, or the folder of the videos, are not there.
+        DataError: they, or the folder of the videos, are missing.
     """
     places = [root / "annotations.json", root / "annotations" / "annotations.json"]
     found = [place for place in places if place.is_file()]
@@ -138,10 +137,14 @@ class _Video:
 def _videos(root: Path, annotations: dict[str, Boxes], problems: Problems) -> Iterator[_Video]:
     """The videos that can be used, in the order of their names."""
     folders = {path.name for path in (root / "samples").iterdir() if path.is_dir()}
-    for name in progress(sorted(folders | set(annotations)), "looking at videos"):
+    for name in progress(sorted(folders | set(annotations)), "checking videos"):
         folder = root / "samples" / name
         photos = tuple(
-            sorted(p for p in (folder / "object_images").glob("*") if p.suffix.lower() in SUFFIXES)
+            sorted(
+                p
+                for p in (folder / "object_images").glob("*")
+                if p.suffix.lower() in IMAGE_SUFFIXES
+            )
         )
         boxes = annotations.get(name, {})
         n_frames = count_frames(folder / VIDEO) if (folder / VIDEO).is_file() else None
@@ -168,18 +171,18 @@ def _inside(boxes: Boxes, n_frames: int, place: str, problems: Problems) -> Boxe
 
 
 def _records(video: _Video, label: int, count: int) -> Iterator[Record]:
-    """The kept frames in the order of time."""
+    """The sampled frames in temporal order."""
     annotated = np.array(sorted(video.boxes))
     background = np.setdiff1d(np.arange(video.n_frames), annotated)
-    kept = [*_evenly(annotated, count), *_evenly(background, round(BACKGROUND * count))]
+    sampled = [*_evenly(annotated, count), *_evenly(background, round(BACKGROUND * count))]
     first, last = int(annotated[0]), int(annotated[-1])
-    for frame in sorted(map(int, kept)):
+    for frame in sorted(map(int, sampled)):
         boxes = np.array(video.boxes.get(frame, []), np.float64).reshape(-1, 4)
         labels = np.full(len(boxes), label, np.int64)
-        part: Part = "eval" if frame > last - FIFTH * (last - first) else "train"
-        if_novel: Part = "train" if frame <= first + FIFTH * (last - first) else "eval"
+        subset: Subset = "eval" if frame > last - HELD_OUT * (last - first) else "train"
+        if_novel: Subset = "train" if frame <= first + HELD_OUT * (last - first) else "eval"
         image = ImageRef(video.file, frame)
-        yield Record(image, part, boxes, labels, video=label, part_if_novel=if_novel)
+        yield Record(image, subset, boxes, labels, video=label, subset_if_novel=if_novel)
 
 
 def _evenly(frames: Array, count: int) -> Array:

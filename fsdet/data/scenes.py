@@ -81,12 +81,12 @@ def compose_scene(rng: np.random.Generator, split: Split, size: int) -> tuple[Ar
 
 
 def place(
-    rng: np.random.Generator, scene: Image.Image, codes: list[str], wanted: Iterable[int]
+    rng: np.random.Generator, scene: Image.Image, codes: list[str], classes: Iterable[int]
 ) -> tuple[Array, Array, Array]:
-    """Add objects of the `wanted` classes, as far as there is space; returns what `compose_scene` returns."""
+    """Add objects of the given classes, as far as there is space; returns what `compose_scene` returns."""
     boxes: list[tuple[int, int, int, int]] = []
     labels: list[int] = []
-    for label in wanted:
+    for label in classes:
         side = scene.width * rng.uniform(*OBJECT_SIDE)
         sprite = _jittered(rng, _sprite(codes[label]), side)
         box = _free_box(rng, sprite.size, scene.width, boxes)
@@ -99,9 +99,9 @@ def place(
 
 def _draw_labels(rng: np.random.Generator, n_classes: int) -> list[int]:
     """Class of each object; the copies are shuffled, so that no class is favoured."""
-    wanted = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
+    count = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
     labels: list[int] = []
-    while len(labels) < wanted:
+    while len(labels) < count:
         copies = int(rng.choice(len(COPIES), p=COPIES)) + 1
         labels += [int(rng.integers(n_classes))] * copies
     return [labels[i] for i in rng.permutation(len(labels))]
@@ -136,11 +136,11 @@ def _cropped(sprite: Image.Image) -> Image.Image:
 
 def _free_box(
     rng: np.random.Generator,
-    extent: tuple[int, int],
+    sprite_size: tuple[int, int],
     size: int,
     taken: list[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int] | None:
-    width, height = extent
+    width, height = sprite_size
     for _ in range(30):
         x = int(rng.integers(0, size - width + 1))
         y = int(rng.integers(0, size - height + 1))

@@ -1,4 +1,4 @@
-"""Loads the image sets of a config: one for training, fixed ones for evaluation, and the shots of stage 3.
+"""Loads the image sets of a config by the name of their split; see `fsdet.data.image_set.Split`.
 
 A dataset is read once per process; later changes on the disk take effect in the next process.
 """
@@ -8,7 +8,13 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fsdet.config import DataConfig
-from fsdet.data.annotated import READERS, Annotated, build_set, open_annotated, support_problems
+from fsdet.data.annotated import (
+    READERS,
+    PreparedDataset,
+    build_set,
+    prepare_dataset,
+    support_problems,
+)
 from fsdet.data.cache import cache_root
 from fsdet.data.image_set import ImageSet, Split
 from fsdet.data.openmoji import load_openmoji
@@ -22,16 +28,16 @@ def load_image_set(config: DataConfig, split: Split) -> ImageSet:
     """The image set of `split`: `train`, `base`, `val`, `test` or `shots`.
 
     Raises:
-        DataError: the dataset is not there, is broken, or has too few classes.
+        DataError: the dataset is missing, is broken, or has too few classes.
     """
     image_set = _loaded(_settings(config), split)
     if len(image_set.usable_classes) < config.n_way:
         novel = "add images or novel classes, or a split_file with the same classes in val and test"
-        cures = {"shots": f"raise k_shot, {novel}", "val": novel, "test": novel}
+        fixes = {"shots": f"raise k_shot, {novel}", "val": novel, "test": novel}
         raise DataError(
             f"{config.data_root or config.dataset}: an episode needs n_way = {config.n_way} classes, but split "
             f"'{split}' shows {len(image_set.usable_classes)} of {image_set.n_classes} in an image and with a support "
-            f"from another image; lower n_way, {cures.get(split, 'add images or choose other classes')}"
+            f"from another image; lower n_way, {fixes.get(split, 'add images or choose other classes')}"
         )
     return image_set
 
@@ -71,18 +77,18 @@ def _settings(config: DataConfig) -> DataConfig:
 def _loaded(config: DataConfig, split: Split) -> ImageSet:
     if config.dataset == "openmoji":
         return load_openmoji(config, split)
-    return build_set(_annotated(config), config, split)
+    return build_set(_prepared(config), config, split)
 
 
 @lru_cache(maxsize=2)
 def _problems(config: DataConfig) -> tuple[Problem, ...]:
-    data = _annotated(config)
+    data = _prepared(config)
     return (*data.problems, *support_problems(data, config))
 
 
 @lru_cache(maxsize=2)
-def _annotated(config: DataConfig) -> Annotated:
-    return open_annotated(config, _read(config))
+def _prepared(config: DataConfig) -> PreparedDataset:
+    return prepare_dataset(config, _read(config))
 
 
 @lru_cache(maxsize=2)

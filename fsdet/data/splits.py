@@ -18,8 +18,8 @@ from fsdet.config import DataConfig
 from fsdet.data.image_set import Split
 from fsdet.errors import DataError, nearest
 
-LEAST = 2
-"""Least number of classes of an episode; val and test must not depend on the `n_way` of a run."""
+MIN_CLASSES = 2
+"""Minimum number of classes of an episode; not `n_way`, since val and test must not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class ClassSplit:
         """The classes of one split."""
         if split in ("train", "base"):
             return self.base
-        wanted = config.novel_split if split == "shots" else split
-        return self.val if wanted == "val" else self.test
+        novel_split = config.novel_split if split == "shots" else split
+        return self.val if novel_split == "val" else self.test
 
 
 def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[int]) -> ClassSplit:
-    """Divide the classes as the config asks.
+    """Split the classes as configured.
 
     Args:
         config: `split_file`, `base_classes`, `novel_classes`, `novel_fraction`, `split_seed`.
@@ -60,17 +60,17 @@ def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[in
         DataError: an unknown name, a class that is base and novel, no base or no novel class.
     """
     order = np.random.default_rng((config.split_seed, len(names))).permutation(len(names))
-    known = set(present)
-    there = [int(c) for c in order if c in known]
+    with_instances = set(present)
+    shuffled = [int(c) for c in order if c in with_instances]
     lists = _file_lists(config.split_file, names) if config.split_file else _given(config, names)
     base, val, test = lists.get("base", []), lists.get("val", []), lists.get("test", [])
     novel = lists.get("novel", [])
     if not (val or test or novel):
-        rest = [c for c in there if c not in base]
+        rest = [c for c in shuffled if c not in base]
         novel = rest if base else rest[: max(1, round(len(rest) * config.novel_fraction))]
     if novel and not (val or test):
         val, test = _halves([c for c in order.tolist() if c in novel])
-    base = base or [c for c in there if c not in {*val, *test}]
+    base = base or [c for c in shuffled if c not in {*val, *test}]
     split = ClassSplit(*(tuple(sorted({*part})) for part in (base, val, test)))
     _check(split, names)
     return split
@@ -78,7 +78,7 @@ def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[in
 
 def _halves(novel: list[int]) -> tuple[list[int], list[int]]:
     """Every other class; all classes in both if a half would be too small for an episode."""
-    if len(novel) < 2 * LEAST:
+    if len(novel) < 2 * MIN_CLASSES:
         return novel, novel
     return novel[::2], novel[1::2]
 
@@ -132,5 +132,5 @@ def _index(name: str, names: Sequence[str], source: str) -> int:
     if name.isdecimal() and int(name) < len(names):
         return int(name)
     some = ", ".join(names[:5])
-    cure = nearest(name, names) or f"; the dataset has {len(names)} classes: {some}, …"
-    raise DataError(f"{source}: unknown class '{name}'{cure}")
+    fix = nearest(name, names) or f"; the dataset has {len(names)} classes: {some}, …"
+    raise DataError(f"{source}: unknown class '{name}'{fix}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe, cached
+from fsdet.data.cache import CacheKey, cached
 from fsdet.data.cleaning import Objects
 from fsdet.data.decoded import decode_images
 from fsdet.data.image_set import Array
@@ -43,7 +43,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Supports:
-    """The crops of C classes; those of a class come first, repeats of them fill it up."""
+    """The crops of C classes; a class with fewer than V crops repeats them."""
 
     crops: Array
     """(C, V, s, s, 3) uint8 memory map."""
@@ -91,10 +91,7 @@ def cut(image: Array, box: Array, size: int) -> Array:
     margin = MARGIN * (box[2:] - box[:2])
     left, top = np.maximum(box[:2] - margin, 0).astype(int)
     right, bottom = np.ceil(np.minimum(box[2:] + margin, image.shape[1::-1])).astype(int)
-    return letterbox(image[top:bottom, left:right], NO_BOXES, size)[0]
-
-
-NO_BOXES = np.zeros((0, 4), np.float32)
+    return letterbox(image[top:bottom, left:right], size)
 
 
 def cut_supports(config: DataConfig, name: str, classes: list[list[Crop]]) -> Supports:
@@ -109,18 +106,18 @@ def cut_supports(config: DataConfig, name: str, classes: list[list[Crop]]) -> Su
         DataError: they would not fit into the cache.
     """
     size = config.support_size
-    wanted = [[(c.content, c.image.frame, c.box) for c in crops] for crops in classes]
+    contents = [[(c.content, c.image.frame, c.box) for c in crops] for crops in classes]
     content = {
         "source": "supports",
         "version": 2,
-        "content": hashlib.sha256(repr(wanted).encode()).hexdigest(),
+        "content": hashlib.sha256(repr(contents).encode()).hexdigest(),
         "k_shot": config.k_shot,
         "support_size": size,
     }
     n_bytes = len(classes) * config.k_shot * (3 * size**2 + 8)
-    recipe = Recipe(f"supports-{config.dataset}-{name}", content, n_bytes)
+    key = CacheKey(f"supports-{config.dataset}-{name}", content, n_bytes)
     build = partial(_build, classes=classes, most=config.k_shot, size=size)
-    crops, positions, counts, unreadable = cached(config, recipe, build, _load)
+    crops, positions, counts, unreadable = cached(config, key, build, _load)
     rows = np.full(positions.shape, -1)
     for label, chosen in enumerate(positions):
         if counts[label]:

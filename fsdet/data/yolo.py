@@ -16,20 +16,20 @@ import yaml
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
+from fsdet.data.images import IMAGE_SUFFIXES
 from fsdet.data.problems import Problems
-from fsdet.data.records import Dataset, ImageRef, Part, Record
+from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
 from fsdet.progress import progress_if_many
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-PARTS: dict[Part, str] = {"train": "train", "eval": "val"}
-"""Part of the data -> key of data.yaml."""
+SUBSETS: dict[Subset, str] = {"train": "train", "eval": "val"}
+"""Subset of the data -> key of data.yaml."""
 NO_CLASS = 2.0**31
-"""Larger class numbers are clipped to this, since an integer may not hold them."""
+"""Larger class numbers are clipped to this, so that they fit into an integer."""
 
 
 def read_yolo(config: DataConfig) -> Dataset:
-    """All images that data.yaml names, with the boxes of their label files.
+    """All images listed in data.yaml, with the boxes of their label files.
 
     Raises:
         DataError: the description is missing or broken, or a folder holds no images.
@@ -38,15 +38,15 @@ def read_yolo(config: DataConfig) -> Dataset:
     names = class_names(description)
     problems = Problems()
     files = [
-        (part, file)
-        for part, key in PARTS.items()
+        (subset, file)
+        for subset, key in SUBSETS.items()
         for file in _image_files(root, description[key], key)
     ]
     records = tuple(
-        _record(file, part, root, problems)
-        for part, file in progress_if_many(files, "reading labels")
+        _record(file, subset, root, problems)
+        for subset, file in progress_if_many(files, "reading labels")
     )
-    for file in _orphans([file for _, file in files]):
+    for file in _unused_label_files([file for _, file in files]):
         problems.add("label file without image", _place(file, root))
     return Dataset(root, names, records, fractions=True, problems=problems)
 
@@ -72,7 +72,7 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
     missing = [k for k in ("train", "val", "names") if not description.get(k)]
     if missing:
         raise DataError(
-            f"{file}: needs the keys train, val and names, but lacks {', '.join(missing)}"
+            f"{file}: needs the keys train, val and names, but has no {', '.join(missing)}"
         )
     class_names(description, file)
     return (file.parent / str(description.get("path") or ".")).resolve(), description
@@ -106,7 +106,7 @@ def _image_files(root: Path, value: object, key: str) -> Iterator[Path]:
     found = [file for place in places for file in _files_of(root / str(place))]
     if not found:
         raise DataError(
-            f"{root / str(places[0])}: holds no images ({', '.join(sorted(SUFFIXES))}); check data_root and "
+            f"{root / str(places[0])}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); check data_root and "
             f"the key {key} of data.yaml"
         )
     return iter(found)
@@ -119,40 +119,26 @@ def _files_of(place: Path) -> list[Path]:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{place}: must list images as UTF-8 text, but: {error}") from None
         return [place.parent / line.strip() for line in lines if line.strip()]
-    return sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _orphans(images: list[Path]) -> list[Path]:
+def _unused_label_files(images: list[Path]) -> list[Path]:
     """Label files in the same folders that belong to none of `images`."""
     labels = {_label_file(image) for image in images}
     folders = sorted({file.parent for file in labels})
-    there = [file for folder in folders for file in sorted(folder.glob("*.txt"))]
-    return [file for file in there if file not in labels and file.name != "classes.txt"]
+    files = [file for folder in folders for file in sorted(folder.glob("*.txt"))]
+    return [file for file in files if file not in labels and file.name != "classes.txt"]
 
 
 def _place(file: Path, root: Path) -> Path:
     return file.relative_to(root) if file.is_relative_to(root) else file
 
 
-def _record(file: Path, part: Part, root: Path, problems: Problems) -> Record:
+def _record(file: Path, subset: Subset, root: Path, problems: Problems) -> Record:
     label_file = _label_file(file)
     place = _place(label_file, root)
-    try:
-        text = label_file.read_text(encoding="utf-8")
-        if not text.strip():
-            problems.add("label file empty", place)
-    except FileNotFoundError:
-        problems.add("label file missing", place)
-        text = ""
-    except UnicodeDecodeError:
-        problems.add("label line malformed", place)
-        text = ""
-    except OSError as error:
-        raise DataError(
-            f"{label_file}: cannot be read ({error.strerror}); a label file must be a text file or missing"
-        ) from None
     boxes, labels = [], []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_label_lines(label_file, place, problems), 1):
         try:
             label, box = _parsed(line)
         except ValueError:
@@ -163,10 +149,33 @@ def _record(file: Path, part: Part, root: Path, problems: Problems) -> Record:
         labels.append(label)
     return Record(
         ImageRef(file),
-        part,
+        subset,
         np.array(boxes, np.float64).reshape(-1, 4),
         np.array(labels, np.int64),
     )
+
+
+def _label_lines(file: Path, place: Path, problems: Problems) -> list[str]:
+    """Lines of a label file; none if it is missing, empty or not text.
+
+    Raises:
+        DataError: the disk or the permissions do not let it be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        if not text.strip():
+            problems.add("label file empty", place)
+    except FileNotFoundError:
+        problems.add("label file missing", place)
+        text = ""
+    except UnicodeDecodeError:
+        problems.add("label line malformed", place)
+        text = ""
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be read ({error.strerror}); a label file must be a text file or missing"
+        ) from None
+    return text.splitlines()
 
 
 def _label_file(image: Path) -> Path:

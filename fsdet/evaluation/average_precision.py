@@ -52,11 +52,6 @@ class Scores:
         return float(np.mean(self.episodes["AP50"]))
 
     @property
-    def ap(self) -> float:
-        """Mean over episodes of AP averaged over IoU 0.5 … 0.95."""
-        return float(np.mean(self.episodes["AP"]))
-
-    @property
     def ap50_se(self) -> float:
         """Standard error of `ap50` over episodes of these classes; NaN for a single one."""
         return standard_error(self.episodes["AP50"])

@@ -32,7 +32,7 @@ OBJECT_IMAGES, OBJECT_BATCH = 64, 8
 class Evaluation:
     """Results over the same episodes."""
 
-    right: Scores
+    correct: Scores
     """With the episodes' own supports."""
     swapped: Scores
     """With every class searched with its neighbour's supports."""
@@ -40,18 +40,18 @@ class Evaluation:
     @property
     def ap50(self) -> float:
         """Mean AP50 with the episodes' own supports."""
-        return self.right.ap50
+        return self.correct.ap50
 
     @property
     def swap_gap(self) -> float:
         """AP50 that is lost when the supports are swapped."""
-        return self.right.ap50 - self.swapped.ap50
+        return self.correct.ap50 - self.swapped.ap50
 
     @property
     def swap_gap_se(self) -> float:
         """Standard error of `swap_gap` over episodes, each compared with itself; NaN for a single one."""
-        pairs = zip(self.right.episodes["AP50"], self.swapped.episodes["AP50"], strict=True)
-        return standard_error([right - swapped for right, swapped in pairs])
+        pairs = zip(self.correct.episodes["AP50"], self.swapped.episodes["AP50"], strict=True)
+        return standard_error([correct - swapped for correct, swapped in pairs])
 
 
 def evaluate_run(
@@ -59,9 +59,9 @@ def evaluate_run(
 ) -> dict[str, float]:
     """The metrics of one evaluation, by name.
 
-    Every evaluation except the last is over the same few episodes of `config.novel_split`, which compare epochs and
-    trials while they run. The last one is reported: over `config.eval_draws` times as many episodes,
-    none of which was used for selection, of `config.reported_split`; also base classes on unseen images,
+    Every evaluation except the last is over the same few episodes of `config.novel_split`, so that epochs and
+    trials can be compared while they run. The last one gives the result of the run: over `config.eval_draws` times as
+    many episodes of `config.reported_split`, none of which was used for selection; also base classes on unseen images,
     class-agnostic detection of objects, and videos if there are any.
 
     Args:
@@ -102,10 +102,10 @@ def final_episodes(config: TrainConfig) -> range:
 
 def novel_metrics(novel: Evaluation) -> dict[str, float]:
     """Name without prefix -> value: AP of novel classes, its spread over episodes and classes, the swap control."""
-    right = novel.right
-    metrics = {f"n{name}": value for name, value in right.means().items()}
-    metrics |= {"nAP50_se": right.ap50_se, "nAP50_ci95": right.ap50_ci95}
-    metrics |= {"nAP50_se_classes": right.ap50_se_classes, "nAP50_swapped": novel.swapped.ap50}
+    correct = novel.correct
+    metrics = {f"n{name}": value for name, value in correct.means().items()}
+    metrics |= {"nAP50_se": correct.ap50_se, "nAP50_ci95": correct.ap50_ci95}
+    metrics |= {"nAP50_se_classes": correct.ap50_se_classes, "nAP50_swapped": novel.swapped.ap50}
     metrics |= {"swap_gap": novel.swap_gap, "swap_gap_se": novel.swap_gap_se}
     return metrics
 
@@ -124,8 +124,8 @@ def base_metrics(
     )
     objects = evaluate_objects(detector, BaseSource(image_set, EVAL_SEED), device)
     return {
-        **{f"b{name}": value for name, value in base.right.means().items()},
-        "bAP50_ci95": base.right.ap50_ci95,
+        **{f"b{name}": value for name, value in base.correct.means().items()},
+        "bAP50_ci95": base.correct.ap50_ci95,
         "bAP50_swapped": base.swapped.ap50,
         "base_swap_gap": base.swap_gap,
         "object_AP50": objects.ap50,
@@ -157,17 +157,17 @@ def evaluate(
         DataError: no episode has a target.
     """
     features = features or SupportFeatures(detector, episodes.image_set, device)
-    right, swapped = [], []
+    correct, swapped = [], []
     with evaluation_mode(detector):
         for number in progress(numbers, label) if label else numbers:
             episode = episodes.batch(number, 1)
             encoded = detector.encode(episode.images.to(device))
-            found = detect(detector.search(encoded, features.look_up(episode.support_ids)))
+            found = detect(detector.search(encoded, features.embed(episode.support_ids)))
             n_way, classes = episode.classes.shape[1], episode.classes[0].tolist()
-            right.append(score_episode(episode.targets, found, classes))
+            correct.append(score_episode(episode.targets, found, classes))
             others = with_swapped_supports(found, n_way)
             swapped.append(score_episode(episode.targets, others, classes))
-    return Evaluation(collect(right), collect(swapped))
+    return Evaluation(collect(correct), collect(swapped))
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ class Tube:
     """At most one box in every frame of a video."""
 
     boxes: Float[Tensor, "frames 4"]
-    """Corners xyxy; without meaning where there is no box."""
+    """Corners xyxy; undefined where there is no box."""
     present: Bool[Tensor, " frames"]
     """True where there is a box."""
 
@@ -47,8 +47,8 @@ def paired_iou(
 ) -> Float[Tensor, " pairs"]:
     """IoU of each pair of boxes, xyxy; 0 for two boxes without area."""
     corner = torch.maximum(first[:, :2], second[:, :2])
-    extent = (torch.minimum(first[:, 2:], second[:, 2:]) - corner).clamp(min=0)
-    shared = extent.prod(dim=1)
+    sides = (torch.minimum(first[:, 2:], second[:, 2:]) - corner).clamp(min=0)
+    shared = sides.prod(dim=1)
     union = _area(first) + _area(second) - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
@@ -82,17 +82,17 @@ def evaluate_videos(
     """
     values = []
     objects = list(_objects_in_videos(image_set))
-    for wanted, frames in progress(objects, label) if label and objects else objects:
-        n_crops = min(n_shot, int(image_set.support_counts[wanted]))
-        ids = wanted * image_set.supports.shape[1] + torch.arange(n_crops)
-        shots = features.look_up(ids[None, None])
+    for searched, frames in progress(objects, label) if label and objects else objects:
+        n_crops = min(n_shot, int(image_set.support_counts[searched]))
+        ids = searched * image_set.supports.shape[1] + torch.arange(n_crops)
+        shots = features.embed(ids[None, None])
         found = [
             detections
             for part in np.split(frames, range(FRAMES, len(frames), FRAMES))
             for detections in _search(detector, image_set, part, shots, device)
         ]
         best = best_boxes(found)
-        values.append(st_iou(_true_boxes(image_set, wanted, frames, best), best))
+        values.append(st_iou(_true_boxes(image_set, searched, frames, best), best))
     return float(np.mean(values)) if values else None
 
 

@@ -1,6 +1,6 @@
 """`python -m fsdet.health RUN_DIR`: the health report of a run, computed from its files.
 
-Exit code 0 if nothing failed, 3 if a line failed, 2 if RUN_DIR is no run or cannot be read.
+Exit code 0 if nothing failed, 3 if a line failed, 2 if RUN_DIR is not a run folder or cannot be read.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from fsdet.tables import build_table, number_column, print_table
 
 if TYPE_CHECKING:  # torch takes seconds to load, and --help needs none of it
     from fsdet.health.checklist import HealthReport
-    from fsdet.health.evidence import Check
+    from fsdet.health.run_record import Check
 
 PLAIN_WIDTH = 160
 """Columns of the table without a terminal."""
-NARROW = 120
-"""Terminals of fewer columns go without the bands."""
-LOOKS = {
+MIN_WIDTH_FOR_BANDS = 120
+"""Narrower terminals do not show the bands."""
+STATUS_STYLES = {
     "pass": ("✓ pass", "green"),
     "warn": ("! warn", "yellow"),
     "fail": ("✗ fail", "bold red"),
     "skip": ("– skip", "dim"),
 }
-"""Status -> how it is written, and its colour."""
+"""Status -> its text and its colour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def show(report: HealthReport) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
-    wide = console.width >= NARROW
+    wide = console.width >= MIN_WIDTH_FOR_BANDS
     names = [Column(heading, no_wrap=True) for heading in ("status", "line")]
     numbers = map(number_column, ("value", "band") if wide else ("value",))
     table = build_table(*names, *numbers, "message")
@@ -73,7 +73,7 @@ def show(report: HealthReport) -> None:
 
 def cells(check: Check) -> tuple[str, str, str, str, str]:
     """One line of the table, in rich's markup."""
-    word, colour = LOOKS[check.status]
+    word, colour = STATUS_STYLES[check.status]
     value = "" if check.value is None else f"{check.value:.4g}"
     band = "" if check.band is None else f"{check.band[0]:g} … {check.band[1]:g}"
     return f"[{colour}]{word}[/]", escape(check.name), value, band, escape(check.message)

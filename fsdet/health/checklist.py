@@ -13,28 +13,28 @@ from pathlib import Path
 
 from fsdet.config import TrainConfig
 from fsdet.errors import ConfigError
-from fsdet.health import rules
+from fsdet.health import evaluation_rules, rules
 from fsdet.health.dfl import MIN_STEPS, dfl_falls
-from fsdet.health.evidence import Check, Evidence
 from fsdet.health.record import read_run, read_stored, save_health
+from fsdet.health.run_record import Check, RunRecord
 from fsdet.report import Explosion
 from fsdet.run_files import HEALTH_FILE, load_evaluations, load_steps
 
-RULES_IN_ORDER: tuple[Callable[[Evidence], Check | list[Check]], ...] = (
+RULES_IN_ORDER: tuple[Callable[[RunRecord], Check | list[Check]], ...] = (
     rules.exploded,
     rules.all_finite,
     rules.gradient_norm,
     rules.loss_terms,
     rules.total_falls,
     dfl_falls,
-    rules.ap,
-    rules.supports,
+    evaluation_rules.ap,
+    evaluation_rules.supports,
     rules.learning,
     rules.no_dead_tensors,
     rules.update_ratios,
     rules.clipping,
     rules.positives,
-    rules.memory,
+    evaluation_rules.memory,
 )
 """The checklist, in the order it is shown."""
 
@@ -58,7 +58,7 @@ class HealthReport:
         """The line called `name`.
 
         Raises:
-            KeyError: there is none.
+            KeyError: no line has this name.
         """
         for check in self.checks:
             if check.name == name:
@@ -66,33 +66,18 @@ class HealthReport:
         raise KeyError(name)
 
 
-def health_report(
-    config: TrainConfig,
-    steps: Sequence[Mapping[str, float]],
-    evaluations: Sequence[Mapping[str, float]],
-    peaks: Mapping[str, float],
-    explosion: Explosion | None,
-) -> HealthReport:
-    """Apply all rules to a run.
-
-    Args:
-        config: of the run.
-        steps: what was measured at each optimiser step, in order; any value may be missing or not finite.
-        evaluations: metrics of each evaluation, in order, with its `step`.
-        peaks: trainable tensor -> its largest gradient norm; empty if not recorded.
-        explosion: of `fsdet.health.stability`, if there was one.
-    """
-    run = Evidence(config, steps, evaluations, peaks, explosion)
+def health_report(run: RunRecord) -> HealthReport:
+    """Apply all rules to a run."""
     checks: list[Check] = []
     for line in RULES_IN_ORDER:
         found = line(run)
         checks += found if isinstance(found, list) else [found]
     dead = rules.dead_tensors(run)
-    return HealthReport(tuple(checks), dead, verdict(checks, len(steps)))
+    return HealthReport(tuple(checks), dead, verdict(checks, len(run.steps)))
 
 
 def verdict(checks: Sequence[Check], steps: int) -> str:
-    """A summary in a sentence or two, the faults first; a run of a few steps is not called healthy."""
+    """A summary in a sentence or two, faults first; a run of fewer than `MIN_STEPS` steps is not called healthy."""
     if steps == 0:
         return "nothing to report: the run has not taken a step"
     taken = f"{steps} step{'s' if steps > 1 else ''}"
@@ -111,7 +96,7 @@ def write_health(
 ) -> HealthReport:
     """Report on the run in the folder `run_dir`, and write `health.json` there, atomically."""
     steps = load_steps(run_dir)
-    report = health_report(config, steps, load_evaluations(run_dir), peaks, explosion)
+    report = health_report(RunRecord(config, steps, load_evaluations(run_dir), peaks, explosion))
     save_health(run_dir, asdict(report), len(steps), peaks, explosion)
     return report
 
@@ -120,17 +105,16 @@ def health_of_run(run_dir: Path) -> HealthReport:
     """Report on a run from its files: finished, exploded, killed or still running.
 
     Raises:
-        ConfigError: the folder is no run, a file cannot be opened, or the config cannot be used.
+        ConfigError: the folder is not a run folder, a file cannot be opened, or the config cannot be used.
     """
-    run = read_run(run_dir)
-    return health_report(run.config, run.steps, run.evaluations, run.peaks, run.explosion)
+    return health_report(read_run(run_dir))
 
 
 def read_health(run_dir: Path) -> HealthReport:
-    """The report in `health.json` as it was written.
+    """The report stored in `health.json`.
 
     Raises:
-        ConfigError: there is none that can be read.
+        ConfigError: it is missing or cannot be read.
     """
     stored = read_stored(run_dir)
     if stored is None:

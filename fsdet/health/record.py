@@ -1,8 +1,8 @@
-"""What the health report reads from a run folder, and `health.json`.
+"""Reads the record of a run from its folder, and reads and writes `health.json`.
 
-A run may have been killed: the last line of a file may be cut off, `health.json` may be missing, out of date or of
-another program. Its content is then computed again: the peaks come from the newest checkpoint, an explosion from
-applying the stability rules to the stored steps.
+A run may have been killed: the last line of a file may be cut off, `health.json` may be missing, out of date or
+written by another program. Its content is then computed again: the peaks come from the newest checkpoint, an explosion
+from applying the stability rules to the stored steps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,14 @@ from fsdet.config import MODULES, TrainConfig
 from fsdet.config.parsing import load_config
 from fsdet.errors import CheckpointError, ConfigError
 from fsdet.files import write_text_atomic
-from fsdet.health.evidence import Check
+from fsdet.health.run_record import Check, RunRecord
 from fsdet.health.stability import StabilityMonitor
 from fsdet.report import Explosion
-from fsdet.run_files import CONFIG_FILE, HEALTH_FILE, STEPS_FILE, Row, load_evaluations, load_steps
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """The run as its folder records it."""
-
-    config: TrainConfig
-    steps: list[Row]
-    evaluations: list[Row]
-    peaks: dict[str, float]
-    explosion: Explosion | None
+from fsdet.run_files import CONFIG_FILE, HEALTH_FILE, STEPS_FILE, load_evaluations, load_steps
 
 
 class StoredHealth(BaseModel):
-    """`health.json`: a report, and what only the running process knew."""
+    """`health.json`: a report, and what cannot be computed from the other files of a run."""
 
     checks: tuple[Check, ...]
     dead: tuple[str, ...]
@@ -49,14 +38,14 @@ class StoredHealth(BaseModel):
 
 
 class StoredReference(BaseModel):
-    """What is read of a checkpoint's stability monitor."""
+    """The part of the stability monitor's state that is read from a checkpoint."""
 
     reference: PositiveFloat | None = None
-    """Healthy gradient norm of the earlier stage, if known."""
+    """Gradient norm of the run before its first update; None if it was not measured."""
 
 
 class StoredState(BaseModel):
-    """What is read of a checkpoint."""
+    """The part of a checkpoint that the health report reads."""
 
     gradient_peaks: dict[str, float] = {}
     stability: StoredReference = StoredReference()
@@ -66,12 +55,12 @@ def read_run(run_dir: Path) -> RunRecord:
     """Read a run folder, of a run that is finished, exploded, killed or still running.
 
     Raises:
-        ConfigError: the folder is no run, a file cannot be opened, or the config cannot be used.
+        ConfigError: the folder is not a run folder, a file cannot be opened, or the config cannot be used.
     """
     for name in (CONFIG_FILE, STEPS_FILE):
         if not (run_dir / name).is_file():
             raise ConfigError(
-                f"{run_dir}: holds no {name}, so it is no run; name the checkpoint_dir of one"
+                f"{run_dir}: holds no {name}, so it is not a run folder; name the checkpoint_dir of a run"
             )
     config, steps = load_config(run_dir / CONFIG_FILE), load_steps(run_dir)
     stored = read_stored(run_dir)
@@ -91,7 +80,7 @@ def newest_state(run_dir: Path) -> StoredState:
         try:
             return StoredState.model_validate(load_checkpoint(path))
         except (CheckpointError, ValidationError):
-            continue  # an older one is almost as good
+            continue  # try an older one
     return StoredState()
 
 
@@ -111,7 +100,7 @@ def replay(
     Args:
         config: of the run.
         steps: as in `steps.jsonl`.
-        reference: healthy gradient norm of the earlier stage, if known.
+        reference: gradient norm of the run before its first update; None if it was not measured.
     """
     monitor = StabilityMonitor(config, MODULES, reference)
     for row in steps:
@@ -132,7 +121,7 @@ def save_health(
     peaks: Mapping[str, float],
     explosion: Explosion | None,
 ) -> None:
-    """Write `health.json`: the report, and what only the running process knew; atomic, without NaN."""
+    """Write `health.json` atomically: the report, and what cannot be computed from the other files; without NaN."""
     content = {
         **report,
         "steps": steps,
@@ -144,7 +133,7 @@ def save_health(
 
 
 def read_stored(run_dir: Path) -> StoredHealth | None:
-    """The content of `health.json`; None if it is missing or of another program."""
+    """The content of `health.json`; None if it is missing or was written by another program."""
     try:
         return StoredHealth.model_validate_json((run_dir / HEALTH_FILE).read_bytes())
     except (OSError, ValidationError):

@@ -1,22 +1,27 @@
-"""The rules of the health report, one function per line or group of lines."""
+"""The rules of the health report about optimiser steps, one function per line or group of lines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
 from fsdet.config import MODULES, HealthConfig
-from fsdet.health.evidence import Array, Check, Evidence, build_check, check_band, finite_of, median
-from fsdet.report import BEST_EPOCH
+from fsdet.health.run_record import (
+    Check,
+    RunRecord,
+    build_check,
+    check_band,
+    finite_of,
+    median,
+)
 
 DEAD = 1e-12
 """A gradient norm up to this counts as none."""
 PIECES = 5
 """Number of parts of a run whose median losses are compared."""
 MIN_PIECE = 5
-"""Least number of steps per part."""
+"""Minimum number of steps per part."""
 RISE = 0.05
 """Fraction of the first median by which a median may exceed the previous one."""
 ALWAYS = 0.98
@@ -31,7 +36,7 @@ ABOVE = {
 """Loss term -> what a value above its band usually means."""
 
 
-def exploded(run: Evidence) -> Check:
+def exploded(run: RunRecord) -> Check:
     """Fails if a rule of `fsdet.health.stability` fired."""
     found = run.explosion
     if found is None:
@@ -42,7 +47,7 @@ def exploded(run: Evidence) -> Check:
     return build_check("explosion", "fail", message, found.step)
 
 
-def all_finite(run: Evidence) -> Check:
+def all_finite(run: RunRecord) -> Check:
     """Fails on any loss or gradient that is inf or NaN; a loss scaler's few overflows pass."""
     losses, norms = (
         [not math.isfinite(row[name]) for row in run.steps if name in row]
@@ -59,14 +64,14 @@ def all_finite(run: Evidence) -> Check:
     return build_check("finite", "fail", f"{message}; {advice}", count)
 
 
-def gradient_norm(run: Evidence) -> Check:
+def gradient_norm(run: RunRecord) -> Check:
     """Global norm before clipping, median of the last steps."""
     largest = max(MODULES, key=lambda name: np.nan_to_num(run.now(f"grad/norm/{name}")))
     above = f"usual while under-trained; largest in {largest}: if it stays, lower that multiplier"
     return check_band("gradient_norm", run.now("grad/norm"), run.config.health_norm, above)
 
 
-def loss_terms(run: Evidence) -> list[Check]:
+def loss_terms(run: RunRecord) -> list[Check]:
     """The total, and every term that the stage has, with a weight and a band."""
     return [_loss(run, name.removeprefix("health_")) for name in _loss_bands()]
 
@@ -75,7 +80,7 @@ def _loss_bands() -> list[str]:
     return [name for name in HealthConfig.model_fields if name.removeprefix("health_") in ABOVE]
 
 
-def _loss(run: Evidence, term: str) -> Check:
+def _loss(run: RunRecord, term: str) -> Check:
     band = run.config.bands[f"health_{term}"]
     if getattr(run.config, f"{term}_weight", 1.0) == 0:
         return build_check(term, "skip", f"{term}_weight is 0", band=band)
@@ -87,7 +92,7 @@ def _loss(run: Evidence, term: str) -> Check:
     return check_band(term, run.now(f"train/loss/{term}"), band, ABOVE[term])
 
 
-def total_falls(run: Evidence) -> Check:
+def total_falls(run: RunRecord) -> Check:
     """Warns if the total loss ends above its start, or rises on its way; compares medians of fifths."""
     values = run.all("train/loss/total")
     if len(values) < PIECES * MIN_PIECE:
@@ -106,12 +111,12 @@ def total_falls(run: Evidence) -> Check:
     return build_check("total_falls", "pass", f"{message}: last over first fifth", ratio)
 
 
-def learning(run: Evidence) -> list[Check]:
-    """One line a module: its gradient norm is above zero, unless its multiplier freezes it."""
+def learning(run: RunRecord) -> list[Check]:
+    """One line per module: its gradient norm is above zero, unless its multiplier freezes it."""
     return [_learns(run, module) for module in MODULES]
 
 
-def _learns(run: Evidence, module: str) -> Check:
+def _learns(run: RunRecord, module: str) -> Check:
     name = f"learning/{module}"
     if run.config.lr_mults[module] == 0:
         return build_check(name, "skip", "frozen by its multiplier of 0")
@@ -129,10 +134,10 @@ def _learns(run: Evidence, module: str) -> Check:
     return build_check(name, "fail", message, norm)
 
 
-def dead_tensors(run: Evidence) -> tuple[str, ...]:
+def dead_tensors(run: RunRecord) -> tuple[str, ...]:
     """Names of the tensors that never received a gradient and should have.
 
-    Of a frozen support encoder the projection still learns.
+    The projection of a frozen support encoder is still trained.
     """
     frozen = {name for name, mult in run.config.lr_mults.items() if mult == 0}
     parts = {"support_encoder": "support_encoder.trunk."}
@@ -142,8 +147,8 @@ def dead_tensors(run: Evidence) -> tuple[str, ...]:
     )
 
 
-def no_dead_tensors(run: Evidence) -> Check:
-    """Fails on any dead tensor, and names the first."""
+def no_dead_tensors(run: RunRecord) -> Check:
+    """Fails on any dead tensor; the message lists the first three."""
     if not run.peaks:
         return build_check("dead_tensors", "skip", "no peaks were recorded")
     dead = dead_tensors(run)
@@ -154,7 +159,7 @@ def no_dead_tensors(run: Evidence) -> Check:
     return build_check("dead_tensors", "fail", f"no gradient ever in {names}; {advice}", len(dead))
 
 
-def clipping(run: Evidence) -> Check:
+def clipping(run: RunRecord) -> Check:
     """How often gradients were clipped, as one of three regimes."""
     config, clipped = run.config, run.finite("grad/clipped")
     if config.gradient_clip_mode == "none" or (
@@ -175,12 +180,12 @@ def clipping(run: Evidence) -> Check:
     return build_check("clipping", "pass", message, fraction)
 
 
-def update_ratios(run: Evidence) -> list[Check]:
-    """One line a module: how far a step moves the weights."""
+def update_ratios(run: RunRecord) -> list[Check]:
+    """One line per module: how far a step moves the weights."""
     return [_moves(run, module) for module in MODULES]
 
 
-def _moves(run: Evidence, module: str) -> Check:
+def _moves(run: RunRecord, module: str) -> Check:
     name, band = f"update_ratio/{module}", run.config.health_update
     if run.config.lr_mults[module] == 0:
         return build_check(name, "skip", "frozen by its multiplier of 0", band=band)
@@ -191,108 +196,16 @@ def _moves(run: Evidence, module: str) -> Check:
     )
 
 
-def positives(run: Evidence) -> Check:
+def positives(run: RunRecord) -> Check:
     """Fails if the last steps had no positive anchor point at all, warns if a tenth of all had none."""
     counts = run.finite("train/positives")
     if not len(counts):
         return build_check("positives", "skip", "not measured")
     empty, now = float((counts == 0).mean()), run.now("train/positives")
     if len(counts) >= run.window and not counts[-run.window :].any():
-        message = "no anchor point is assigned to a target any more: wrong boxes in the data, or dead predictions"
+        message = "no anchor point is assigned to a target now: wrong boxes in the data, or dead predictions"
         return build_check("positives", "fail", message, now)
     if empty > 0.1:
         message = f"{empty:.0%} of the steps had none: many images without targets, or wrong boxes in the data"
         return build_check("positives", "warn", message, now)
     return build_check("positives", "pass", "anchor points are assigned to targets", now)
-
-
-CHANCE_AP50 = 0.1
-"""AP50 with wrong supports in 8-way episodes of the embedded data (.05 to .09); used if a run has no swap
-control."""
-MIN_DIFFERENCE = 0.01
-"""Differences of AP50 up to this are ignored, however small their standard error."""
-GROWTH = 0.1
-"""Fraction by which memory may grow over the second half of a run."""
-
-
-def ap(run: Evidence) -> Check:
-    """AP50 rises, or is clearly above that with wrong supports; fails only in a long run.
-
-    Differences count from two standard errors and `MIN_DIFFERENCE` on. Stage 1 is judged by its class-agnostic
-    detection of objects.
-    """
-    name = "object_AP50" if run.config.stage == 1 else "nAP50"
-    scores = [row for row in run.scores if name in row and is_compared(run, row)]
-    if not scores:
-        return build_check("ap", "skip", f"no evaluation with {name} yet")
-    first, last = scores[0], scores[-1]
-    best = max(scores, key=lambda row: row[name])
-    chance = CHANCE_AP50 if run.config.stage == 1 else last.get("nAP50_swapped", CHANCE_AP50)
-    if best[name] - last[name] > _error(name, best, last):
-        message = f"{name} has fallen from {best[name]:.3f} at step {best['step']:.0f}; usually a too large lr"
-        return build_check("ap", "warn", message, last[name])
-    if last[name] - chance > _error(name, last):
-        return build_check("ap", "pass", f"{name} clearly above {chance:.3f}", last[name])
-    if last[name] - first[name] > _error(name, first, last):
-        return build_check("ap", "pass", f"{name} rises from {first[name]:.3f}", last[name])
-    message = f"{name} neither rises nor is clearly above {chance:.3f}"
-    return _fail_if_long(
-        run, "ap", message, "look at dfl_falls and learning/*, then raise lr", last[name]
-    )
-
-
-def is_compared(run: Evidence, row: Mapping[str, float]) -> bool:
-    """Whether an evaluation is over the same episodes as others: not the last one, except in stage 1."""
-    return run.config.stage == 1 or BEST_EPOCH not in row
-
-
-def supports(run: Evidence) -> Check:
-    """The swap gap, AP50 with the right supports minus that with wrong ones, is more than two errors above 0."""
-    if run.config.stage == 1:
-        return build_check("supports", "skip", "stage 1 has no supports to use")
-    measured = [row for row in run.scores if "swap_gap" in row]
-    if not measured:
-        return build_check("supports", "skip", "no evaluation with the swap control yet")
-    last = measured[-1]
-    gap = last["swap_gap"]
-    paired = "swap_gap_se" in last  # else the error of a difference of two independent values
-    error = _error("swap_gap", last) if paired else _error("nAP50", last, last)
-    if gap > error:
-        return build_check("supports", "pass", f"swapping them costs {gap:.3f} AP50", gap)
-    message = (
-        f"swapping them costs {gap:.3f} AP50, within two standard errors ({error:.3f}) of nothing"
-    )
-    advice = "train longer, or raise support_encoder_lr_mult and fusion_lr_mult"
-    return _fail_if_long(run, "supports", message, advice, gap)
-
-
-def memory(run: Evidence) -> Check:
-    """Warns if memory still grows in the second half."""
-    used = _memory(run)
-    if len(used) < 4:
-        return build_check("memory", "skip", "needs four evaluations")
-    growth = float(used[-1] / used[(len(used) - 1) // 2] - 1)
-    size = f"{used[-1] / 1e6:.0f} MB"
-    if growth <= GROWTH:
-        return build_check("memory", "pass", f"steady at {size}", growth)
-    message = (
-        f"grows, now {size}: usually tensors kept with their graph, or growing caches of workers"
-    )
-    return build_check("memory", "warn", message, growth)
-
-
-def _memory(run: Evidence) -> Array:
-    """(evaluations,) bytes."""
-    return np.array([row["memory"] for row in run.scores if row.get("memory", 0) > 0], np.float64)
-
-
-def _fail_if_long(run: Evidence, name: str, message: str, advice: str, value: float) -> Check:
-    """A failure in a long run, otherwise a warning."""
-    if run.long:
-        return build_check(name, "fail", f"{message}; {advice}", value)
-    return build_check(name, "warn", f"{message}; fails from step {run.long_from} on", value)
-
-
-def _error(name: str, *rows: Mapping[str, float]) -> float:
-    """Two standard errors of a metric, or of the difference of two of its values, but at least `MIN_DIFFERENCE`."""
-    return max(MIN_DIFFERENCE, 2 * math.hypot(*(row.get(f"{name}_se", 0.0) for row in rows)))

@@ -3,7 +3,7 @@
 1. non_finite: loss or gradient norm not finite for `explosion_patience` steps in a row (mixed
    precision gets time to back off), or a weight not finite, checked at every tenth step;
 2. norm_ceiling: gradient norm above `explosion_norm` for as many steps in a row;
-3. norm_ratio: gradient norm above `explosion_ratio` times its reference at `explosion_patience` of the
+3. norm_ratio: gradient norm above `explosion_ratio` times the reference at `explosion_patience` of the
    last `explosion_window` steps; the reference is the run's own norm before its first update;
 4. loss_divergence: running median of the loss above `explosion_loss_ratio` times its best for as
    many steps in a row; loss_collapse: a loss at or below zero for as many;
@@ -11,7 +11,7 @@
    for that many and at least ten.
 
 The reference is the largest norm of some passes over the first batches (`fsdet.training.step.initial_norm`), so that it
-depends on the data, image size, batch and loss weights, but on no learning rate and no clip norm. It is
+depends on the data, image size, batch and loss weights, but not on the learning rate or the clip norm. It is
 the largest because healthy norms on photographs have a heavy tail, which their median hides. An explosion
 under a clip norm comes in spikes with ordinary steps between them, hence the window. On recorded runs of the seeds 0
 to 9, 32 that diverge and 122 that do not, a ratio of 3 had no false alarm and found 30, one of 4 found 28 within 40
@@ -40,7 +40,7 @@ LOSS_WINDOW = 20
 DEAD_NORM = 1e-6
 """A gradient norm below this is near zero: five orders of magnitude under any healthy one."""
 POSITIVES_PATIENCE = 10
-"""Least number of steps in a row without a positive: batches without targets exist."""
+"""Minimum number of steps in a row without a positive, since batches without targets exist."""
 COLLAPSED_LOSS = 1e-6
 """A loss at or below this has collapsed: every term is positive."""
 CEILING, CEILING_RATIO = 1e4, 10.0
@@ -53,17 +53,21 @@ class _Rule(NamedTuple):
     """One condition at one step."""
 
     counter: str
+    """Key of the count of steps at which it has held."""
     reason: str
+    """Name of the rule in `Explosion`."""
     holds: bool
     patience: int
+    """Number of steps at which it must hold."""
     detail: str
+    """The condition with its values."""
 
 
 class StabilityMonitor:
     """Applies the rules to one step after the other.
 
     Args:
-        config: thresholds; its `explosion_reference` takes precedence over `reference`.
+        config: the thresholds; its `explosion_reference` takes precedence over `reference`.
         modules: names of the modules whose norms are passed.
         reference: the gradient norm before the first update; None if it was not measured.
 
@@ -78,15 +82,15 @@ class StabilityMonitor:
             raise ValueError(f"reference must be positive and finite, but got {reference}")
         self._config = config
         self.reference = config.explosion_reference or reference
-        """Healthy norm that rule 3 compares with; None if unknown, which turns the rule off."""
+        """Gradient norm that rule 3 compares with; None if unknown, which disables the rule."""
         self._above: deque[bool] = deque(maxlen=config.explosion_window)
         self._module_norms = {name: deque[float](maxlen=NORM_WINDOW) for name in modules}
         self._losses: deque[float] = deque(maxlen=LOSS_WINDOW)
         self._best_loss = math.inf
         self._counts: dict[str, int] = {}
-        self._seen = 0
+        self._n_steps = 0
         self._nonfinite = False
-        self._worst = math.log10(TINY)
+        self._max_violation = math.log10(TINY)
         self.peak_norm = 0.0
         """Largest finite gradient norm so far."""
 
@@ -108,7 +112,7 @@ class StabilityMonitor:
 
         Always finite; at least 1 after an explosion by non_finite.
         """
-        return max(self._worst, 1.0) if self._nonfinite else self._worst
+        return max(self._max_violation, 1.0) if self._nonfinite else self._max_violation
 
     def update(
         self,
@@ -140,9 +144,9 @@ class StabilityMonitor:
             for rule in self._rules(loss, norm, positives, parameters_finite)
             if self._count(rule) >= rule.patience
         ]
-        module = self._fastest_grown(module_norms) if fired else ""
+        module = self._fastest_growing(module_norms) if fired else ""
         self._record_norms(norm, module_norms)
-        self._seen += 1
+        self._n_steps += 1
         if not fired:
             return None
         rule = fired[0]
@@ -163,9 +167,9 @@ class StabilityMonitor:
             "losses": list(self._losses),
             "best_loss": self._best_loss,
             "counts": dict(self._counts),
-            "seen": self._seen,
+            "seen": self._n_steps,
             "nonfinite": self._nonfinite,
-            "worst": self._worst,
+            "worst": self._max_violation,
             "peak_norm": self.peak_norm,
         }
 
@@ -179,12 +183,12 @@ class StabilityMonitor:
         }
         self._losses = deque(state["losses"], maxlen=LOSS_WINDOW)
         self._best_loss, self._counts = state["best_loss"], dict(state["counts"])
-        self._seen, self._nonfinite = state["seen"], state["nonfinite"]
-        self._worst, self.peak_norm = state["worst"], state["peak_norm"]
+        self._n_steps, self._nonfinite = state["seen"], state["nonfinite"]
+        self._max_violation, self.peak_norm = state["worst"], state["peak_norm"]
 
     @property
     def _warm(self) -> bool:
-        return self._seen >= self._config.explosion_warmup
+        return self._n_steps >= self._config.explosion_warmup
 
     @property
     def _ratio_limit(self) -> float:
@@ -194,57 +198,49 @@ class StabilityMonitor:
     def _rules(
         self, loss: float, norm: float, positives: float, parameters_finite: bool
     ) -> list[_Rule]:
-        config, k = self._config, self._config.explosion_patience
-        values = f"loss {loss:g}, gradient norm {norm:g}"
+        """All conditions at this step, in the order in which they take precedence."""
+        k = self._config.explosion_patience
         finite = math.isfinite(loss) and math.isfinite(norm)
-        loss_median = median(self._losses) if self._losses else math.nan
-        loss_limit = config.explosion_loss_ratio * self._best_loss
+        values = f"loss {loss:g}, gradient norm {norm:g}"
         return [
             _Rule("weights", "non_finite", not parameters_finite, 1, "a weight is inf or nan"),
             _Rule("finite", "non_finite", not finite, k, values),
+            *self._norm_rules(norm),
+            *self._loss_rules(loss),
+            *self._dead_rules(norm, positives),
+        ]
+
+    def _norm_rules(self, norm: float) -> list[_Rule]:
+        ratio, k = self._config.explosion_ratio, self._config.explosion_patience
+        above_ceiling = f"gradient norm {norm:.4g} > {self.ceiling:g}"
+        reference = self.reference or math.nan
+        above_ratio = f"gradient norm {norm:.4g} > {ratio:g} x reference {reference:.4g}"
+        return [
+            _Rule("ceiling", "norm_ceiling", norm > self.ceiling, k, above_ceiling),
+            _Rule("ratio", "norm_ratio", self._above[-1], k, above_ratio),
+        ]
+
+    def _loss_rules(self, loss: float) -> list[_Rule]:
+        ratio, k = self._config.explosion_loss_ratio, self._config.explosion_patience
+        now = median(self._losses) if self._losses else math.nan
+        diverged = self._warm and now > ratio * self._best_loss
+        divergence = (
+            f"running median of the loss {now:.4g} > {ratio:g} x its best {self._best_loss:.4g}"
+        )
+        collapse = f"loss {loss:g} <= {COLLAPSED_LOSS:g}"
+        return [
+            _Rule("divergence", "loss_divergence", diverged, k, divergence),
+            _Rule("collapse", "loss_collapse", loss <= COLLAPSED_LOSS, k, collapse),
+        ]
+
+    def _dead_rules(self, norm: float, positives: float) -> list[_Rule]:
+        k = self._config.explosion_patience
+        near_zero = f"gradient norm {norm:g} < {DEAD_NORM:g}"
+        patience = max(k, POSITIVES_PATIENCE)
+        return [
+            _Rule("gradient", "silent_death", norm < DEAD_NORM, k, near_zero),
             _Rule(
-                "ceiling",
-                "norm_ceiling",
-                norm > self.ceiling,
-                k,
-                f"gradient norm {norm:.4g} > {self.ceiling:g}",
-            ),
-            _Rule(
-                "ratio",
-                "norm_ratio",
-                self._above[-1],
-                k,
-                f"gradient norm {norm:.4g} > {config.explosion_ratio:g} x reference "
-                f"{self.reference or math.nan:.4g}",
-            ),
-            _Rule(
-                "divergence",
-                "loss_divergence",
-                self._warm and loss_median > loss_limit,
-                k,
-                f"running median of the loss {loss_median:.4g} > "
-                f"{config.explosion_loss_ratio:g} x its best {self._best_loss:.4g}",
-            ),
-            _Rule(
-                "collapse",
-                "loss_collapse",
-                loss <= COLLAPSED_LOSS,
-                k,
-                f"loss {loss:g} <= {COLLAPSED_LOSS:g}",
-            ),
-            _Rule(
-                "gradient",
-                "silent_death",
-                norm < DEAD_NORM,
-                k,
-                f"gradient norm {norm:g} < {DEAD_NORM:g}",
-            ),
-            _Rule(
-                "positives",
-                "silent_death",
-                positives == 0,
-                max(k, POSITIVES_PATIENCE),
-                "no positive anchor point",
+                "positives", "silent_death", positives == 0, patience, "no positive anchor point"
             ),
         ]
 
@@ -256,7 +252,7 @@ class StabilityMonitor:
         self._counts[rule.counter] = self._counts.get(rule.counter, 0) + 1 if rule.holds else 0
         return self._counts[rule.counter]
 
-    def _fastest_grown(self, module_norms: dict[str, float]) -> str:
+    def _fastest_growing(self, module_norms: dict[str, float]) -> str:
         """The module whose norm is largest relative to its own median; one that is not finite comes first."""
 
         def growth(name: str) -> float:
@@ -278,7 +274,7 @@ class StabilityMonitor:
         if not math.isfinite(norm):
             return
         self.peak_norm = max(self.peak_norm, norm)
-        self._worst = max(self._worst, math.log10(max(norm, TINY) / self.limit))
+        self._max_violation = max(self._max_violation, math.log10(max(norm, TINY) / self.limit))
         if DEAD_NORM <= norm <= self.limit:
             for name, value in module_norms.items():
                 if math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Inputs of inference: which files are supports, images and videos, and how an image is read from what a caller has."""
+"""Inputs of inference: finds supports, images and videos in paths, and reads an image from a file or from memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import numpy as np
 from PIL import Image
 
 from fsdet.data.image_set import Array
-from fsdet.data.images import UnreadableError, open_image, to_rgb
+from fsdet.data.images import IMAGE_SUFFIXES, UnreadableError, open_image, to_rgb
 from fsdet.errors import DataError
 
 DEFAULT_CLASS = "object"
 """Name of the class if the supports have none."""
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 
 
@@ -33,13 +32,13 @@ def find_supports(paths: Sequence[Path]) -> dict[str, list[Path]]:
     classes: dict[str, list[Path]] = {}
     for folder in [inner for path in paths for inner in _class_folders(path)]:
         if folder.name in classes:
-            raise DataError(f"{folder}: supports: two folders of this name; rename one")
+            raise DataError(f"{folder}: supports: two folders have this name; rename one")
         classes[folder.name] = _files(folder, IMAGE_SUFFIXES)
     return classes
 
 
 def find_inputs(paths: Sequence[Path]) -> list[Path]:
-    """The images and videos named, those of a folder in the order of their names.
+    """All images and videos in `paths`, those of a folder in the order of their names.
 
     Raises:
         DataError: a path does not exist or is of another kind, or a folder holds none.
@@ -58,7 +57,7 @@ def is_video(path: Path) -> bool:
 
 
 def _class_folders(path: Path) -> list[Path]:
-    """The folder itself if it holds images, else the folders in it."""
+    """The folders in a folder, or the folder itself if it has none."""
     if not path.is_dir():
         _checked(path, IMAGE_SUFFIXES)
         raise DataError(
@@ -96,7 +95,7 @@ ImageLike: TypeAlias = str | Path | Image.Image | Array
 
 
 def read_image(image: ImageLike) -> Array:
-    """(H, W, 3) uint8 RGB, the right way up: as a viewer shows it that heeds the EXIF orientation.
+    """(H, W, 3) uint8 RGB, rotated by its EXIF orientation.
 
     Raises:
         DataError: no such file, not an image, or an array of another shape or type.

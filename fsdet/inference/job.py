@@ -70,7 +70,7 @@ def predict(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        FsdetError: a flag, the checkpoint or a support cannot be used, or an input is not there.
+        FsdetError: a flag, the checkpoint or a support cannot be used, or an input does not exist.
     """
     classes, inputs = find_supports(supports), find_inputs(images)
     pairs = list(zip(inputs, output_files(inputs, out), strict=True))
@@ -160,11 +160,11 @@ def make_folder(folder: Path) -> None:
     """Make the folder of the results.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"out: {folder} cannot be made ({error.strerror}); name another folder"
+            f"out: {folder} cannot be created ({error.strerror}); name another folder"
         ) from None

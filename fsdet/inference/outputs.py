@@ -15,7 +15,7 @@ from fsdet.inference.predictor import NamedDetections
 
 
 class CocoFile:
-    """Gathers detections image by image.
+    """Collects detections image by image.
 
     Args:
         names: of the classes; category 1 is the first.
@@ -67,9 +67,9 @@ COLOURS = (
     "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6",
     "#bfef45", "#fabed4",
 )  # fmt: skip
-"""One for each class, then from the start again."""
+"""Colour of each class; repeated if there are more classes."""
 MIN_SIDE = 512
-"""Images with a shorter longer side are enlarged, so that names can be read in them."""
+"""Images are enlarged if their longer side is shorter, so that class names are legible."""
 
 
 def draw(pixels: Array, found: NamedDetections) -> Image.Image:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fsdet.checkpoint import load_detector
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NamedDetections(Detections):
-    """What was found in one image, best first; boxes are xyxy in pixels of that image."""
+    """Detections in one image, best first; boxes are xyxy in pixels of that image."""
 
     names: tuple[str, ...]
     """Names of the searched classes; `labels` are indices into it."""
@@ -38,8 +39,8 @@ class NamedDetections(Detections):
 class EmbeddedSupports:
     """Embedded supports, with which many images can be searched."""
 
-    prototypes: Tensor
-    """(1, n_way, 1, D): the mean over the supports of each class."""
+    prototypes: Float[Tensor, "1 n_way 1 dim"]
+    """Mean over the supports of each class."""
     names: tuple[str, ...]
     """(n_way,) names of the classes."""
 
@@ -81,9 +82,9 @@ class Predictor:
             found = detect(self.detector.search(self.detector.encode(square), examples.prototypes))
         boxes = from_letterbox(found[0].boxes, height, width, self.config.image_size)
         # a box may lie entirely in the grey padding
-        kept = (found[0].scores >= score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        shown = (found[0].scores >= score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         return NamedDetections(
-            boxes[kept], found[0].scores[kept], found[0].labels[kept], examples.names
+            boxes[shown], found[0].scores[shown], found[0].labels[shown], examples.names
         )
 
     def embed(
@@ -102,24 +103,23 @@ class Predictor:
                 prototypes.append(self.detector.embed_crops(crops).mean(dim=0))
         return EmbeddedSupports(torch.stack(prototypes)[None, :, None], tuple(classes))
 
-    def _squares(self, images: list[Array], size: int) -> Tensor:
-        """(n, 3, size, size) uint8 on the device, letterboxed as in training."""
-        none = np.zeros((0, 4), np.float32)
-        squares = np.stack([letterbox(image, none, size)[0] for image in images])
+    def _squares(self, images: list[Array], size: int) -> UInt8[Tensor, "images 3 side side"]:
+        """The images on the device, letterboxed as in training."""
+        squares = np.stack([letterbox(image, size) for image in images])
         return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous().to(self.device)
 
 
 def load_predictor(checkpoint: Path, device: str) -> Predictor:
     """See `fsdet.load`."""
-    place = usable_device(device)
-    detector, config = load_detector(checkpoint, place)
+    device = usable_device(device)
+    detector, config = load_detector(checkpoint, device)
     if config.stage == 1:
         log.warning(
-            "%s: a checkpoint of stage 1 finds objects but has not learnt to compare them with supports; "
+            "%s: a checkpoint of stage 1 finds objects but has not learned to compare them with supports; "
             "use one of stage 2 or 3",
             checkpoint,
         )
-    return Predictor(detector, config, place)
+    return Predictor(detector, config, device)
 
 
 def _by_class(
@@ -140,17 +140,19 @@ def _by_class(
     return {name: list(images) for name, images in classes.items()}
 
 
-def from_letterbox(boxes: Tensor, height: int, width: int, size: int) -> Tensor:
+def from_letterbox(
+    boxes: Float[Tensor, "boxes 4"], height: int, width: int, size: int
+) -> Float[Tensor, "boxes 4"]:
     """Boxes in the letterboxed square -> boxes in the image, cut off at its edges.
 
     Args:
-        boxes: (n, 4) xyxy in pixels of the square.
+        boxes: xyxy in pixels of the square.
         height: of the image, in pixels.
         width: of the image, in pixels.
         size: side of the square, in pixels.
     """
     whole = np.array([[0, 0, width, height]], np.float32)
     placed = torch.from_numpy(letterbox_boxes(whole, np.array([[width, height]]), size))[0]
-    corner, extent = placed[:2].repeat(2), (placed[2:] - placed[:2]).repeat(2)
-    inside = ((boxes - corner) / extent).clamp(0, 1)
+    corner, sides = placed[:2].repeat(2), (placed[2:] - placed[:2]).repeat(2)
+    inside = ((boxes - corner) / sides).clamp(0, 1)
     return inside * torch.tensor([width, height] * 2)

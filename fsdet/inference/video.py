@@ -22,7 +22,7 @@ def frames_of(path: Path) -> Iterator[Array]:
     """(H, W, 3) uint8 RGB of every frame.
 
     Raises:
-        DataError: there is not one that can be decoded.
+        DataError: no frame can be decoded.
     """
     count = 0
     for frame in read_frames(path, range(sys.maxsize)):
@@ -43,7 +43,7 @@ def frame_rate(path: Path) -> float:
 
 
 class VideoWriter:
-    """Writes an .mp4 (MPEG-4); it gets its name when it is complete.
+    """Writes an .mp4 (MPEG-4); the file appears under its name when it is complete.
 
     The size of the first frame is that of the video. A side of odd length loses its last pixel.
 

@@ -1,8 +1,8 @@
 """Box losses: Wise-IoU v1, v2, v3 (Tong et al. 2023), CIoU (Zheng et al. 2020) and the distribution focal loss.
 
 The distribution focal loss (DFL; Li et al. 2020, Generalized Focal Loss) acts on the head's distance distributions. A
-uniform distribution costs ln(reg_max) nats a side: ln 16 = 2.773 for 16 bins. A target between two bins leaves a
-floor, the entropy of its weights: about 0.5 nats on average.
+uniform distribution costs ln(reg_max) nats per side: ln 16 = 2.773 for 16 bins. A target between two bins leaves a
+minimum, the entropy of its weights: about 0.5 nats on average.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class BoxLoss(nn.Module):
     """Loss of each pair of a predicted and a target box, both xyxy in pixels.
 
     v2 and v3 weigh a box by its outlierness, its IoU loss over the running mean of that loss. The
-    mean is a buffer, so it travels with the checkpoint; it moves in training mode only and never
-    leaves the device. In WIoU neither the focusing nor the enclosing box carries a gradient.
+    mean is a buffer, so it is part of the checkpoint; it is updated in training mode only and stays
+    on the device. In WIoU neither the focusing nor the enclosing box carries a gradient.
 
     Args:
         kind: which loss.
@@ -57,12 +57,12 @@ class BoxLoss(nn.Module):
             self._update_mean(loss.detach())
         return self._focus(loss.detach()) * torch.exp(distance / diagonal.detach()) * loss
 
-    def _update_mean(self, loss: Tensor) -> None:
+    def _update_mean(self, loss: Float[Tensor, " boxes"]) -> None:
         mean = loss.mean().to(self.iou_mean.dtype)
         # one overflow under mixed precision must not stay in the mean, and so in every later loss
         self.iou_mean.lerp_(torch.where(mean.isfinite(), mean, self.iou_mean), MOMENTUM)
 
-    def _focus(self, loss: Tensor) -> Tensor:
+    def _focus(self, loss: Float[Tensor, " boxes"]) -> Float[Tensor, " boxes"]:
         outlierness = loss / self.iou_mean.clamp(min=EPS)
         if self.kind == "wiou_v2":
             return outlierness**GAMMA
@@ -80,12 +80,12 @@ def iou_and_geometry(
         IoU, squared distance of the centres, squared diagonal of the box around both.
     """
     overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
-    # a product by hand: the gradient of prod() counts zeros on the host
+    # not prod(): its gradient synchronises with the host
     intersection = overlap[:, 0] * overlap[:, 1]
     iou = intersection / (_area(a) + _area(b) - intersection + EPS)
     distance = ((a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) ** 2).sum(dim=1) / 4
-    extent = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
-    return iou, distance, (extent**2).sum(dim=1) + EPS
+    sides = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
+    return iou, distance, (sides**2).sum(dim=1) + EPS
 
 
 def aspect_penalty(
@@ -97,11 +97,11 @@ def aspect_penalty(
     return weight * v
 
 
-def _aspect_angle(boxes: Tensor) -> Tensor:
+def _aspect_angle(boxes: Float[Tensor, "boxes 4"]) -> Float[Tensor, " boxes"]:
     return torch.atan((boxes[:, 2] - boxes[:, 0]) / (boxes[:, 3] - boxes[:, 1] + EPS))
 
 
-def _area(boxes: Tensor) -> Tensor:
+def _area(boxes: Float[Tensor, "boxes 4"]) -> Float[Tensor, " boxes"]:
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     return sides[:, 0] * sides[:, 1]
 

@@ -65,15 +65,15 @@ class Assignment:
     """Soft class targets."""
 
     @cached_property
-    def places(self) -> Int[Tensor, " positives"]:
-        """Numbers of the positive anchor points among those of all images; waits for the device, but only once."""
+    def positive_indices(self) -> Int[Tensor, " positives"]:
+        """Indices of the positive anchor points among those of all images; the only synchronisation with the device."""
         return self.positive.flatten().nonzero()[:, 0]
 
     def of_positives(
         self, values: Shaped[Tensor, "images anchors *rest"]
     ) -> Shaped[Tensor, " positives *rest"]:
         """The values of the positive anchor points."""
-        return values.flatten(0, 1)[self.places]
+        return values.flatten(0, 1)[self.positive_indices]
 
 
 class Criterion(nn.Module):
@@ -92,7 +92,7 @@ class Criterion(nn.Module):
         self.temperature, self.margin = config.supcon_temperature, config.triplet_margin
         self.box_loss = BoxLoss(config.bbox_loss)
         if stage == 1:
-            # two tables, so that only stage 2 ties objects and supports together
+            # two tables: objects and supports are only matched from stage 2 on
             self.object_classes = nn.Parameter(
                 torch.randn(n_base, embed_dim) / math.sqrt(embed_dim)
             )
@@ -110,25 +110,27 @@ class Criterion(nn.Module):
             raw["triplet"] = triplet_loss(embeddings, labels, self.margin)
         return self._weighted(raw, assigned)
 
-    def base(self, head: HeadOutput, shots: Float[Tensor, "1 n_way 1 dim"], batch: Batch) -> Losses:
+    def base(
+        self, head: HeadOutput, supports: Float[Tensor, "1 n_way 1 dim"], batch: Batch
+    ) -> Losses:
         """Losses of base training (stage 1).
 
         Args:
             head: predictions without supports.
-            shots: embeddings of the support crops of `batch.classes`.
+            supports: embeddings of the support crops of `batch.classes`.
             batch: images with base-class labels.
         """
         targets = batch.targets
         classless = Targets(targets.boxes, torch.zeros_like(targets.labels), targets.mask)
         assigned, localisation = self._localise(head, head.objectness[..., None], classless)
         labels = assigned.of_positives(targets.labels.gather(1, assigned.target_index))
-        objects = base_class_loss(
+        object_loss = base_class_loss(
             _cosine(assigned.of_positives(head.embeddings), self.object_classes), labels
         )
-        supports = base_class_loss(
-            _cosine(shots.flatten(0, 2), self.support_classes), batch.classes.flatten()
+        support_loss = base_class_loss(
+            _cosine(supports.flatten(0, 2), self.support_classes), batch.classes.flatten()
         )
-        return self._weighted({**localisation, "base": objects + supports}, assigned)
+        return self._weighted({**localisation, "base": object_loss + support_loss}, assigned)
 
     def _localise(
         self,
@@ -141,11 +143,11 @@ class Criterion(nn.Module):
         assigned = assign(boxes, logits, head.points, targets)
         weight = assigned.of_positives(assigned.scores.sum(-1))
         normalizer = assigned.scores.sum().clamp(min=1)
-        anchors = assigned.places % len(head.points)
-        wanted = assigned.of_positives(assigned.boxes)
-        distances = boxes_to_ltrb(head.points[anchors], wanted, head.strides[anchors])
+        anchors = assigned.positive_indices % len(head.points)
+        target_boxes = assigned.of_positives(assigned.boxes)
+        distances = boxes_to_ltrb(head.points[anchors], target_boxes, head.strides[anchors])
         raw = {
-            "bbox": self.box_loss(assigned.of_positives(boxes), wanted),
+            "bbox": self.box_loss(assigned.of_positives(boxes), target_boxes),
             "dfl": dfl_loss(assigned.of_positives(head.box_logits).float(), distances),
         }
         terms = {term: (loss * weight).sum() / normalizer for term, loss in raw.items()}

@@ -23,7 +23,7 @@ def supcon_loss(
         temperature: divides the cosine similarities.
 
     Returns:
-        nats: mean over the embeddings that have a partner of the same label; 0, still
+        nats: mean over the embeddings with another one of the same label; 0, still
         part of the graph, if none has. float32, also under autocast.
     """
     unit = F.normalize(embeddings.float(), dim=-1)
@@ -51,7 +51,7 @@ def triplet_loss(
         margin: in units of the distance.
 
     Returns:
-        the mean over the embeddings that have both a partner and a stranger; 0, still part of
+        the mean over the embeddings that have both a positive and a negative; 0, still part of
         the graph, if none has. float32, also under autocast.
     """
     unit = F.normalize(embeddings.float(), dim=-1)

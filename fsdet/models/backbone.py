@@ -45,7 +45,7 @@ class Backbone(nn.Module):
                 SPPF(256, 256, 5),
             ]
         )
-        # the module's own default changed after YOLOv8, whose models have an activation here
+        # YOLOv8 has an activation here; the default of Ultralytics' module changed later
         self.layers[9].cv1.act = nn.SiLU()  # type: ignore[union-attr]
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -116,7 +116,7 @@ def load_yolo_weights(backbone: Backbone, path: Path) -> LoadedWeights:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Every tensor of the file's network under its name there."""
+    """Every tensor of the file's network under its name in the file."""
     try:
         found = {n: dense(t) for n, t in _tensors(load_with_stand_ins(path)).items()}
     except FileNotFoundError:

@@ -59,27 +59,27 @@ class Detector(nn.Module):
         images: UInt8[Tensor, "images 3 side side"],
         supports: UInt8[Tensor, "episodes n_way n_shot 3 crop_side crop_side"],
     ) -> EpisodeOutput:
-        """Search the images of each episode, which stand next to each other, with its supports."""
+        """Search the images of each episode, which are consecutive, with its supports."""
         return self.search(self.encode(images), self.embed_supports(supports))
 
     def encode(self, images: UInt8[Tensor, "images 3 side side"]) -> EncodedImages:
         """Encode images so that they can be searched with any supports."""
-        # a view of each scale that the fusion alone reads, so that its gradient is that scale's share
+        # only the fusion reads these views, so that the gradient of a view is that scale's share
         taps = [x.view_as(x) for x in self.backbone(images.float() / 255)]
         return EncodedImages(taps, self.scs_fusion.top_down(taps))
 
     def search(
-        self, images: EncodedImages, shots: Float[Tensor, "episodes n_way n_shot dim"]
+        self, images: EncodedImages, supports: Float[Tensor, "episodes n_way n_shot dim"]
     ) -> EpisodeOutput:
-        """Search encoded images with embedded supports."""
-        repeats = len(images.taps[0]) // len(shots)
-        prototypes = shots.mean(dim=2).repeat_interleave(repeats, dim=0)
+        """Search encoded images with embedded supports (of `embed_supports`)."""
+        repeats = len(images.taps[0]) // len(supports)
+        prototypes = supports.mean(dim=2).repeat_interleave(repeats, dim=0)
         head: HeadOutput = self.detection_head(self.scs_fusion(images.pyramid, prototypes))
         logits = self.detection_head.class_logits(head, prototypes)
-        return EpisodeOutput(head, logits, self.detection_head.prototype_out(shots))
+        return EpisodeOutput(head, logits, self.detection_head.prototype_out(supports))
 
     def find_objects(self, images: EncodedImages) -> HeadOutput:
-        """Objects without classes, no supports (stage 1)."""
+        """Class-agnostic predictions without supports (stage 1)."""
         output: HeadOutput = self.detection_head(images.pyramid)
         return output
 
@@ -124,8 +124,10 @@ class Detector(nn.Module):
         return self
 
     def compile_modules(self) -> None:
-        """Compile the modules one by one, so that the values between them can still be measured."""
-        torch._functorch.config.donated_buffer = False  # graphs are gone through more than once
+        """Compile the modules separately, so that gradients between them can still be measured."""
+        torch._functorch.config.donated_buffer = (
+            False  # gradient_shares runs backward through a graph repeatedly
+        )
         for part in (self.backbone, self.detection_head, *self.scs_fusion.blocks):
             part.compile()
 

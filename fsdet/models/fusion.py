@@ -3,7 +3,7 @@
 A top-down pathway (Lin et al. 2017, Feature Pyramid Networks) first brings all scales to one width.
 Then, scale by scale, each location attends to the prototypes of *all* classes of the episode and to a
 learned "none of them" token (Vaswani et al. 2017). The module does not know for which class an image
-was drawn, nor the order of the classes: permuting them does not change its output.
+was drawn, nor the order of the classes: permuting the classes does not change its output.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
 HEADS = 4
+"""Attention heads."""
 
 
 class FusionBlock(nn.Module):
@@ -26,7 +27,7 @@ class FusionBlock(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
-        # starts close to the identity, so that what stage 1 learned still holds
+        # starts close to the identity, so that the features of stage 1 stay useful
         self.gain = nn.Parameter(torch.full((dim,), 0.1))
 
     def forward(

@@ -1,4 +1,4 @@
-"""`detection_head`: boxes as distance distributions, classes as similarity to prototypes, over a background.
+"""`detection_head`: boxes as distance distributions, class scores as objectness plus similarity to prototypes.
 
 The score of way c at an anchor point is `objectness + scale * cos(embedding, prototype c) + bias`: the first
 term scores whether there is an object at all (background lowers every class), the second which one it is.
@@ -20,7 +20,7 @@ from ultralytics.nn.modules import DWConv
 PRIOR = 0.01
 """Objectness of the untrained head (Lin et al. 2017, RetinaNet)."""
 SIMILARITY_SCALE, SIMILARITY_BIAS = 10.0, -5.0
-"""Start values of the similarity: low enough that background dominates the first gradients no more than later."""
+"""Initial scale and bias of the similarity; the low bias keeps background from dominating the first gradients."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class DetectionHead(nn.Module):
             output: of `forward`.
             prototypes: of each image's episode.
         """
-        where = F.normalize(output.embeddings, dim=-1)
-        what = F.normalize(self.prototype_out(prototypes), dim=-1)
-        similarity = self.log_scale.exp() * (where @ what.transpose(1, 2)) + self.bias
+        embeddings = F.normalize(output.embeddings, dim=-1)
+        references = F.normalize(self.prototype_out(prototypes), dim=-1)
+        similarity = self.log_scale.exp() * (embeddings @ references.transpose(1, 2)) + self.bias
         return output.objectness[..., None] + similarity
 
 

@@ -1,4 +1,4 @@
-"""Turns support crops into one embedding each: any timm model, or the small embedded one."""
+"""Embeds support crops, with any timm model or with `small_conv`, which needs no download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fsdet.config import TrainConfig
-from fsdet.data.image_set import cache_root
+from fsdet.data.cache import cache_root
 from fsdet.errors import ConfigError, nearest
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class SupportEncoder(nn.Module):
         trunk: normalised crops -> features.
         features: number of features of the trunk.
         embed_dim: number of features that the detector compares.
-        mean: of each colour, what the trunk was trained with.
+        mean: of each colour channel, as the trunk was trained.
         std: likewise.
     """
 
@@ -84,11 +84,11 @@ class SupportEncoder(nn.Module):
 
 
 def build_support_encoder(config: TrainConfig) -> SupportEncoder:
-    """The encoder that `config.support_encoder` names.
+    """Build the encoder of `config.support_encoder`.
 
     Args:
-        config: names the encoder; `support_pretrained` asks for its weights, `cache_dir` may hold them, and a vision
-            transformer is built for `support_size`.
+        config: `support_encoder`, `support_pretrained`, `cache_dir` (which may hold its weights), and
+            `support_size`, for which a vision transformer is built.
 
     Raises:
         ConfigError: no such model, a size it does not support, or weights that cannot be found.
@@ -98,16 +98,16 @@ def build_support_encoder(config: TrainConfig) -> SupportEncoder:
         return SupportEncoder(SmallConv(), SmallConv.num_features, config.embed_dim)
     source = find_weights(config)
     trunk, features = _build_timm(name, config.support_size, source)
-    shown: dict[str, Any] = trunk.pretrained_cfg
-    mean, std = shown.get("mean") or IMAGENET_MEAN, shown.get("std") or IMAGENET_STD
+    defaults: dict[str, Any] = trunk.pretrained_cfg
+    mean, std = defaults.get("mean") or IMAGENET_MEAN, defaults.get("std") or IMAGENET_STD
     return SupportEncoder(trunk, features, config.embed_dim, mean, std)
 
 
 def check_support_encoder(name: str) -> None:
-    """Refuse a name that is neither `small_conv` nor a timm model.
+    """Raise for a name that is neither `small_conv` nor a timm model.
 
     Raises:
-        ConfigError: with the nearest known name.
+        ConfigError: the message suggests the nearest known name.
     """
     if name == SMALL_CONV or timm.is_model(name.split(".")[0]):
         return
@@ -137,7 +137,7 @@ def find_weights(config: TrainConfig) -> dict[str, Any]:
 
 
 def _check_hub(name: str, file: Path) -> None:
-    """Ask the hub once with a short timeout, since its own client retries for a minute.
+    """Query the hub once with a short timeout, since its own client retries for a minute.
 
     Raises:
         ConfigError: it cannot be reached or has no weights of this name.
@@ -160,7 +160,7 @@ def _check_hub(name: str, file: Path) -> None:
     except Exception as error:
         raise ConfigError(
             f"support_encoder: no weights for '{name}': the model hub cannot be reached "
-            f"({type(error).__name__}) and {file} is not there; put the file {weights} of the hub's "
+            f"({type(error).__name__}) and {file} does not exist; put the file {weights} of the hub's "
             f"repository {repository} there under this name, or set support_pretrained: false for random "
             f"weights, or support_encoder: {SMALL_CONV}"
         ) from None

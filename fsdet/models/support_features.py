@@ -1,4 +1,4 @@
-"""Features of support crops, each encoded once: for a frozen encoder, and for an evaluation."""
+"""Cached features of support crops, for training with a frozen encoder and for evaluation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fsdet.models.detector import Detector
 
 
 class SupportFeatures:
-    """The trunk's features of an image set's crops, computed when they are first needed.
+    """The trunk's features of an image set's crops, each computed when it is first needed.
 
     The crops of a class are encoded together, so that the results do not depend on the order of
-    the look-ups. Valid as long as the trunk's weights do not change.
+    requests. Valid as long as the trunk's weights do not change.
 
     Args:
         detector: its trunk is used in evaluation mode and gets no gradient; its projection does.
@@ -25,27 +25,27 @@ class SupportFeatures:
     def __init__(self, detector: Detector, image_set: ImageSet, device: str) -> None:
         self._detector, self._device = detector, device
         self._crops = image_set.supports
-        self._known = torch.zeros(len(self._crops), dtype=torch.bool)
+        self._encoded = torch.zeros(len(self._crops), dtype=torch.bool)
         self._table: Tensor | None = None
 
-    def look_up(
+    def embed(
         self, ids: Int[Tensor, "episodes n_way n_shot"]
     ) -> Float[Tensor, "episodes n_way n_shot dim"]:
-        """Embeddings, on the device, of the crops with these numbers, which are on the host."""
+        """Embeddings on the device of the crops with these ids, which are on the host."""
         classes = (ids // self._crops.shape[1]).unique()
-        for label in classes[~self._known[classes]].tolist():
-            self._remember(label, self._encode(label))
+        for label in classes[~self._encoded[classes]].tolist():
+            self._store(label, self._encode(label))
         assert self._table is not None
         features = self._table[ids.to(self._device, non_blocking=True)]
         embeddings: Tensor = self._detector.support_encoder.project(features)
         return embeddings
 
-    def _remember(self, label: int, features: Float[Tensor, "variants dim"]) -> None:
+    def _store(self, label: int, features: Float[Tensor, "variants dim"]) -> None:
         variants = len(features)
         if self._table is None:
             self._table = features.new_zeros(len(self._crops) * variants, features.shape[1])
         self._table[label * variants : (label + 1) * variants] = features
-        self._known[label] = True
+        self._encoded[label] = True
 
     @torch.no_grad()
     def _encode(self, label: int) -> Float[Tensor, "variants dim"]:

@@ -1,4 +1,4 @@
-"""Builds the state of a run: every part from the config, then what a checkpoint holds."""
+"""Builds the state of a run: every part from the config, then the checkpoint to resume or start from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from timm.utils import ModelEmaV3
 
 from fsdet.checkpoint import load_checkpoint
 from fsdet.config import MODULES, RunConfig, TrainConfig
-from fsdet.data.episodes import BaseSource, Batches, EpisodeSource
+from fsdet.data.episodes import BaseSource, BatchLoader, EpisodeSource
 from fsdet.data.image_set import ImageSet
 from fsdet.device import autocast_type, pick_device
 from fsdet.health.stability import StabilityMonitor
@@ -23,8 +23,8 @@ from fsdet.training.optim import build_optimizer, build_scheduler
 from fsdet.training.resuming import (
     check_architecture,
     check_classes,
-    continues,
     inputs_of,
+    is_same_stage,
     resume_stage,
 )
 from fsdet.training.state import TrainState
@@ -50,12 +50,12 @@ def build_state(config: TrainConfig, image_set: ImageSet, resume: Path | None) -
         return replace(state, inputs=inputs, trained_on=tuple(sorted(image_set.names)))
     saved = load_checkpoint(path)
     check_architecture(saved, config, path)
-    # no pretrained weights are fetched that the checkpoint replaces anyway
+    # do not download pretrained weights that the checkpoint replaces
     own = config.model_copy(update={"support_pretrained": False, "yolo_weights": None})
     state = replace(_fresh_state(own, image_set), config=config, inputs=inputs)
     state.trained_on = check_classes(saved, config, image_set, path)
     state.changed = list(saved.get("changed", ()))
-    if continues(saved, config):
+    if is_same_stage(saved, config):
         resume_stage(state, saved, path)
         log.info("resumed stage %d at step %d from %s", config.stage, state.step, path)
     else:
@@ -68,7 +68,7 @@ def _fresh_state(config: TrainConfig, image_set: ImageSet) -> TrainState:
     device = pick_device(config.device)
     if config.mixed_precision != "off" and device == "cpu":
         log.info(
-            "mixed_precision %s is for GPUs: on the CPU all is float32", config.mixed_precision
+            "mixed_precision %s needs a GPU: this run computes in float32", config.mixed_precision
         )
     detector = _build_detector(config, device)
     criterion = Criterion(config, config.stage, config.embed_dim, image_set.n_classes).to(device)
@@ -84,7 +84,7 @@ def _fresh_state(config: TrainConfig, image_set: ImageSet) -> TrainState:
     return TrainState(
         config=config,
         device=device,
-        batches=Batches(build_source(config, image_set), device),
+        batches=BatchLoader(build_source(config, image_set), device),
         detector=detector,
         criterion=criterion,
         optimizer=optimizer,
@@ -116,7 +116,7 @@ def _build_detector(config: TrainConfig, device: str) -> Detector:
 
 
 def build_ema(detector: Detector, config: RunConfig) -> ModelEmaV3 | None:
-    """The moving average of all weights and statistics, its decay rising over the first steps."""
+    """The moving average of all weights and running statistics; its decay rises over the first steps."""
     if config.ema_decay is None:
         return None
     return ModelEmaV3(detector, decay=config.ema_decay, use_warmup=True)

@@ -1,8 +1,9 @@
-"""Gradient norms, clipping, update ratios and gradient shares, computed on the device without waiting for it.
+"""Gradient norms, clipping, update ratios and gradient shares, computed without synchronising with the device.
 
-Gradient shares say how much each loss term and each scale sends into the backbone: the share of a term in the *loss*
-says little about its share in the *gradient*. They are measured on one weight that every scale depends on, the last
-convolution before P2. The gradient of a scale is what arrives there through that scale's own path into the fusion.
+Gradient shares say how much of the gradient of the backbone comes from each loss term and each scale: the share of a
+term in the *loss* says little about its share in the *gradient*. They are measured on one weight that every scale
+depends on, the last convolution before P2. The gradient of a scale is the part that arrives there through that scale's
+own path into the fusion.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from jaxtyping import Float
 from timm.utils.agc import adaptive_clip_grad
 from torch import Tensor, nn
 
@@ -33,37 +35,37 @@ class GradientMonitor:
         self.peaks = torch.zeros(len(self._parameters), device=self._parameters[0].device)
         """(parameters,) largest gradient norm of each so far, in the order given."""
 
-    def measure(self) -> Tensor:
+    def measure(self) -> Float[Tensor, " total_and_modules"]:
         """Norms of the gradients as they are now; a parameter without gradient counts as zero.
 
         Returns:
-            (1 + modules,) float32 on the device: the total, then each module.
+            float32 on the device: the total, then each module.
         """
         each = self._norms()
-        self.peaks = torch.fmax(self.peaks, each)  # a NaN does not stay
+        self.peaks = torch.fmax(self.peaks, each)  # fmax ignores NaN
         modules = torch.stack([(part**2).sum() for part in each.split_with_sizes(self._sizes)])
         return torch.cat([modules.sum()[None], modules]).sqrt()
 
-    def total(self) -> Tensor:
+    def total(self) -> Float[Tensor, ""]:
         """The global norm alone, a scalar on the device."""
         total: Tensor = torch.linalg.vector_norm(self._norms())
         return total
 
-    def clip_(self, total_norm: Tensor, max_norm: float) -> None:
+    def clip_(self, total_norm: Float[Tensor, ""], max_norm: float) -> None:
         """Scale all gradients in place so that their global norm is at most `max_norm`; 0 = off.
 
         Equals `torch.nn.utils.clip_grad_norm_`, but takes the norm instead of computing it again.
 
         Args:
-            total_norm: scalar, the first value of `measure`.
+            total_norm: the first value of `measure`.
             max_norm: upper limit.
         """
         grads = [p.grad for p in self._parameters if p.grad is not None]
         if max_norm > 0 and grads:
             torch._foreach_mul_(grads, (max_norm / (total_norm + 1e-6)).clamp(max=1.0))
 
-    def _norms(self) -> Tensor:
-        """(parameters,) float32."""
+    def _norms(self) -> Float[Tensor, " parameters"]:
+        """float32; 0 for a parameter without gradient."""
         grads = [p.grad for p in self._parameters if p.grad is not None]
         norms = iter(torch._foreach_norm(grads, 2, torch.float32) if grads else ())
         each = [self._zero if p.grad is None else next(norms) for p in self._parameters]
@@ -78,7 +80,7 @@ def clip_adaptive_(parameters: Iterable[nn.Parameter], factor: float) -> None:
 
     Args:
         parameters: all except those of the final layer, which the paper leaves out.
-        factor: upper limit of the quotient.
+        factor: largest ratio of the two norms.
     """
     adaptive_clip_grad(list(parameters), factor, eps=AGC_EPS)
 
@@ -99,8 +101,8 @@ class UpdateRatio:
         """Store a copy of the weights."""
         self._before = [[p.detach().clone() for p in tensors] for tensors in self._modules]
 
-    def after(self) -> Tensor:
-        """(modules,) ratios since `before`; 0 for a module without trainable weights.
+    def after(self) -> Float[Tensor, " modules"]:
+        """Ratios since `before`; 0 for a module without trainable weights.
 
         Raises:
             RuntimeError: `before` was not called since the last `after`.
@@ -126,12 +128,12 @@ class UpdateRatio:
 
 
 SCALES = ("P2", "P3", "P4", "P5")
-BOOST = 2.0**10
-"""The gradients are taken of a loss this many times larger: half precision would round small ones to zero."""
+LOSS_SCALE = 2.0**10
+"""The loss is scaled by this, since half precision would round small gradients to zero."""
 
 
 def gradient_shares(losses: Losses, taps: list[Tensor], shared: Tensor) -> dict[str, Tensor]:
-    """Norms of the parts of the gradient on `shared`; the graph is kept.
+    """Norms of the parts of the gradient on `shared`; the graph is retained.
 
     Args:
         losses: of one batch.
@@ -145,13 +147,13 @@ def gradient_shares(losses: Losses, taps: list[Tensor], shared: Tensor) -> dict[
     """
     at_taps = {
         term: torch.autograd.grad(
-            loss, taps, torch.full_like(loss, BOOST), retain_graph=True, materialize_grads=True
+            loss, taps, torch.full_like(loss, LOSS_SCALE), retain_graph=True, materialize_grads=True
         )
         for term, loss in losses.weighted.items()
     }
-    terms = {term: _on(shared, taps, grads) for term, grads in at_taps.items()}
+    terms = {term: _gradient_on(shared, taps, grads) for term, grads in at_taps.items()}
     scales = [
-        _on(shared, [tap], [torch.stack(parts).sum(0)])
+        _gradient_on(shared, [tap], [torch.stack(parts).sum(0)])
         for tap, *parts in zip(taps, *at_taps.values(), strict=True)
     ]
     norms = torch.stack([scale.norm() for scale in scales])
@@ -163,9 +165,11 @@ def gradient_shares(losses: Losses, taps: list[Tensor], shared: Tensor) -> dict[
     }
 
 
-def _on(shared: Tensor, taps: list[Tensor], grads: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+def _gradient_on(
+    shared: Tensor, taps: list[Tensor], grads: tuple[Tensor, ...] | list[Tensor]
+) -> Tensor:
     """Gradient on `shared` of what arrives at `taps`, in single precision."""
     (found,) = torch.autograd.grad(
         taps, shared, grads, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return found.float() / BOOST
+    return found.float() / LOSS_SCALE

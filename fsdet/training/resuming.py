@@ -1,4 +1,4 @@
-"""Rules for resuming: the weights fit, settings and data are the same, and no novel class was trained on."""
+"""Rules for resuming: weights must fit, settings and data be the same, and no novel class have been trained on."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from fsdet.training.state import TrainState
 log = logging.getLogger(__name__)
 
 ARCHITECTURE = ("support_encoder", "embed_dim", "reg_max")
-"""Settings that must be the same for weights to fit."""
+"""Settings that must be the same for the weights to fit."""
 
 HARMLESS = {
     "checkpoint_dir": "where files are written",
-    "resume": "names this checkpoint",
+    "resume": "the path of this checkpoint",
     "resume_with_changes": "the permission itself",
     "save_interval": "how often the state is saved",
-    "eval_interval": "how often the same is measured",
-    "share_interval": "how often gradients are measured on the side",
+    "eval_interval": "how often the run is evaluated",
+    "share_interval": "how often gradient shares are measured",
     "debug": "what is logged",
     "cache_dir": "where decoded images are stored",
     "cache_limit_gb": "how many of them",
@@ -40,13 +40,13 @@ BY_CONTENT = ("device", "data_root", "split_file", "shots_dir")
 """Settings that are not compared by value but by what they refer to (see `inputs_of`), so that a run
 can move to another machine."""
 SAME_DATA = "name the same data_root, split_file and shots_dir"
-CURES = {
+FIXES = {
     "kind of device": "run on the same kind of device",
     **dict.fromkeys(("training data", "base data", "novel data"), SAME_DATA),
 }
 """How to fix a difference in an input of the run; a setting is set back."""
 DIGEST = 64
-"""Length of the digest of data."""
+"""Number of characters of a digest of data."""
 
 Changes = dict[str, tuple[Any, Any]]
 """Setting or input -> its value in the checkpoint and now."""
@@ -56,7 +56,7 @@ def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -
     """Refuse weights that do not fit `config`.
 
     Raises:
-        CheckpointError: names the setting, both values and the cure.
+        CheckpointError: the message gives the setting, both values and the fix.
     """
     stored = state["config"]
     fixed_size = config.support_encoder != "small_conv"  # a transformer is built for one size
@@ -66,7 +66,7 @@ def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -
                 f"{path}: resume: this checkpoint has {key} {stored[key]!r}, but the run asks for "
                 f"{getattr(config, key)!r}; set {key}: {stored[key]} or name another checkpoint"
             )
-    if continues(state, config):
+    if is_same_stage(state, config):
         check_changes(find_changes(state, config), config, path)
     if stored["stage"] > config.stage:
         raise CheckpointError(
@@ -75,13 +75,13 @@ def check_architecture(state: dict[str, Any], config: TrainConfig, path: Path) -
         )
 
 
-def continues(state: dict[str, Any], config: TrainConfig) -> bool:
+def is_same_stage(state: dict[str, Any], config: TrainConfig) -> bool:
     """Whether a run resumes the stage that the checkpoint was saved in; an exported one starts it at epoch 0."""
     return state["config"]["stage"] == config.stage and "optimizer" in state
 
 
-def compared(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those settings whose values must be the same when a stage resumes."""
+def compared_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings whose values must be the same when a stage resumes."""
     left_out = {*HARMLESS, *BY_CONTENT}
     return {key: value for key, value in settings.items() if key not in left_out}
 
@@ -111,18 +111,18 @@ def check_changes(changes: Changes, config: TrainConfig, path: Path) -> None:
     """Refuse to resume a stage with other settings, unless `resume_with_changes` asks for it.
 
     Raises:
-        CheckpointError: names every change and the cures.
+        CheckpointError: the message lists every change and the fixes.
     """
     if not changes or config.resume_with_changes:
         return
     different = ", ".join(
         f"{key} was {abbreviate(a)} and is {abbreviate(b)}" for key, (a, b) in changes.items()
     )
-    cures = dict.fromkeys(
-        CURES.get(key, f"set {key}: {then}") for key, (then, _) in changes.items()
+    fixes = dict.fromkeys(
+        FIXES.get(key, f"set {key}: {then}") for key, (then, _) in changes.items()
     )
     raise CheckpointError(
-        f"{path}: resume: a stage resumes with the settings it was started with, but {different}; {', '.join(cures)}, "
+        f"{path}: resume: a stage resumes with the settings it was started with, but {different}; {', '.join(fixes)}, "
         "or start the stage again from a checkpoint of an earlier one, or allow it with --resume_with_changes"
     )
 
@@ -136,11 +136,11 @@ def resume_stage(state: TrainState, saved: dict[str, Any], path: Path) -> None:
     """Continue where `saved` was written, and record what has changed since, if the config allows it.
 
     Raises:
-        CheckpointError: something has changed that must not.
+        CheckpointError: a setting or an input has changed that must not.
     """
     changes = find_changes(saved, state.config, state.inputs)
     check_changes(changes, state.config, path)
-    if not state.fits(saved):
+    if not state.has_same_tensors(saved):
         raise CheckpointError(
             f"{path}: resume: trains other tensors than this run, which no stage can resume with (changed: "
             f"{', '.join(changes) or 'nothing'}); start the stage again from a checkpoint of an earlier one"
@@ -160,16 +160,16 @@ def resume_stage(state: TrainState, saved: dict[str, Any], path: Path) -> None:
 def stored_best(saved: dict[str, Any], path: Path) -> Best | None:
     """The best evaluation before a checkpoint, if the `best.pt` at `path` holds its weights.
 
-    A run that was killed after the checkpoint may have replaced them by better ones of an epoch that is now trained
-    again; the best is then sought from here on, and on a CPU found to be that epoch again. Weights of another run
-    in the same folder are not taken either.
+    A run that was killed after the checkpoint may have replaced them by the weights of a later epoch, which is now
+    trained again. The search for the best then starts again from here; on a CPU that epoch gives the same weights
+    again. Weights of another run in the same folder are ignored too.
     """
     best = saved["best"]
     if best is None or not path.is_file():
         return None
-    kept = load_checkpoint(path)
-    same_run = compared(kept["config"]) == compared(saved["config"])
-    return Best(**best) if same_run and kept.get("epoch") == best["epoch"] else None
+    stored = load_checkpoint(path)
+    same_run = compared_settings(stored["config"]) == compared_settings(saved["config"])
+    return Best(**best) if same_run and stored.get("epoch") == best["epoch"] else None
 
 
 def inputs_of(config: TrainConfig, image_set: ImageSet) -> dict[str, str]:
@@ -191,8 +191,8 @@ def check_classes(
         all classes that the weights will have been trained on.
 
     Raises:
-        CheckpointError: names such classes; of another dataset they are a warning, since a name may mean
-            something else there.
+        CheckpointError: the message lists such classes. With another dataset they are only a warning, since the
+            same name may mean something else there.
     """
     before = set(state.get("trained_on", ()))
     known = sorted(before & set(load_image_set(config, config.novel_split).names))

@@ -1,4 +1,4 @@
-"""`TrainState`: all that changes while a run trains, and how it is saved and loaded."""
+"""`TrainState`: everything that changes while a run trains, and how it is saved and loaded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fsdet.checkpoint import save_checkpoint, weights_of
 from fsdet.config import TrainConfig
-from fsdet.data.episodes import Batches
+from fsdet.data.episodes import BatchLoader
 from fsdet.health.stability import StabilityMonitor
 from fsdet.losses.criterion import Criterion
 from fsdet.models.detector import Detector
@@ -27,11 +28,11 @@ from fsdet.training.optim import build_scheduler
 
 @dataclass
 class TrainState:
-    """All that changes while a run trains, as it stands between two optimiser steps."""
+    """Everything that changes while a run trains, between two optimiser steps."""
 
     config: TrainConfig
     device: str
-    batches: Batches
+    batches: BatchLoader
     detector: Detector
     criterion: Criterion
     optimizer: AdamW
@@ -50,8 +51,8 @@ class TrainState:
     """Moving average of the weights."""
     step: int = 0
     """Optimiser steps done."""
-    ratios: Tensor | None = None
-    """(modules,) update ratios of the previous step, if they were measured."""
+    ratios: Float[Tensor, " modules"] | None = None
+    """Update ratios of the previous step, if they were measured."""
     explosion: Explosion | None = None
     """The first explosion, if the run continues in spite of it."""
     best: Best | None = None
@@ -85,10 +86,10 @@ class TrainState:
         """The detector to evaluate: the moving average of the weights, if there is one."""
         return self.detector if self.ema is None else self.ema.module
 
-    def shots(self, batch: Batch) -> Tensor:
-        """(E, n_way, n_shot, D) embeddings of a batch's supports."""
+    def embed_supports(self, batch: Batch) -> Float[Tensor, "episodes n_way n_shot dim"]:
+        """Embeddings of a batch's supports."""
         if self.frozen_features is not None:
-            return self.frozen_features.look_up(batch.support_ids)
+            return self.frozen_features.embed(batch.support_ids)
         return self.detector.embed_supports(batch.supports)
 
     def gradient_peaks(self) -> dict[str, float]:
@@ -135,12 +136,12 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue exactly where `saved` was written; learning rates and weight decay are those of the config."""
+        """Restore the state in `saved`; learning rates and weight decay are those of the config."""
         self.detector.load_state_dict(saved["detector"])
         self.criterion.load_state_dict(saved["criterion"])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({**saved["optimizer"], "param_groups": groups})
-        if saved["scaler"]:  # none was saved without fp16
+        if saved["scaler"]:  # empty without fp16
             self.scaler.load_state_dict(saved["scaler"])
         self.stability.load_state_dict(saved["stability"])
         torch.set_rng_state(saved["rng"])
@@ -156,8 +157,8 @@ class TrainState:
             self.optimizer, self.config, self.config.total_steps, last_epoch=self.step - 1
         )
 
-    def fits(self, saved: dict[str, Any]) -> bool:
-        """Whether `saved` holds the same trained tensors."""
+    def has_same_tensors(self, saved: dict[str, Any]) -> bool:
+        """Whether `saved` was written by a run that trains the same tensors."""
         own, stored = self.criterion.state_dict(), saved["criterion"]
         same_shapes = {k: v.shape for k, v in own.items()} == {
             k: v.shape for k, v in stored.items()

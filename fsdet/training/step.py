@@ -8,6 +8,7 @@ from collections.abc import Collection
 from contextlib import nullcontext
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -25,7 +26,7 @@ from fsdet.training.state import TrainState
 log = logging.getLogger("fsdet.run")
 
 STEPS_PER_PASS, MIN_PASSES, MAX_PASSES = 30, 3, 10
-"""The initial gradient norm is measured by one pass per so many steps of the run, within these limits."""
+"""The initial gradient norm is measured over one pass per 30 steps of the run, but at least 3 and at most 10."""
 LOG_INTERVAL = 10
 """Steps between two entries of the debug log, and between two measurements of the update ratio."""
 
@@ -60,8 +61,8 @@ def accumulate(
     requests = step_batches(state.config, step)
     following = [*requests[1:], *step_batches(state.config, step + 1)[:1]]
     parts, shares = [], {}
-    for number, (request, then) in enumerate(zip(requests, following, strict=True)):
-        batch = state.batches.take(request, then)
+    for number, (request, next_request) in enumerate(zip(requests, following, strict=True)):
+        batch = state.batches.take(request, next_request)
         with autocast(state.config, state.device):
             losses, encoded = forward(state, batch)
         if number == len(requests) - 1 and with_shares:
@@ -115,10 +116,10 @@ def initial_norm(state: TrainState, passes: int) -> float | None:
 def forward(state: TrainState, batch: Batch) -> tuple[Losses, EncodedImages]:
     """Losses of one batch in the run's stage."""
     encoded = state.detector.encode(batch.images)
-    shots = state.shots(batch)
+    supports = state.embed_supports(batch)
     if state.config.stage == 1:
-        return state.criterion.base(state.detector.find_objects(encoded), shots, batch), encoded
-    return state.criterion.episode(state.detector.search(encoded, shots), batch), encoded
+        return state.criterion.base(state.detector.find_objects(encoded), supports, batch), encoded
+    return state.criterion.episode(state.detector.search(encoded, supports), batch), encoded
 
 
 def autocast(config: RunConfig, device: str) -> torch.autocast | nullcontext[None]:
@@ -153,7 +154,7 @@ def clip(
     """Clip the gradients in place.
 
     Args:
-        config: how, and to which value.
+        config: clip mode and threshold.
         gradients: of all trained parameters, unscaled.
         units: the parameters that adaptive clipping (`agc`) clips.
         norm: global norm before clipping.
@@ -172,8 +173,8 @@ def clip(
 
 def step_values(
     state: TrainState,
-    norms: Tensor,
-    clipped: Tensor,
+    norms: Float[Tensor, " total_and_modules"],
+    clipped: Float[Tensor, ""],
     losses: list[Losses],
     shares: dict[str, Tensor],
 ) -> dict[str, float]:
@@ -181,7 +182,7 @@ def step_values(
 
     Args:
         state: before its step counter advances; its `ratios` are those of the step before, if measured.
-        norms: (1 + modules,) total and per module, before clipping.
+        norms: total and per module, before clipping.
         clipped: total norm after clipping.
         losses: of each batch of the step.
         shares: of `gradient_shares`; empty on most steps.
@@ -234,7 +235,7 @@ def check_stability(
     """Apply the explosion rules to one step; an update ratio that is not finite means weights that are not.
 
     Args:
-        stability: the rules and what they remember of earlier steps.
+        stability: the rules, with their state from earlier steps.
         scaler: of the loss; a step is not judged while it is still backing off.
         values: of `step_values`.
     """

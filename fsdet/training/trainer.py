@@ -38,7 +38,7 @@ from fsdet.training.step import (
 log = logging.getLogger("fsdet.run")
 
 MAX_CHECKPOINTS = 2
-"""Number of checkpoints that a run keeps on disk, the newest ones."""
+"""Number of checkpoints of a run on the disk; older ones are deleted."""
 
 
 def run_training(
@@ -49,12 +49,7 @@ def run_training(
 ) -> Result:
     """Train to the end, to an explosion, or until `on_report` raises. See `fsdet.train.train`."""
     state = build_state(config, image_set, resume)
-    if not state.step:
-        set_aside(config.checkpoint_dir)
-    save_config(config, config.checkpoint_dir / CONFIG_FILE)
-    write_changes(config.checkpoint_dir, state.changed)
-    history = StepHistory(config.checkpoint_dir, state.step)
-    evaluations = EvaluationLog(config.checkpoint_dir, state.step)
+    history, evaluations = open_logs(state)
     if state.stability.reference is None:
         measure_reference(state)
     final: dict[str, float] = {}
@@ -67,15 +62,11 @@ def run_training(
 
     def evaluate() -> None:
         nonlocal final
-        metrics = evaluate_run(state.eval_detector, config, state.device, final=False)
-        log_metrics(f"epoch {state.epoch}", metrics)
-        evaluations.append(state.step, state.epoch, metrics, state.device)
-        keep_best(state, metrics)
+        metrics = evaluate_epoch(state, evaluations)
         if state.step < config.total_steps:
             report("running", metrics)
             return
-        final = evaluate_best(state)
-        evaluations.append_final(state.step, state.epoch, final, state.device, state.best_epoch)
+        final = evaluate_best(state, evaluations)
         report("final", metrics)
 
     try:
@@ -84,13 +75,9 @@ def run_training(
         for _ in progress(range(state.step, config.total_steps), f"stage {config.stage}"):
             values, found = training_step(state)
             history.append(values)
-            log_step(
-                values, logging.INFO if config.debug or is_logged(state.step) else logging.DEBUG
-            )
-
+            log_step(values, log_level(state))
             if found and state.explosion is None:
-                state.explosion = found
-                log.error("step %d: exploded (%s): %s", found.step, found.reason, found.detail)
+                record_explosion(state, found)
             if state.explosion and config.stop_on_explosion:
                 report("exploded", {})
                 break
@@ -106,8 +93,21 @@ def run_training(
     )
 
 
+def open_logs(state: TrainState) -> tuple[StepHistory, EvaluationLog]:
+    """Write the settings to the run folder and open its `steps.jsonl` and `evaluations.jsonl`.
+
+    A run that starts at step 0 first moves the files of an earlier run aside.
+    """
+    folder = state.config.checkpoint_dir
+    if not state.step:
+        set_aside(folder)
+    save_config(state.config, folder / CONFIG_FILE)
+    write_changes(folder, state.changed)
+    return StepHistory(folder, state.step), EvaluationLog(folder, state.step)
+
+
 def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None]:
-    """One optimiser step: what was measured in it, and the explosion if a rule fired."""
+    """Take one optimiser step; returns its measured values, and the explosion if a rule fired."""
     losses, shares = backward(state)
     state.scaler.unscale_(state.optimizer)
     norms = state.gradients.measure()
@@ -116,6 +116,17 @@ def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None
     found = check_stability(state.stability, state.scaler, values)
     optimizer_step(state, finite=math.isfinite(values["grad/norm"]))
     return values, found
+
+
+def log_level(state: TrainState) -> int:
+    """Level at which the last step is logged: INFO for every tenth one, or for all with `debug`."""
+    return logging.INFO if state.config.debug or is_logged(state.step) else logging.DEBUG
+
+
+def record_explosion(state: TrainState, found: Explosion) -> None:
+    """Store and log the first explosion of the run."""
+    state.explosion = found
+    log.error("step %d: exploded (%s): %s", found.step, found.reason, found.detail)
 
 
 def evaluation_due(state: TrainState) -> bool:
@@ -157,7 +168,16 @@ def build_report(
     )
 
 
-def keep_best(state: TrainState, metrics: dict[str, float]) -> None:
+def evaluate_epoch(state: TrainState, evaluations: EvaluationLog) -> dict[str, float]:
+    """Evaluate the current weights on the fixed episodes, log the metrics, and save the weights if they are best."""
+    metrics = evaluate_run(state.eval_detector, state.config, state.device, final=False)
+    log_metrics(f"epoch {state.epoch}", metrics)
+    evaluations.append(state.step, state.epoch, metrics, state.device)
+    save_if_best(state, metrics)
+    return metrics
+
+
+def save_if_best(state: TrainState, metrics: dict[str, float]) -> None:
     """Save the weights to `best.pt` if `metrics`, those of this epoch, are better than all before."""
     if is_better(state, metrics):
         state.best = Best(state.epoch, state.step, metrics)
@@ -176,13 +196,14 @@ def is_better(state: TrainState, metrics: dict[str, float]) -> bool:
     return value > best if config.best_mode == "max" else value < best
 
 
-def evaluate_best(state: TrainState) -> dict[str, float]:
-    """Metrics of the last evaluation: the weights of the best epoch on other episodes."""
+def evaluate_best(state: TrainState, evaluations: EvaluationLog) -> dict[str, float]:
+    """Evaluate the weights of the best epoch on episodes that were not used to select them, and log the metrics."""
     detector = state.eval_detector
     if state.best_epoch != state.epoch:
         detector, _ = load_detector(state.best_path, state.device)
     metrics = evaluate_run(detector, state.config, state.device, final=True)
     log_metrics(f"last evaluation, of epoch {state.best_epoch}", metrics)
+    evaluations.append_final(state.step, state.epoch, metrics, state.device, state.best_epoch)
     return metrics
 
 

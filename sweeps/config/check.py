@@ -35,7 +35,7 @@ def check_spec(spec: SweepSpec, lines: Lines | None = None) -> None:
 
 
 def missing_paths(spec: SweepSpec) -> list[str]:
-    """Dotted keys that are null in the file until the user fills in a path."""
+    """Dotted keys of paths that the user has yet to fill in: they are null in the file."""
     empty = [key for key in PATHS if key in spec.fixed and spec.fixed[key] is None]
     if spec.fixed.get("dataset", "openmoji") != "openmoji" and not spec.fixed.get("data_root"):
         empty.append("data_root")
@@ -74,7 +74,7 @@ def prepare_data(spec: SweepSpec) -> None:
 
 def configs(spec: SweepSpec, keys: Iterable[str]) -> Iterator[TrainConfig]:
     """One config for each combination of values of the settings `keys`."""
-    space, watched = spec.conditions, set(keys)
+    space, watched = spec.search_space, set(keys)
     branching = watched | {name for parameter in spec.space.values() for name in parameter.when}
 
     def values_of(key: str) -> list[Any]:
@@ -83,7 +83,7 @@ def configs(spec: SweepSpec, keys: Iterable[str]) -> Iterator[TrainConfig]:
     seen = set()
     for parameters in space.configurations(values_of):
         config = spec.config(parameters)
-        looks = tuple(getattr(config, key) for key in sorted(watched))
-        if looks not in seen:
-            seen.add(looks)
+        values = tuple(getattr(config, key) for key in sorted(watched))
+        if values not in seen:
+            seen.add(values)
             yield config

@@ -22,7 +22,7 @@ from sweeps.config.search_rules import size_of_grid
 from sweeps.errors import SweepError
 
 FOLDER = "search_spaces"
-"""Searched for a bare file name that the working directory does not have."""
+"""Searched for a bare file name that is not in the working directory."""
 
 
 def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, Lines]:
@@ -57,17 +57,17 @@ def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, Line
 
 
 def count_grid(spec: SweepSpec) -> SweepSpec:
-    """A grid whose `trials` are left out has as many as it has configurations."""
+    """Set `trials` of a grid that does not give them to the number of its configurations."""
     if spec.sampler.name != "grid" or "trials" in spec.model_fields_set or any(mistakes(spec)):
         return spec
     return spec.model_copy(update={"trials": size_of_grid(spec)})
 
 
 def find_file(name: str) -> Path:
-    """The file called `name`, else that in `search_spaces/`.
+    """The file called `name`, or the one of that name in `search_spaces/`.
 
     Raises:
-        SweepError: there is none.
+        SweepError: no such file.
     """
     places = [Path(name)]
     if Path(name).name == name:
@@ -133,7 +133,7 @@ def apply_override(values: dict[str, Any], override: str) -> str:
         the dotted key that was set.
 
     Raises:
-        SweepError: not of that form, or the key leads through something that is not a mapping.
+        SweepError: not of that form, or a parent of the key is not a mapping.
     """
     key, equals, text = override.partition("=")
     if not equals or not key:

@@ -40,13 +40,13 @@ class Parameter(Part):
     log: bool = False
     """Search the logarithm; for values that span orders of magnitude."""
     step: float | None = Field(default=None, gt=0)
-    """Distance between neighbouring values; None for any real number, 1 for whole ones."""
+    """Distance between neighbouring values; None for a continuous range, or 1 for an integer setting."""
     choices: tuple[Value, ...] | None = None
-    """Values without an order; [true, false] for a switch."""
+    """Unordered values; [true, false] for a switch."""
     tie: str | None = None
-    """Another searched setting that this one follows; it is not searched itself."""
+    """Another searched setting that this one copies; it is not searched itself."""
     times: float | None = None
-    """What the value of `tie` is multiplied by; None for 1."""
+    """Factor by which the value of `tie` is multiplied; None for 1."""
     when: dict[str, Value | tuple[Value, ...]] = Field(default_factory=dict)
     """Setting -> value or list of values that it must have for this parameter to apply.
 
@@ -137,7 +137,7 @@ Kind: TypeAlias = Literal["float", "int", "choice"]
 
 
 def kind_of(key: str) -> Kind:
-    """Whether the trainer's setting `key` is a real number, a whole one, or neither."""
+    """Whether the trainer's setting `key` is a float, an integer, or neither."""
     annotation = TrainConfig.model_fields[key].annotation
     types = {t for t in (get_args(annotation) or (annotation,)) if t is not NoneType}
     if types == {float}:
@@ -164,7 +164,7 @@ def to_distribution(key: str, parameter: Parameter) -> BaseDistribution:
     """The Optuna distribution of one parameter that is not tied.
 
     Raises:
-        ValueError: a range for a setting that is not a number, or fractions for a whole one.
+        ValueError: a range for a setting that is not a number, or fractions for an integer.
     """
     if parameter.choices is not None:
         return CategoricalDistribution([read_value(key, c) for c in parameter.choices])
@@ -214,7 +214,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def grid_of(distribution: BaseDistribution) -> list[Any] | None:
-    """All values that can be suggested, in order; None if they cannot be counted."""
+    """All values that can be suggested, in order; None for a continuous range."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -229,10 +229,10 @@ def grid_of(distribution: BaseDistribution) -> list[Any] | None:
 
 
 def boundary_values_of(distribution: BaseDistribution) -> list[Any]:
-    """The values that must be legal for all to be.
+    """The values to check: if the trainer accepts these, it accepts all.
 
-    Every choice, or the ends of a range; of a range of whole numbers the second one too, since the
-    trainer may want multiples.
+    Every choice, or the ends of a range; of an integer range also the second value, since the trainer may
+    require multiples.
     """
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)

@@ -13,7 +13,7 @@ from sweeps.config.parameter import Parameter
 from sweeps.errors import SweepError
 
 PATHS = tuple(k for k, f in TrainConfig.model_fields.items() if Path in get_args(f.annotation))
-"""Settings that name a file or folder."""
+"""Settings whose value is a file or folder."""
 ROOT = Path(__file__).resolve().parents[2]
 """Folder of the packages, and of what a checkout has beside them."""
 INPUT_PATHS = tuple(key for key in PATHS if key not in ("checkpoint_dir", "cache_dir"))
@@ -21,9 +21,9 @@ INPUT_PATHS = tuple(key for key in PATHS if key not in ("checkpoint_dir", "cache
 
 
 def resolve_paths(spec: SweepSpec, path: Path, lines: Lines) -> SweepSpec:
-    """Make the files named anywhere in `spec` absolute.
+    """Make all paths in `spec` absolute.
 
-    Searched in the working directory, then in the parent of the YAML's folder, then beside
+    They are searched in the working directory, then in the parent of the YAML's folder, then beside
     `sweeps`.
 
     Raises:

@@ -32,7 +32,7 @@ HELP = "; `python -m fsdet.train --help` lists all settings"
 
 
 def mistakes(spec: SweepSpec) -> Iterator[Mistake]:
-    """Every mistake; a stage is reached only where the earlier ones found nothing."""
+    """Every mistake; a stage runs only if the earlier ones found none."""
     stages = (
         (_unknown, _misplaced, _thresholds, search_mistakes),
         (_ties, _order),
@@ -87,7 +87,7 @@ def _thresholds(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _ties(spec: SweepSpec) -> Iterator[Mistake]:
-    searched = spec.conditions.searched
+    searched = spec.search_space.searched
     for key, parameter in spec.space.items():
         source, where = parameter.tie, f"space.{key}.tie"
         if source == key:
@@ -103,7 +103,7 @@ def _ties(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _tied_kinds(key: str, source: str, times: float | None) -> Iterator[Mistake]:
-    """A number follows numbers only, a whole number whole ones."""
+    """A number can be tied to numbers only, an integer to integers only."""
     kind, other = kind_of(key), kind_of(source)
     if times is not None and "choice" in (kind, other):
         yield f"space.{key}.times", f"{key} and {source} must be numbers to be multiplied; drop it"
@@ -119,13 +119,13 @@ def _order(spec: SweepSpec) -> Iterator[Mistake]:
                 rule = f"'{name}' is tied to {origin}; make the condition on that one"
                 yield f"space.{key}.when.{name}", rule
     try:
-        spec.conditions.order()
+        spec.search_space.order()
     except CycleError as error:
-        yield f"space.{error.keys[0]}.when", f"conditions must not go round: {error}"
+        yield f"space.{error.keys[0]}.when", f"conditions must not form a cycle: {error}"
 
 
 def _ranges(spec: SweepSpec) -> Iterator[Mistake]:
-    for key, parameter in spec.conditions.searched.items():
+    for key, parameter in spec.search_space.searched.items():
         try:
             to_distribution(key, parameter)
         except ValueError as error:
@@ -149,7 +149,7 @@ def rejected(spec: SweepSpec, parameters: dict[str, Any]) -> list[str]:
 
 def _conditions(spec: SweepSpec) -> Iterator[Mistake]:
     """Conditions that can never hold."""
-    space = spec.conditions
+    space = spec.search_space
     for key, parameter in spec.space.items():
         before = list(_never(space, key))
         yield from before
@@ -174,7 +174,7 @@ def _never(space: Space, key: str) -> Iterator[Mistake]:
         parent = space.parameters[name]
         distribution = to_distribution(name, parent)
         if parent.choices is None and kind_of(name) == "float" and parent.step is None:
-            rule = f"{name} hardly ever has just one value of its range"
+            rule = f"{name} hardly ever has exactly one value of its range"
             yield where, f"{rule}; give {name} choices or a step"
             continue
         for value, given in zip(read, values, strict=True):
@@ -185,7 +185,7 @@ def _never(space: Space, key: str) -> Iterator[Mistake]:
 
 def _ends(spec: SweepSpec) -> Iterator[Mistake]:
     """Both ends of every range and every choice, built into a config one at a time."""
-    space = spec.conditions
+    space = spec.search_space
     for key in space.searched:
         for value in space.boundary_values(key):
             for complaint in rejected(spec, space.example({key: value})):
@@ -195,8 +195,8 @@ def _ends(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _joint(spec: SweepSpec) -> Iterator[Mistake]:
-    """Ends that are legal one by one, but not together; and what follows from ties."""
-    space, reported = spec.conditions, set()
+    """Ends that are legal one at a time but not together, tied settings included."""
+    space, reported = spec.search_space, set()
     for corner in space.corners():
         for complaint in rejected(spec, corner):
             named = complaint.partition(":")[0]
@@ -212,7 +212,7 @@ def _baselines(spec: SweepSpec) -> Iterator[Mistake]:
         found = list(_baseline(spec, f"baselines.{name}", given))
         yield from found
         if not found:
-            parameters = spec.conditions.complete(spec.baseline_parameters()[name])
+            parameters = spec.search_space.complete(spec.baseline_parameters()[name])
             for complaint in rejected(spec, parameters):
                 yield f"baselines.{name}", complaint
     if spec.trials < len(spec.baselines):
@@ -221,7 +221,7 @@ def _baselines(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _baseline(spec: SweepSpec, where: str, given: dict[str, Any]) -> Iterator[Mistake]:
-    space = spec.conditions
+    space = spec.search_space
     for key in given:
         if key not in spec.space:
             cure = nearest(key, spec.space) or "; give it a range in space, or set it under fixed"

@@ -1,4 +1,4 @@
-"""What samplers, schedulers, objectives and budgets need of each other and of the space."""
+"""Rules for the combination of sampler, scheduler, objectives, budget and space."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL_APPLY = ("gp", "qmc", "cmaes", "nsgaii")
 LEARNING = ("tpe", "gp")
 """Samplers that learn from trials that they did not suggest."""
 GRID_LIMIT = 100_000
-"""Configurations of a grid that are counted."""
+"""Configurations of a grid are counted up to this number."""
 
 
 def search_mistakes(spec: SweepSpec) -> Iterator[Mistake]:
@@ -38,9 +38,9 @@ def _objectives(spec: SweepSpec) -> Iterator[Mistake]:
         yield "second_objective", f"needs sampler.name nsgaii, but got {name}; change one of them"
     if second is None and name == "nsgaii":
         cure = "add second_objective: {metric: trial/step_seconds}, or use tpe"
-        yield "sampler.name", f"nsgaii weighs two objectives; {cure}"
+        yield "sampler.name", f"nsgaii needs two objectives; {cure}"
     if name == "nsgaii" and spec.scheduler.name != "none":
-        rule = f"nsgaii compares whole trials, but got {spec.scheduler.name}"
+        rule = f"nsgaii compares complete trials, but got {spec.scheduler.name}"
         yield "scheduler.name", f"{rule}; set it to none"
 
 
@@ -62,7 +62,7 @@ def _sampler(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def _cmaes(spec: SweepSpec) -> Iterator[Mistake]:
-    searched = spec.conditions.searched
+    searched = spec.search_space.searched
     for key, parameter in searched.items():
         if parameter.choices is not None:
             yield f"space.{key}", "cmaes searches numbers only; give a range, or use tpe"
@@ -74,7 +74,7 @@ def _cmaes(spec: SweepSpec) -> Iterator[Mistake]:
 
 def _grid(spec: SweepSpec) -> Iterator[Mistake]:
     try:
-        found = {k: to_distribution(k, p) for k, p in spec.conditions.searched.items()}
+        found = {k: to_distribution(k, p) for k, p in spec.search_space.searched.items()}
     except (KeyError, ValueError):  # reported by another rule
         return
     endless = [key for key, distribution in found.items() if grid_of(distribution) is None]
@@ -83,15 +83,15 @@ def _grid(spec: SweepSpec) -> Iterator[Mistake]:
 
 
 def size_of_grid(spec: SweepSpec) -> int:
-    """Trials that a grid takes: every configuration, and the baselines that are none of them."""
-    space = spec.conditions
+    """Trials of a grid: every configuration, and the baselines that are not on the grid."""
+    space = spec.search_space
     baselines = [space.complete(values) for values in spec.baseline_parameters().values()]
     points = space.grid(GRID_LIMIT)
     return len(points) + sum(baseline not in points for baseline in baselines)
 
 
 def grid_mistakes(spec: SweepSpec) -> Iterator[Mistake]:
-    """More trials than a grid has; for a space without mistakes."""
+    """More trials than the grid has configurations; for a space without mistakes."""
     if spec.sampler.name != "grid":
         return
     size = size_of_grid(spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
@@ -16,11 +16,14 @@ from sweeps.secrets import holds_secret
 AUTO = "auto"
 """As `resources.gpus`: find the share of a card by measuring a trial."""
 COSTS = ("trial/step_seconds", "trial/memory_bytes")
-"""Metrics of a whole trial, known at its end, of which less is better."""
+"""Metrics of a complete trial, known at its end, of which less is better."""
 PBT = (
     "pbt changes the settings of a running trial, so that its best is a schedule that no single job "
     "with one configuration could run again; use asha or hyperband"
 )
+
+
+Mode: TypeAlias = Literal["max", "min"]
 
 
 class Objective(Part):
@@ -31,7 +34,7 @@ class Objective(Part):
     )
     """A metric of every evaluation. Losses cannot be compared: the searched weights change them.
     As second objective also a cost: wall time of an optimiser step, or peak memory."""
-    mode: Literal["max", "min"] = "max"
+    mode: Mode = "max"
     """Direction; always min for a cost."""
 
     @model_validator(mode="before")
@@ -49,22 +52,32 @@ class Objective(Part):
 
     @property
     def name(self) -> str:
-        """The metric without its split: the last evaluation may be of another one."""
+        """The metric without its split: the last evaluation may be on another split."""
         return self.metric.rpartition("/")[2]
 
     @property
     def sign(self) -> int:
-        """1 if more is better, else -1."""
-        return 1 if self.mode == "max" else -1
+        """1 if more is better, otherwise -1."""
+        return sign_of(self.mode)
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """The mode as Optuna calls it."""
+        return "maximize" if self.sign > 0 else "minimize"
+
+
+def sign_of(mode: Mode) -> int:
+    """Factor that turns a value into one of which more is better."""
+    return 1 if mode == "max" else -1
 
 
 class SamplerSpec(Part):
     """How the next configuration is chosen."""
 
     name: Literal["tpe", "gp", "random", "qmc", "cmaes", "grid", "nsgaii"] = "tpe"
-    """`tpe` suits any space; `gp` needs few trials in spaces of up to some ten settings; `cmaes` is for
+    """`tpe` suits any space; `gp` needs few trials in spaces of up to about ten settings; `cmaes` is for
     numbers and many trials; `random` and `qmc` (spread evenly) do not learn; `grid` tries every
-    configuration; `nsgaii` weighs two objectives."""
+    configuration; `nsgaii` optimises two objectives."""
     seed: int = Field(default=0, ge=0)
     """Seed of the suggestions."""
     startup_trials: int = Field(default=6, ge=1)
@@ -111,7 +124,7 @@ class FailureLimit(Part):
     """The share of failed trials at which the sweep stops. Exploded trials have not failed."""
 
     max_fraction: float = Field(default=0.5, gt=0, le=1)
-    """Stop when more than this part of the ended trials has failed."""
+    """Stop when more than this fraction of the ended trials has failed."""
     after: int = Field(default=5, ge=1)
     """Ended trials before the limit applies."""
 
@@ -120,7 +133,7 @@ class ConfirmSpec(Part):
     """What is run again after the search: on the test split, at fresh seeds."""
 
     top_k: int = Field(default=3, ge=1)
-    """Best completed trials that are confirmed beside every baseline; they are none themselves."""
+    """Number of best completed trials, baselines excluded, that are confirmed beside every baseline."""
     seeds: int = Field(default=5, json_schema_extra={"minimum": 3})
     """Runs of each configuration, at least 3. With 3 candidates and one baseline, a gain of 2
     standard deviations over seeds is found in 21 to 35 % of cases by 3 seeds, in 56 to 84 % by 5, in
@@ -138,15 +151,15 @@ class ConfirmSpec(Part):
 
 
 class Resources(Part):
-    """What one trial takes, and how many run at once."""
+    """What one trial requires, and how many run at once."""
 
     cpus: float = Field(default=1, gt=0)
-    """CPU cores a trial."""
+    """CPU cores per trial."""
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
-    """GPUs a trial; fractions share a card. `auto` measures one trial before the sweep and lets as
+    """GPUs per trial; fractions share a card. `auto` measures one trial before the sweep and lets as
     many share a card as fit; 0 on a machine without one."""
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Trials at once; None for as many as the machine carries."""
+    """Largest number of trials at once; None for as many as the machine has room for."""
 
     @field_validator("gpus", mode="before")
     @classmethod
@@ -158,7 +171,7 @@ class Resources(Part):
 
     @property
     def gpu_share(self) -> float:
-        """`gpus` as a number; 0 while `auto` is not found out."""
+        """`gpus` as a number; 0 while `auto` has not been measured."""
         return 0.0 if self.gpus == "auto" else self.gpus
 
 
@@ -171,7 +184,7 @@ class TrackingSpec(Part):
     """Where MLflow stores the runs."""
 
     uri: str | None = None
-    """Tracking store; None takes MLFLOW_TRACKING_URI, else mlruns/mlflow.db."""
+    """Tracking store; None for MLFLOW_TRACKING_URI, or mlruns/mlflow.db if that is not set."""
     experiment: str = Field(default="sweeps", min_length=1)
     """Experiment that the runs go to."""
 
@@ -183,8 +196,8 @@ class StorageSpec(Part):
     """Folder that all machines share, or a URL of fsspec (s3://…, gs://…, file://…); None for
     mlruns/sweeps of the working directory. Credentials for a URL come from the environment."""
     study: str | None = None
-    """URL of Optuna's storage (postgresql://…); None takes OPTUNA_STORAGE, else a file in the
-    sweep's folder. Give a password by the variable: others can read a YAML."""
+    """URL of Optuna's storage (postgresql://…); None for OPTUNA_STORAGE, or a file in the sweep's folder
+    if that is not set. Give a password by the variable: others can read a YAML."""
 
     @field_validator("path")
     @classmethod

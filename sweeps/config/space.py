@@ -1,7 +1,7 @@
-"""Which parameters of a space apply to a configuration (`when`), and what the tied ones are.
+"""The search space: which parameters apply to a configuration (`when`), and the values of tied ones.
 
-A condition is on another searched setting, or on a fixed one. A condition on a parameter that
-does not apply does not hold.
+A condition refers to another searched setting or to a fixed one. A condition on a parameter that does not
+apply is false.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sweeps.config.parameter import (
 )
 
 CORNERS = 2000
-"""Configurations at the ends of the ranges that are checked where there are more."""
+"""Most configurations at the ends of the ranges that are checked."""
 
 
 class CycleError(ValueError):
@@ -47,14 +47,14 @@ class Space:
 
     @property
     def searched(self) -> dict[str, Parameter]:
-        """The parameters that have values of their own."""
+        """The parameters that are not tied to another one."""
         return {key: p for key, p in self.parameters.items() if p.tie is None}
 
     def order(self) -> list[str]:
-        """All keys, each behind those that it depends on, otherwise in the order of the file.
+        """All keys, each after those that it depends on, otherwise in the order of the file.
 
         Raises:
-            CycleError: there is no such order.
+            CycleError: parameters depend on one another in a circle.
         """
         done: dict[str, None] = {}
 
@@ -78,7 +78,7 @@ class Space:
         return [name for name in names if name in self.parameters]
 
     def constant(self, key: str) -> Any:
-        """What a setting that is not searched has in every trial."""
+        """The value of a setting that is not searched, the same in every trial."""
         default = TrainConfig.model_fields[key].get_default(call_default_factory=True)
         return read_value(key, self.fixed.get(key, default))
 
@@ -94,7 +94,7 @@ class Space:
         return tie is None or tie in chosen
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Define by run: every searched setting that applies, and the tied ones."""
+        """Suggest every searched setting that applies (define-by-run), and compute the tied ones."""
 
         def values_of(key: str) -> list[Any]:
             return [suggest(trial, key, to_distribution(key, self.parameters[key]))]
@@ -104,29 +104,29 @@ class Space:
     def configurations(self, values_of: Callable[[str], Sequence[Any]]) -> Iterator[dict[str, Any]]:
         """Every configuration, tied settings included, with searched ones from `values_of`."""
 
-        def go(keys: list[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        def extend(keys: list[str], chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
             if not keys:
                 yield self.complete(chosen)
                 return
             key, rest = keys[0], keys[1:]
             values = values_of(key) if self.applies(key, chosen) else [...]
             for value in values:
-                yield from go(rest, chosen if value is ... else {**chosen, key: value})
+                yield from extend(rest, chosen if value is ... else {**chosen, key: value})
 
         searched = self.searched
-        yield from go([key for key in self.order() if key in searched], {})
+        yield from extend([key for key in self.order() if key in searched], {})
 
     def complete(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """`chosen` and the tied settings that follow from it, in the order of the file."""
-        whole = dict(chosen)
+        values = dict(chosen)
         for key, parameter in self.parameters.items():
             if parameter.tie is not None and self.applies(key, chosen):
-                whole[key] = derive(key, parameter, chosen[parameter.tie])
-        first = [key for key in self.parameters if key in whole]
-        return {key: whole[key] for key in [*first, *whole]}
+                values[key] = derive(key, parameter, chosen[parameter.tie])
+        first = [key for key in self.parameters if key in values]
+        return {key: values[key] for key in [*first, *values]}
 
     def accepts(self, chosen: Mapping[str, Any]) -> bool:
-        """Whether `chosen` could be suggested: just what applies, each within its range."""
+        """Whether `chosen` could be suggested: exactly the settings that apply, each within its range."""
         applying = [key for key in self.searched if self.applies(key, chosen)]
         return set(applying) == set(chosen) and all(
             contains(to_distribution(key, self.parameters[key]), chosen[key]) for key in applying
@@ -158,7 +158,7 @@ class Space:
         return boundary_values_of(to_distribution(key, self.parameters[key]))
 
     def corners(self) -> Iterator[dict[str, Any]]:
-        """Configurations of probes: all, or where they are many the outermost and a sample."""
+        """Configurations of boundary values: all, or the outermost and a random sample if they are too many."""
         some = list(itertools.islice(self.configurations(self.boundary_values), CORNERS + 1))
         if len(some) <= CORNERS:
             yield from some
@@ -170,7 +170,7 @@ class Space:
             yield from self.configurations(lambda key: [chance.choice(self.boundary_values(key))])
 
     def grid(self, limit: int) -> list[dict[str, Any]]:
-        """Every configuration of a space that can be counted, at most `limit` of them."""
+        """Every configuration of a finite space, at most `limit` of them."""
 
         def values_of(key: str) -> list[Any]:
             values = grid_of(to_distribution(key, self.parameters[key]))
@@ -180,7 +180,7 @@ class Space:
         return list(itertools.islice(self.configurations(values_of), limit))
 
     def possible(self, key: str) -> list[Any]:
-        """The values that setting `key` can have, as far as a check needs them."""
+        """Boundary values that setting `key` can have, and its constant if it does not always apply."""
         if key not in self.parameters:
             return [self.constant(key)]
         parameter = self.parameters[key]
@@ -199,7 +199,7 @@ def _narrow(found: dict[str, list[Any]], name: str, values: list[Any]) -> None:
 
 
 def derive(key: str, parameter: Parameter, value: Any) -> Any:
-    """Value of the tied setting `key` where the one that it follows has `value`."""
+    """Value of the tied setting `key` if the setting that it is tied to has `value`."""
     if parameter.times is None:
         return read_value(key, value)
     product = parameter.times * value

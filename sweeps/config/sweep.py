@@ -1,8 +1,8 @@
 """`SweepSpec`: what a sweep's YAML may say.
 
 The names under `space`, `fixed` and `baselines` are those of `fsdet.config.TrainConfig` and no
-others. This module holds the shape and the rules that need one value; `sweeps.config.check` checks the
-whole against the trainer, `sweeps.config.file` reads it from a file.
+others. This module defines the fields and the rules that need one value; `sweeps.config.check` checks the
+complete sweep against the trainer, `sweeps.config.file` reads it from a file.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config
 from sweeps.config.parameter import Parameter, Part, Value, read_value, to_distribution
 from sweeps.config.sections import (
+    AUTO,
     COSTS,
     Budget,
     ConfirmSpec,
@@ -41,7 +42,7 @@ OWNED = {
     "best_mode": "it is the mode of the objective; remove the line",
     "stop_on_explosion": "an exploded trial must end; remove the line",
 }
-"""Settings that a sweep gives to its trials itself, with what to do instead."""
+"""Settings that the sweep sets itself, with what to do instead."""
 
 
 class SweepSpec(Part):
@@ -66,7 +67,7 @@ class SweepSpec(Part):
     failures: FailureLimit = FailureLimit()
     """The share of failed trials at which the sweep stops."""
     stall_minutes: float | None = Field(default=None, gt=0)
-    """A trial that reports nothing for so long has failed; None sets no limit."""
+    """Minutes without a report after which a trial has failed; None for no limit."""
     warm_start: str | None = None
     """Name of an earlier sweep; the sampler starts with its trials that lie within this space."""
     sampler: SamplerSpec = SamplerSpec()
@@ -74,11 +75,11 @@ class SweepSpec(Part):
     scheduler: SchedulerSpec = SchedulerSpec()
     """How trials that do worse than their peers are stopped."""
     confirm: ConfirmSpec | None = None
-    """How the winner is chosen among the best and the baselines; null takes the best of the search."""
+    """How the winner is chosen among the best and the baselines; null for the best of the search."""
     ablate: bool = False
     """Whether each setting of the winner is then set back to the best baseline's, one at a time."""
     resources: Resources = Resources()
-    """What one trial takes."""
+    """What one trial requires."""
     tracking: TrackingSpec = TrackingSpec()
     """Where the runs are logged."""
     storage: StorageSpec = StorageSpec()
@@ -95,17 +96,12 @@ class SweepSpec(Part):
     def settings(self) -> dict[str, Any]:
         """What every trial shares: `fixed`, and what follows from `resources` and `objective`."""
         # saved every epoch, so that a trial that was stopped can resume
-        threads = {"threads": max(1, int(self.resources.cpus)), "save_interval": 1}
+        defaults = {"threads": max(1, int(self.resources.cpus)), "save_interval": 1}
         device = "cuda" if self.resources.gpu_share else "cpu"
-        device = "auto" if self.resources.gpus == "auto" else device
-        return {
-            **threads,
-            **self.fixed,
-            **self._best(),
-            "device": device,
-        }
+        device = AUTO if self.resources.gpus == AUTO else device
+        return {**defaults, **self.fixed, **self._best_epoch(), "device": device}
 
-    def _best(self) -> dict[str, Any]:
+    def _best_epoch(self) -> dict[str, Any]:
         """How a trial chooses its best epoch."""
         if self.objective.metric in COSTS:  # known at the end of a trial only
             return {}
@@ -113,12 +109,12 @@ class SweepSpec(Part):
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """One, or two."""
+        """The objective, and the second one if there is one."""
         second = self.second_objective
         return (self.objective,) if second is None else (self.objective, second)
 
     @property
-    def conditions(self) -> Space:
+    def search_space(self) -> Space:
         """The space with its conditions and ties."""
         return Space(self.space, self.settings)
 
@@ -128,19 +124,24 @@ class SweepSpec(Part):
         Args:
             trial: from `study.ask()`; its `params` hold what was searched.
         """
-        return self.conditions.suggest(trial)
+        return self.search_space.suggest(trial)
 
     def accepts(self, parameters: dict[str, Any]) -> bool:
         """Whether a trial with these `params` could be suggested in this space."""
-        return self.conditions.accepts(parameters)
+        return self.search_space.accepts(parameters)
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the longest trial that the space allows."""
+        return int(self.largest("epochs"))
 
     def largest(self, key: str) -> Any:
         """The largest value that setting `key` can have in a trial."""
-        return max(self.conditions.possible(key))
+        return max(self.search_space.possible(key))
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Searched setting, tied ones left out -> Optuna distribution."""
-        return {key: to_distribution(key, p) for key, p in self.conditions.searched.items()}
+        return {key: to_distribution(key, p) for key, p in self.search_space.searched.items()}
 
     def baseline_parameters(self) -> dict[str, dict[str, Any]]:
         """Name -> searched settings of each baseline that apply to it, as the trainer reads them."""
@@ -157,18 +158,18 @@ class SweepSpec(Part):
         """
         where = {} if checkpoint_dir is None else {"checkpoint_dir": checkpoint_dir}
         return build_config(
-            {**self.settings, **self.conditions.complete(parameters), **where}, self.source
+            {**self.settings, **self.search_space.complete(parameters), **where}, self.source
         )
 
     @property
     def public(self) -> SweepSpec:
         """The same sweep without the secrets of its URLs, to be stored."""
 
-        def format_setting(url: str | None) -> str | None:
+        def redacted(url: str | None) -> str | None:
             return None if url is None else without_password(url)
 
-        tracking = self.tracking.model_copy(update={"uri": format_setting(self.tracking.uri)})
-        storage = self.storage.model_copy(update={"study": format_setting(self.storage.study)})
+        tracking = self.tracking.model_copy(update={"uri": redacted(self.tracking.uri)})
+        storage = self.storage.model_copy(update={"study": redacted(self.storage.study)})
         copy = self.model_copy(update={"tracking": tracking, "storage": storage})
         return copy.with_source(self.source)
 
@@ -194,7 +195,7 @@ class SweepSpec(Part):
         return changed.with_source(self.source)
 
     def with_source(self, source: str) -> SweepSpec:
-        """The same sweep, known to come from `source`."""
+        """The same sweep with another `source`."""
         copy = self.model_copy()
         copy._source = source
         return copy

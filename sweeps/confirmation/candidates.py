@@ -11,8 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sweeps.config import ConfirmSpec, SweepSpec
-from sweeps.states import State
-from sweeps.study.study import Preset, TrialRecord
+from sweeps.study.study import Preset, TrialRecord, ranked
 
 FIRST_SEED = 1000
 """Seeds of a confirmation begin here."""
@@ -25,21 +24,21 @@ class Candidate:
     label: str
     """Shown in tables."""
     folder: str
-    """Part of paths; distinguishes this configuration from all others of the sweep."""
+    """Name of its folder; unique in the sweep."""
     parameters: dict[str, Any]
     """Searched settings."""
     trial: int | None = None
-    """Number of the trial that searched it."""
+    """Number of its trial in the search."""
     searched: float | None = None
-    """The objective that trial measured, on the split that selects."""
+    """Value of that trial, on the validation split."""
     baseline: str | None = None
-    """Its name, if it is one."""
+    """Name of the baseline, if it is one."""
     factor: str | None = None
     """The setting that was set back, if this is an ablation."""
 
 
 def presets_of(candidates: Sequence[Candidate], seeds: Sequence[int]) -> list[Preset]:
-    """A trial for every candidate and seed, seed by seed: what is cut off is cut off evenly."""
+    """A trial for every candidate and seed, ordered by seed: an early stop affects all candidates alike."""
     return [preset_of(candidate, seed) for seed in seeds for candidate in candidates]
 
 
@@ -56,23 +55,20 @@ def preset_of(candidate: Candidate, seed: int) -> Preset:
 
 
 def seeds_of(spec: SweepSpec, confirm: ConfirmSpec) -> list[int]:
-    """Seeds that the search has not seen, the same for all configurations."""
+    """Seeds that the search did not use, the same for all configurations."""
     wanted = range(FIRST_SEED, FIRST_SEED + confirm.seeds + 1)
-    used = spec.conditions.constant("seed")
+    used = spec.search_space.constant("seed")
     return [seed for seed in wanted if seed != used][: confirm.seeds]
 
 
 def candidates_of(
     spec: SweepSpec, confirm: ConfirmSpec, trials: Sequence[TrialRecord]
 ) -> list[Candidate]:
-    """The `top_k` best completed trials that are no baselines, and every baseline; each once."""
+    """The `top_k` best completed trials that are not baselines, and every baseline, without duplicates."""
     baselines = spec.baseline_parameters()
-    sign = spec.objective.sign
-    done = [t for t in trials if t.state is State.COMPLETED and t.value is not None]
-    done.sort(key=lambda t: (-sign * (t.value or 0.0), t.number))
     unique: list[TrialRecord] = []
     known = list(baselines.values())
-    for trial in done:
+    for trial in ranked(trials, spec.objective):
         if trial.parameters not in known:
             known.append(trial.parameters)
             unique.append(trial)
@@ -106,8 +102,8 @@ def _baseline(name: str, parameters: dict[str, Any], trial: TrialRecord | None) 
 def ablations_of(spec: SweepSpec, winner: Candidate, baseline: Candidate) -> list[Candidate]:
     """The winner with one setting at a time as in the baseline.
 
-    A setting that applies to only one of the two goes with the one that it depends on, and tied
-    settings follow. A setting without a value in either cannot be run, and is left out.
+    A setting that applies to only one of the two changes with the setting that it depends on, and so do tied
+    settings. If a setting would apply that has a value in neither, the ablation is left out.
     """
     shared = winner.parameters.keys() & baseline.parameters.keys()
     factors = [
@@ -120,7 +116,7 @@ def ablations_of(spec: SweepSpec, winner: Candidate, baseline: Candidate) -> lis
         parameters = set_back(spec, winner.parameters, baseline.parameters, factor)
         if parameters is not None:
             folder = f"ablation_{winner.folder}_to_{baseline.folder}/{factor}"
-            if parameters == baseline.parameters:  # all that differs: measured already
+            if parameters == baseline.parameters:  # nothing else differs: measured already
                 folder = baseline.folder
             found.append(
                 Candidate(f"{winner.label}, {factor} set back", folder, parameters, factor=factor)
@@ -131,10 +127,13 @@ def ablations_of(spec: SweepSpec, winner: Candidate, baseline: Candidate) -> lis
 def set_back(
     spec: SweepSpec, winner: dict[str, Any], baseline: dict[str, Any], factor: str
 ) -> dict[str, Any] | None:
-    """`winner` with `factor` as in `baseline`, and what then applies and what no longer does."""
-    values = {**baseline, **winner, factor: baseline[factor]}
+    """`winner` with `factor` as in `baseline`, and with the settings that then apply.
+
+    None if a setting would apply that has a value in neither.
+    """
+    values, space = {**baseline, **winner, factor: baseline[factor]}, spec.search_space
     try:
-        whole = next(spec.conditions.configurations(lambda key: [values[key]]))
+        complete = next(space.configurations(lambda key: [values[key]]))
     except KeyError:
         return None
-    return {key: value for key, value in whole.items() if key in spec.conditions.searched}
+    return {key: value for key, value in complete.items() if key in space.searched}

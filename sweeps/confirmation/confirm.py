@@ -1,8 +1,8 @@
 """Runs the best configurations and the baselines again, on classes and at seeds that played no part in the search.
 
-The search keeps the best of many values measured once, which flatters it. Here each of a few
-configurations is run at the same fresh seeds and measured once, at its end, on the test split. Every run
-is a trial of a second study of the sweep.
+The best of many values that were measured once is biased upwards. Here each of a few configurations is
+run at the same fresh seeds and measured once, at its end, on the test split. Every run is a trial of a
+second study of the sweep.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from sweeps.confirmation.report import (
     write_winner,
 )
 from sweeps.confirmation.results import (
-    FILE,
-    FOLDER,
+    CONFIRM_FILE,
+    CONFIRM_FOLDER,
     CandidateResult,
     Confirmation,
     save_confirmation,
@@ -42,7 +42,7 @@ from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.session.callbacks import SWEEP_RUN
 from sweeps.session.display import build_display, print_line
 from sweeps.session.resume import close_recorded, unfinished
-from sweeps.session.session import Session, StudyRun, longest_trial, run_trials, trial_context
+from sweeps.session.session import Session, StudyRun, run_trials, trial_context
 from sweeps.session.summary import print_next_commands, resume_command
 from sweeps.session.sweep import shared_names
 from sweeps.states import Outcome, State
@@ -60,9 +60,9 @@ class Confirmed:
     """How a confirmation ended."""
 
     confirmation: Confirmation | None
-    """None if it was cut off before all configurations were measured."""
+    """None if it was stopped before all configurations were measured."""
     stop: StopReason | None
-    """Why it was cut off."""
+    """Why it was stopped; None if it was not."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ConfirmationStudy:
 def confirm_best(
     spec: SweepSpec, session: Session, trials: Sequence[TrialRecord], console: Console
 ) -> ExitCode:
-    """Confirm the best of the search and print what came of it; returns the exit code. See `confirm`."""
+    """Confirm the best of the search and print the result; returns the exit code. See `confirm`."""
     print_line(console, f"\n{plan_of_confirmation(spec)}")
     done = confirm(spec, session, trials, console)
     if done.confirmation is not None:
@@ -98,7 +98,7 @@ def confirm_best(
 def confirm(
     spec: SweepSpec, session: Session, trials: Sequence[TrialRecord], console: Console
 ) -> Confirmed:
-    """Confirm the best of `trials` and the baselines; runs that earlier sessions completed are kept.
+    """Confirm the best of `trials` and the baselines; runs that earlier sessions completed count.
 
     Writes `confirm.json` and the winner's `best.yaml`.
 
@@ -110,11 +110,11 @@ def confirm(
     """
     assert spec.confirm is not None
     folder = session.folder
-    with ExitStack() as held:
-        held.enter_context(folder.locked())
+    with ExitStack() as locks:
+        locks.enter_context(folder.locked())
         store = begin_store(spec, folder)
-        held.enter_context(store.locked())
-        (folder.path / FILE).unlink(missing_ok=True)  # more trials or seeds may be asked for now
+        locks.enter_context(store.locked())
+        (folder.path / CONFIRM_FILE).unlink(missing_ok=True)  # this time with more trials or seeds
         opened = open_confirmation(spec, session, store, console)
         measured = measure(opened, candidates_of(spec, spec.confirm, trials))
         objective = opened.spec.objective
@@ -131,16 +131,16 @@ def confirm(
 def open_confirmation(
     spec: SweepSpec, session: Session, store: StudyStore, console: Console
 ) -> ConfirmationStudy:
-    """The study of a confirmation, new or as an earlier session left it.
+    """The study of a confirmation, new or to be resumed.
 
     Args:
         spec: of the sweep.
         session: of the sweep.
-        store: of the sweep's study; held.
+        store: of the sweep's study; locked.
         console: for the display.
     """
     assert spec.confirm is not None
-    runs_spec, beside = spec.for_confirmation, store.beside(FOLDER)
+    runs_spec, beside = spec.for_confirmation, store.beside(CONFIRM_FOLDER)
     study = create_study(beside, runs_spec, build_sampler(runs_spec))
     close_recorded(study, runs_spec)
     stopping = StoppingCriteria(runs_spec)
@@ -167,49 +167,40 @@ def measure(opened: ConfirmationStudy, candidates: Sequence[Candidate]) -> list[
 
 
 def run_presets(opened: ConfirmationStudy, presets: dict[str, Preset]) -> None:
-    """Run what is left of `presets`."""
+    """Run those of `presets` that have no conclusive result yet."""
     spec, session, study = opened.spec, opened.session, opened.study
     folder = session.folder
     records = records_of(study, presets)
     running = {trial.number for trial in unfinished(study)}
     resumed = [r.number for r in records.values() if r.number in running]
     earlier = [r for r in records.values() if r.state in CONCLUSIVE or r.number in running]
-    known = {record.folder for record in earlier}
-    left = [preset for key, preset in presets.items() if key not in known]
-    context = trial_context(spec, folder, FOLDER, shared_names(spec, session))
+    begun = {record.folder for record in earlier}
+    remaining = [preset for key, preset in presets.items() if key not in begun]
+    context = trial_context(spec, folder, CONFIRM_FOLDER, shared_names(spec, session))
     for key in presets.keys() - {r.folder for r in earlier if r.state in CONCLUSIVE}:
-        (context.run_dir(key) / STALL).unlink(missing_ok=True)  # it may not hang again
-    sweep_id = f"{folder.sweep_id()}.{FOLDER}"
-    objective = spec.objective
-    display = build_display(
-        len(presets),
-        longest_trial(spec),
-        objective.metric,
-        objective.mode,
-        opened.console,
-        noun="run",
-    )
+        (context.run_dir(key) / STALL).unlink(missing_ok=True)  # a stalled run gets another try
+    sweep_id = f"{folder.sweep_id()}.{CONFIRM_FOLDER}"
     run = StudyRun(
         spec=spec,
         study=study,
         store=opened.store,
         context=context,
         stopping=opened.stopping,
-        count=len(resumed) + len(left),
+        count=len(resumed) + len(remaining),
         tags={"sweep.name": folder.name, "sweep.id": sweep_id},
         earlier=earlier,
         runs=session.tracker.stored_runs(sweep_id),
         unfinished=resumed,
-        presets=left,
+        presets=remaining,
     )
-    run_trials(run, session, display)
+    run_trials(run, session, build_display(spec, opened.console, len(presets), noun="run"))
 
 
 def records_of(study: optuna.Study, presets: dict[str, Preset]) -> dict[str, TrialRecord]:
     """Key -> the latest run of each of `presets`; one with other settings does not count.
 
-    What a run was called does not matter: a winner with the only setting in which it differs set back
-    is the baseline.
+    Labels are not compared: if the winner differs from the baseline in one setting only, setting that back
+    gives the baseline, under another label.
     """
     records = to_records(study.get_trials(deepcopy=False), alive=False)
     return {r.folder: r for r in records if _has_settings(r.preset, presets.get(r.folder))}
@@ -232,9 +223,9 @@ def ablate(opened: ConfirmationStudy, confirmation: Confirmation) -> list[Candid
 def save(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
     """Write the files, and add the findings to the sweep's run."""
     folder, winner = session.folder, confirmation.winner
-    words = conclusions(confirmation)
-    path = folder.path / FILE
-    save_confirmation(path, confirmation, words)
+    findings = conclusions(confirmation)
+    path = folder.path / CONFIRM_FILE
+    save_confirmation(path, confirmation, findings)
     folder.upload(path)
     metrics = {}
     if winner is not None:
@@ -242,5 +233,5 @@ def save(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
         found = confirmation.estimate(winner)
         assert found is not None
         metrics = {f"confirmed/{confirmation.metric}": found.mean}
-    outcome = Outcome(State.COMPLETED, words[0])
-    session.tracker.end(SWEEP_RUN, outcome, [path, folder.best], metrics)
+    outcome = Outcome(State.COMPLETED, findings[0])
+    session.tracker.end(SWEEP_RUN, outcome, [path, folder.best_file], metrics)

@@ -1,4 +1,4 @@
-"""What a confirmation will do and what it found: printed, and written to `best.yaml`."""
+"""The plan and the results of a confirmation: printed, and written to `best.yaml`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from fsdet.tables import build_table, print_table
 from sweeps.config import SweepSpec
 from sweeps.confirmation.results import (
-    FILE,
+    CONFIRM_FILE,
     CandidateResult,
     Comparison,
     Confirmation,
@@ -28,7 +28,7 @@ from sweeps.trial.failures import first_line
 
 
 def plan_of_confirmation(spec: SweepSpec) -> str:
-    """What is run after the search and, with a baseline to compare with, what that can show."""
+    """The runs of the confirmation and, with baselines to compare with, its statistical power."""
     assert spec.confirm is not None
     top, seeds, bases = spec.confirm.top_k, spec.confirm.seeds, len(spec.baselines)
     ablation = "; then the winner with each setting set back" if spec.ablate else ""
@@ -40,7 +40,7 @@ def plan_of_confirmation(spec: SweepSpec) -> str:
 
 
 def print_confirmation(console: Console, confirmation: Confirmation) -> None:
-    """Tables and sentences."""
+    """Print the tables and the conclusions."""
     seeds = confirmation.seeds
     print_line(
         console,
@@ -105,7 +105,7 @@ def ablation_table(confirmation: Confirmation) -> Table:
 
 
 def format_result(confirmation: Confirmation, measured: CandidateResult) -> str:
-    """Mean and interval, or why there is none."""
+    """Mean and interval, or why it was not measured."""
     exploded = measured.with_state(State.INFEASIBLE)
     if exploded:
         return f"infeasible: exploded at {format_seeds(exploded)}"
@@ -191,14 +191,14 @@ def failure_lines(measured: tuple[CandidateResult, ...]) -> list[str]:
 
 
 def caveat_lines(confirmation: Confirmation) -> list[str]:
-    """What a reader must know to read the figures right."""
+    """Limits of the figures."""
     rivals = len(confirmation.configurations)
     common, comparisons = confirmation.common_seeds, confirmation.comparisons
     lines = []
     if common and len(common) < len(confirmation.seeds):
         lines.append(
-            f"means are over the seeds at which all that are ranked were measured: {', '.join(map(str, common))}; "
-            "differences are over all seeds of a pair"
+            "means are over the seeds at which all ranked configurations were measured: "
+            f"{', '.join(map(str, common))}; differences are over all seeds of a pair"
         )
     if any(math.isnan(c.difference.estimate.half) for c in comparisons):
         lines.append(
@@ -236,32 +236,36 @@ def power_line(seeds: int, comparisons: int) -> str:
 
 
 def ablation_lines(confirmation: Confirmation) -> list[str]:
-    """Which settings did the work."""
+    """Which settings of the winner made the difference."""
     found = confirmation.contributions
-    words = {"better": "did the work", "within noise": "within noise", "worse": "did harm"}
+    meanings = {
+        "better": "made the difference",
+        "within noise": "within noise",
+        "worse": "did harm",
+    }
     lines = []
-    for verdict, meaning in words.items():
+    for verdict, meaning in meanings.items():
         factors = [str(c.second.factor) for c in found if c.verdict == verdict]
         if factors:
             lines.append(f"{meaning}: {', '.join(factors)}")
     lines += failure_lines(confirmation.ablation)
     if len(found) > 1:
         lines.append(
-            f"Holm's correction for {len(found)} comparisons; settings act together, so that the gains need "
-            "not add up to the whole"
+            f"Holm's correction for {len(found)} comparisons; settings interact, so the gains need not add "
+            "up to the total"
         )
     return lines
 
 
 def confirmation_of(spec: SweepSpec, folder: SweepFolder) -> Confirmation | None:
-    """What was confirmed of a sweep; None if nothing was, or not to the end."""
-    return None if spec.confirm is None else load_confirmation(folder.path / FILE)
+    """The confirmation of a sweep; None without one, or if it was not completed."""
+    return None if spec.confirm is None else load_confirmation(folder.path / CONFIRM_FILE)
 
 
 def winning_trial(
     spec: SweepSpec, folder: SweepFolder, trials: Sequence[TrialRecord]
 ) -> TrialRecord | None:
-    """The trial that searched the confirmed winner."""
+    """The trial of the search whose configuration is the confirmed winner; None without one."""
     found = confirmation_of(spec, folder)
     if found is None or found.winner is None:
         return None

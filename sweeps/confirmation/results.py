@@ -1,13 +1,12 @@
-"""Results of a confirmation, and what follows from them: feasible configurations, winner, ablation.
+"""Results of a confirmation and the conclusions: feasible configurations, winner, ablation.
 
-Configurations are ranked by their means over the seeds at which all of them were measured, so that
-none gains by a run that failed at a hard seed. One that exploded at any seed takes no part.
+Configurations are ranked by their means over the seeds at which all of them were measured, so that none
+gains from a run that failed at a hard seed. One that exploded at any seed is excluded.
 
-The winner is the highest-ranked configuration among those that are better than the best baseline
-beyond noise; where there is none, that baseline is recommended. Holm's correction covers the
-comparisons of all candidates with all baselines: where no candidate is better than any baseline,
-one is called so in 5 % of sweeps at most, however many of either there are. The winner's mean
-alone stays a little optimistic.
+The winner is the highest-ranked configuration among those that are better than the best baseline beyond
+noise; if no configuration is, that baseline is recommended. Holm's correction covers the comparisons of all
+candidates with all baselines: if no candidate is truly better than any baseline, one is called better in at
+most 5 % of sweeps, whatever their numbers. The winner's mean itself is still slightly optimistic.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fsdet.files import write_text_atomic
+from sweeps.config.sections import Mode, sign_of
 from sweeps.confirmation.candidates import Candidate
 from sweeps.confirmation.statistics import (
     LEAST_SEEDS,
@@ -34,9 +34,9 @@ from sweeps.confirmation.statistics import (
 from sweeps.states import State
 from sweeps.study.study import TrialRecord
 
-FILE = "confirm.json"
-"""In the sweep's folder, once all is measured."""
-FOLDER = "confirm"
+CONFIRM_FILE = "confirm.json"
+"""File in the sweep's folder, written when all runs have been measured."""
+CONFIRM_FOLDER = "confirm"
 """Folder of the runs, in that of the sweep; name of their study; suffix of their tag `sweep.id`."""
 
 
@@ -82,10 +82,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """All that was measured."""
+    """All results of a confirmation, and the conclusions as properties."""
 
     metric: str
-    mode: Literal["max", "min"]
+    mode: Mode
     seeds: tuple[int, ...]
     configurations: tuple[CandidateResult, ...]
     """Candidates and baselines."""
@@ -104,11 +104,11 @@ class Confirmation:
         None exploded at any seed. While fewer than `LEAST_SEEDS` seeds have a value of each, the one
         with the fewest values is left out; of equals the last candidate, and baselines last.
         """
-        left = [m for m in self.configurations if self.is_feasible(m)]
-        while left and len(self._common(left)) < LEAST_SEEDS:
-            left.remove(min(reversed(left), key=self._completeness))
-        seeds, sign = self._common(left), -1 if self.mode == "max" else 1
-        return sorted(left, key=lambda m: sign * sum(m.values(self.metric)[s] for s in seeds))
+        found = [m for m in self.configurations if self.is_feasible(m)]
+        while found and len(self._common(found)) < LEAST_SEEDS:
+            found.remove(min(reversed(found), key=self._completeness))
+        seeds, sign = self._common(found), sign_of(self.mode)
+        return sorted(found, key=lambda m: -sign * sum(m.values(self.metric)[s] for s in seeds))
 
     @property
     def common_seeds(self) -> tuple[int, ...]:
@@ -120,7 +120,7 @@ class Confirmation:
         return not measured.infeasible and len(measured.values(self.metric)) >= LEAST_SEEDS
 
     def estimate(self, measured: CandidateResult, metric: str | None = None) -> Estimate | None:
-        """Mean of `metric`, else of the objective: of what is ranked over the common seeds."""
+        """Mean of `metric` (None for the objective); of a feasible configuration over the common seeds."""
         seeds = self.common_seeds if measured in self.feasible else self.seeds
         return measured.estimate(metric or self.metric, seeds)
 
@@ -174,7 +174,7 @@ class Confirmation:
 
     @property
     def contributions(self) -> list[Comparison]:
-        """The winner against itself with one setting set back, for each that was feasible so."""
+        """The winner against each of its feasible ablations."""
         winner = self.winner
         if winner is None:
             return []
@@ -182,32 +182,33 @@ class Confirmation:
 
 
 def save_confirmation(path: Path, confirmation: Confirmation, summary: list[str]) -> None:
-    """Write what was measured, and beside it, for readers, what follows.
+    """Write the results as JSON, with the conclusions for human readers.
 
     Args:
         path: of the JSON file.
-        confirmation: all that was measured.
-        summary: the findings in words.
+        confirmation: the results.
+        summary: the conclusions as sentences.
     """
     winner = confirmation.winner
     values = {
         "metric": confirmation.metric,
         "mode": confirmation.mode,
         "seeds": confirmation.seeds,
-        "configurations": [_to_plain(one) for one in confirmation.configurations],
-        "ablation": [_to_plain(one) for one in confirmation.ablation],
+        "configurations": [_result_to_dict(one) for one in confirmation.configurations],
+        "ablation": [_result_to_dict(one) for one in confirmation.ablation],
         "summary": summary,
         "winner": None if winner is None else winner.candidate.label,
         "common_seeds": confirmation.common_seeds,
-        "comparisons": [_plain(c) for c in confirmation.comparisons],
+        "comparisons": [_comparison_to_dict(c) for c in confirmation.comparisons],
         "contributions": [
-            {"factor": c.second.factor, **_plain(c)} for c in confirmation.contributions
+            {"factor": c.second.factor, **_comparison_to_dict(c)}
+            for c in confirmation.contributions
         ],
     }
     write_text_atomic(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
-def _to_plain(result: CandidateResult) -> dict[str, Any]:
+def _result_to_dict(result: CandidateResult) -> dict[str, Any]:
     keys = ("number", "state", "reason", "metrics", "best_epoch")
     runs = {
         seed: {key: getattr(record, key) for key in keys} for seed, record in result.results.items()
@@ -215,7 +216,7 @@ def _to_plain(result: CandidateResult) -> dict[str, Any]:
     return {"candidate": asdict(result.candidate), "results": runs}
 
 
-def _plain(comparison: Comparison) -> dict[str, Any]:
+def _comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
     found = comparison.difference.estimate
     return {
         "first": comparison.first.label,
@@ -230,18 +231,18 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
 
 
 def load_confirmation(path: Path) -> Confirmation | None:
-    """What `save_confirmation` wrote; None if there is no such file."""
+    """Load what `save_confirmation` wrote; None if there is no such file."""
     if not path.is_file():
         return None
     values = json.loads(path.read_text(encoding="utf-8"))
     parts = {
-        name: tuple(_from_plain(one) for one in values[name])
+        name: tuple(_result_from_dict(one) for one in values[name])
         for name in ("configurations", "ablation")
     }
     return Confirmation(values["metric"], values["mode"], tuple(values["seeds"]), **parts)
 
 
-def _from_plain(values: dict[str, Any]) -> CandidateResult:
+def _result_from_dict(values: dict[str, Any]) -> CandidateResult:
     runs = {
         int(seed): TrialRecord(**{**run, "state": State(run["state"]), "parameters": {}})
         for seed, run in values["results"].items()

@@ -1,7 +1,7 @@
 """Statistics over a few seeds: intervals, differences paired by seed, Holm's correction, power.
 
 Runs at the same seed share their episodes and the order of their scenes, so that their difference
-varies less than either of them. Nothing here knows of sweeps.
+varies less than either of them. Independent of the rest of `sweeps`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from fsdet.evaluation.intervals import half_width, standard_error
 Verdict = Literal["better", "worse", "within noise"]
 
 ALPHA = 0.05
-"""Chance that anything in a family of comparisons is called better though nothing is."""
+"""Probability that any member of a family of comparisons is called better though none is."""
 LEAST_SEEDS = 3
-"""Seeds that two configurations must have in common to be compared. The spread of two differences
-says next to nothing about noise: they are nearly equal by chance too often."""
+"""Seeds that two configurations must have in common to be compared. The spread of two differences is no
+estimate of noise: they are nearly equal by chance too often."""
 ROUNDING = 1e-9
-"""Differences that vary by less than this part of the values are equal but for rounding."""
+"""Differences that vary by less than this fraction of the values are equal up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Estimate:
 
     mean: float
     half: float
-    """Half the width of the interval; NaN without a spread to take it from."""
+    """Half the width of the interval; NaN if the values have no spread to estimate it from."""
     count: int
     """Number of values."""
 
@@ -65,8 +65,8 @@ class Difference:
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
     """`a - b` by seed; None with fewer than `LEAST_SEEDS` seeds in common.
 
-    Without any spread the t-test would call every difference certain. All that equal differences
-    show is that they have one sign, which the exact sign test takes for 2 / 2^seeds.
+    Without any spread the t-test would call every difference certain. Equal differences only show that their
+    signs agree, for which the exact sign test gives p = 2 / 2^seeds.
 
     Args:
         a: seed -> value.
@@ -86,7 +86,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: rejecting those below alpha errs at all with probability alpha at most.
+    """Adjusted p-values: rejecting those below alpha has a family-wise error rate of at most alpha.
 
     Reference: Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
@@ -101,23 +101,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def adjust(p_values: Sequence[float]) -> list[float]:
     """Two-sided p-values, corrected for a family of which one member will be picked as better.
 
-    Being better is one half of two sides, so that Holm's correction is made of the halves; but no
-    verdict goes against its own interval.
+    Only one of the two sides means better, so Holm's correction is applied to half the p-values; but no
+    adjusted value is below its own p-value, so that no verdict contradicts its interval.
     """
     return [max(pair) for pair in zip(p_values, holm([p / 2 for p in p_values]), strict=True)]
 
 
 def power(gain: float, seeds: int, comparisons: int = 1, shared: float = 0.0) -> float:
-    """Least chance that a configuration that is better by `gain` is called better.
+    """Smallest probability that a configuration that is better by `gain` is called better.
 
-    It is that of the first of Holm's steps; where other comparisons are called as well, the later
-    ones are milder.
+    It is that of the first of Holm's steps; the later steps, after other rejections, are less strict.
 
     Args:
         gain: true difference, in standard deviations of one configuration over seeds.
         seeds: that both configurations were measured at.
         comparisons: in the family.
-        shared: part of the variance over seeds that both have in common, less than 1.
+        shared: fraction of the variance over seeds that both have in common, less than 1.
     """
     level = min(ALPHA / 2, ALPHA / comparisons)
     spread = math.sqrt(2 * (1 - shared))
@@ -126,7 +125,7 @@ def power(gain: float, seeds: int, comparisons: int = 1, shared: float = 0.0) ->
 
 
 def verdict(difference: Difference, adjusted: float, mode: Literal["max", "min"]) -> Verdict:
-    """The first of a pair against the second, in a word.
+    """Whether the first of a pair is better than the second.
 
     Args:
         difference: first minus second.

@@ -1,1 +1,1 @@
-"""Trials run by Ray Tune: its searcher, scheduler and callback, each a thin wrapper around plain objects."""
+"""Runs trials with Ray Tune: its searcher, scheduler and callback as thin adapters of plain objects."""

@@ -1,10 +1,10 @@
-"""Ray Tune's searcher, scheduler and callback, which pass everything on to the trials of a session.
+"""Ray Tune's searcher, scheduler and callback, which forward every event to the trials of a session.
 
-A trial that ran out of memory is tried once more, with nothing beside it. It keeps its number, its run
-and its place in the rungs, and resumes from its newest checkpoint in a new process: all that the first
-one held is free. Ray Tune restarts a trial whose worker died; `Retries` gives it more resources
-meanwhile. While it waits for them, no other trial starts: small ones would take every core that comes
-free, and it would wait till the end of the sweep.
+A trial that ran out of memory is retried once, alone. It has the same number, run and place in the rungs,
+and resumes from its newest checkpoint in a new process, so that the memory of the first one is free. Ray
+Tune restarts a trial whose worker died; `Retries` gives it more resources for that. While it waits for
+them, no other trial starts: small trials would take every free core, and it would wait until the end of
+the sweep.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ REPORT, RETIRE_WORKER = "report", "retire_worker"
 
 
 class Trials(Protocol):
-    """The trials of a session, which know nothing of Ray."""
+    """What the adapters need of the trials of a session; independent of Ray."""
 
     def next_request(self) -> TrialRequest | None:
-        """The next trial to run; None while there is none."""
+        """The next trial to run; None if there is no next one."""
 
     def on_start(self, request: TrialRequest) -> None:
-        """A worker begins with a trial; again when it was restarted."""
+        """A worker starts a trial, or starts it again after its worker died."""
 
     def on_report(self, number: int, report: TrialReport) -> None:
         """A trial reported."""
 
     def on_retry(self, request: TrialRequest) -> None:
-        """A trial ran out of memory and starts again, alone."""
+        """A trial ran out of memory and is restarted alone."""
 
     def on_end(self, number: int, crash: str | None) -> None:
         """A trial ended. `crash`: why its worker died; None if it did not."""
@@ -60,7 +60,7 @@ def to_result(report: TrialReport) -> dict[str, Any]:
 
 
 class WorkerFailures:
-    """Finds out why workers died, once for each: a kill by the kernel explains one death only."""
+    """Determines why workers died, once for each: a kill by the kernel explains one death only."""
 
     def __init__(self) -> None:
         self._explained = kernel_kills()
@@ -96,7 +96,7 @@ class Retries:
         self._waiting: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles what it was given once, for a way of resuming that is not used."""
+        """Nothing: Ray pickles its callbacks for its own way of resuming, which is not used."""
         return {}
 
     @property
@@ -105,21 +105,21 @@ class Retries:
         return bool(self._waiting)
 
     def on_suggest(self, trial_id: str, request: TrialRequest) -> None:
-        """A trial that ran out of memory in an earlier session must run alone, too."""
+        """Mark a trial that ran out of memory in an earlier session: it must run alone, too."""
         if request.retried:
             self._waiting.add(trial_id)
 
     def on_start(self, trial: Trial) -> None:
-        """The trial waits no longer."""
+        """The trial no longer waits."""
         self._waiting.discard(trial.trial_id)
 
     def on_error(self, trial: Trial) -> None:
-        """Give a trial that is restarted the resources that it lacked.
+        """Prepare the restart of a trial; one that ran out of memory gets more resources.
 
-        Called when the trial has released its worker and does not wait for another one yet.
+        Called after the trial has released its worker and before it waits for another one.
         """
         self._waiting.discard(trial.trial_id)
-        if trial.status != Trial.ERROR:  # it counts as running: that was its end
+        if trial.status != Trial.ERROR:  # still "running": Ray does not restart it
             return
         cause = self._failures.cause(trial)
         request = replace(request_of(trial), last_try=True)
@@ -132,12 +132,12 @@ class Retries:
 
 
 class RaySearcher(Searcher):  # type: ignore[misc]
-    """Takes configurations from the trials of a session.
+    """Gets the next trial from the trials of a session, and reports ends to them.
 
     Args:
         trials: of the session.
         mode: of the objective.
-        retries: while one waits, nothing is suggested.
+        retries: while one waits, no trial is suggested.
         failures: why workers died.
     """
 
@@ -151,8 +151,8 @@ class RaySearcher(Searcher):  # type: ignore[misc]
         """Started ones, by id."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Only what Ray's base class holds, as with `Retries`."""
-        return {"_metric": self._metric, "_mode": self._mode}
+        """The attributes of Ray's base class only, as with `Retries`."""
+        return internals.searcher_state(self)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self._retries.waiting:
@@ -165,7 +165,7 @@ class RaySearcher(Searcher):  # type: ignore[misc]
         return {REQUEST: request}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: `RayCallback` passes reports on, those that stop a trial included."""
+        """Do nothing: `RayCallback` forwards reports, also those after which a trial is stopped."""
 
     def on_trial_complete(
         self,
@@ -188,11 +188,11 @@ class RaySearcher(Searcher):  # type: ignore[misc]
 
 
 class RayCallback(tune.Callback):  # type: ignore[misc]
-    """Passes starts and reports on.
+    """Forwards starts, restarts and reports.
 
     Args:
         trials: of the session.
-        searcher: needs Ray's trial to explain a crash.
+        searcher: gets Ray's trial, to explain a crash.
         retries: of this session.
     """
 
@@ -216,12 +216,12 @@ class RayCallback(tune.Callback):  # type: ignore[misc]
             self._trials.on_retry(request_of(trial))
 
     def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:
-        # Ray keeps a trial's last result and writes it into every snapshot
+        # Ray stores a trial's last result and writes it into every snapshot
         self._trials.on_report(request_of(trial).number, result.pop(REPORT))
 
 
 class RayScheduler(TrialScheduler):  # type: ignore[misc]
-    """A scheduler around another one: retires workers and prepares restarts before it passes calls on.
+    """Wraps a scheduler: retires workers and prepares restarts, and forwards every call.
 
     Args:
         scheduler: decides which trials to stop.
@@ -256,7 +256,7 @@ class RayScheduler(TrialScheduler):  # type: ignore[misc]
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         self._inner.on_trial_complete(tune_controller, trial, result)
-        if result.get(RETIRE_WORKER):  # Tune decides next whether it keeps the worker
+        if result.get(RETIRE_WORKER):  # Tune decides next whether to reuse the worker
             internals.retire_worker(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:

@@ -1,6 +1,6 @@
-"""The only module that uses private members of Ray, each listed in `RELIED_ON` with its purpose.
+"""The only module that uses private members of Ray; `RELIED_ON` lists each with its purpose.
 
-`pyproject.toml` bounds Ray's version from above; `missing_members` says what a newer one has moved.
+`pyproject.toml` bounds Ray's version from above; `missing_members` lists what a newer one has removed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
+from ray.tune.search import Searcher
 
 RELIED_ON = {
     ("ray.tune.execution.tune_controller", "TuneController"): {
@@ -26,6 +27,10 @@ RELIED_ON = {
         "update_resources": "change_trial: more memory for a restarted trial",
         "error_file": "latest_failure: what Ray wrote about failures",
         "run_metadata": "failure_count",
+    },
+    ("ray.tune.search", "Searcher"): {
+        "_metric": "searcher_state",
+        "_mode": "searcher_state",
     },
     ("ray.tune.schedulers.async_hyperband", "AsyncHyperBandScheduler"): {
         "_brackets": "brackets_of, rungs_of",
@@ -58,7 +63,7 @@ def missing_members() -> list[str]:
         source = inspect.getsource(getattr(owner, name) if name else owner)
         where = f"{module}.{name}".rstrip(".")
         missing += [
-            f"{where} has no member {member} any more, which serves {purpose}"
+            f"{where} no longer has the member {member}, needed by {purpose}"
             for member, purpose in members.items()
             if not re.search(rf"\b{member}\b", source)
         ]
@@ -66,31 +71,31 @@ def missing_members() -> list[str]:
 
 
 def hide_from_workers(variables: Iterable[str]) -> None:
-    """Keep Tune from sending environment variables to its workers: Ray writes them into its logs."""
+    """Stop Tune from sending environment variables to its workers: Ray writes them into its logs."""
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(variables)
 
 
 def retire_worker(controller: Any, trial: Trial) -> None:
-    """Let Tune not reuse the worker of `trial`, which has just ended. It reuses started ones only."""
+    """Prevent Tune from reusing the worker of `trial`, which has just ended: it reuses started ones only."""
     controller._started_actors.discard(controller._trial_to_actor.get(trial))
 
 
 def change_trial(trial: Trial, config: dict[str, Any], resources: Any = None) -> None:
-    """Change what a trial that is about to be restarted gets."""
+    """Change the config and the resources of a trial that is about to be restarted."""
     trial.set_config(config)
     if resources is not None:
         trial.update_resources(resources)
 
 
 def failure_count(trial: Trial) -> int:
-    """Times that a trial has failed."""
+    """How many times a trial has failed."""
     return int(trial.run_metadata.num_failures)
 
 
 def latest_failure(trial: Trial) -> str:
-    """What Ray says about the latest failure of a trial: its file holds them all.
+    """Ray's text about the latest failure of a trial, from the file that holds all of them.
 
-    Not `trial.get_error()`: that looks where the file is copied to at the sweep's end.
+    Not `trial.get_error()`, which reads the copy that is made at the end of the sweep.
     """
     try:
         text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
@@ -99,13 +104,18 @@ def latest_failure(trial: Trial) -> str:
     return text.rpartition("Failure # ")[2]
 
 
+def searcher_state(searcher: Searcher) -> dict[str, Any]:
+    """What a pickled searcher needs of Ray's base class."""
+    return {"_metric": searcher._metric, "_mode": searcher._mode}
+
+
 def brackets_of(scheduler: AsyncHyperBandScheduler) -> list[Any]:
     """The brackets of ASHA, the one with most rungs first."""
     return list(scheduler._brackets)
 
 
 def rungs_of(bracket: Any) -> list[Rung]:
-    """What is recorded at each rung of a bracket."""
+    """The values recorded at each rung of a bracket."""
     return [recorded for _, recorded in bracket._rungs]
 
 
@@ -128,5 +138,5 @@ def results_of(scheduler: MedianStoppingRule) -> dict[Any, list[dict[str, Any]]]
 
 
 def unstop(scheduler: MedianStoppingRule, trial: Trial) -> None:
-    """Let the median rule forget that it has stopped a trial."""
+    """Undo the median rule's decision to stop a trial."""
     scheduler._stopped_trials.discard(trial)

@@ -1,11 +1,11 @@
 """Schedulers: stop trials that do worse than their peers, never baselines.
 
-None of them pauses a trial. Ray's own `HyperBandScheduler` does, and a function trainable that is paused
-has to start over: of eight trials, two at a time, three were lost and none was pruned. `hyperband` is
-therefore ASHA with several brackets (Li et al., "A System for Massively Parallel Hyperparameter
-Tuning", 2020), which asks the same question without waiting for a bracket to fill.
+None of them pauses a trial. Ray's own `HyperBandScheduler` does, and a paused function trainable has to
+start over: of eight trials, two at a time, three were lost and none was pruned. `hyperband` is therefore
+ASHA with several brackets (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020),
+which compares the same things without waiting for a bracket to fill.
 
-Ray's schedulers forget their rungs with their process; `restore_rungs` fills them from the study.
+Ray's schedulers keep their rungs in memory only; `restore_rungs` fills them from the study.
 """
 
 from __future__ import annotations
@@ -31,22 +31,17 @@ from sweeps.trial.messages import TrialRequest
 REQUEST = "request"
 """Key of the `TrialRequest` in the config of a trial of Ray Tune."""
 OBJECTIVE, EPOCH = "objective", "epoch"
-"""Keys in a result of Ray Tune: the best value so far, and epochs done, the schedulers' unit of time."""
+"""Keys in a result of Ray Tune: the best value so far, and the epoch, the schedulers' unit of time."""
 BRACKETS = 3
-"""Of hyperband: the first rung lies at `grace`, one and two rungs later."""
+"""Number of brackets of hyperband: their first rungs lie at `grace`, and one and two rungs later."""
 
 Curves = Mapping[int, Mapping[int, float]]
 """Number of a trial -> epoch -> best value so far."""
 
 
-def build_scheduler(spec: SweepSpec, epochs: int) -> TrialScheduler:
-    """The Ray Tune scheduler of a sweep.
-
-    Args:
-        spec: the sweep, checked.
-        epochs: of the longest trial.
-    """
-    scheduler, mode = spec.scheduler, spec.objective.mode
+def build_scheduler(spec: SweepSpec) -> TrialScheduler:
+    """The Ray Tune scheduler of a checked sweep."""
+    scheduler, mode, epochs = spec.scheduler, spec.objective.mode, spec.max_epochs
     if scheduler.name == "none" or scheduler.grace >= epochs:
         return FIFOScheduler()
     if scheduler.name == "median":
@@ -64,20 +59,20 @@ def build_scheduler(spec: SweepSpec, epochs: int) -> TrialScheduler:
 
 
 def restore_rungs(scheduler: TrialScheduler, curves: Curves) -> None:
-    """Fill the rungs with what the trials of earlier sessions reported, ended or not."""
+    """Fill the rungs with the reports of earlier sessions, from trials that ended or are unfinished."""
     if isinstance(scheduler, SparingAsha | SparingMedian):
         for number, curve in curves.items():
             scheduler.restore_curve(number, curve)
 
 
 def request_of(trial: Trial) -> TrialRequest:
-    """What the worker of a trial of Ray Tune is asked to run."""
+    """The request that a trial of Ray Tune carries in its config."""
     request: TrialRequest = trial.config[REQUEST]
     return request
 
 
 def is_baseline(trial: Trial) -> bool:
-    """Whether a trial is a baseline: the winner is compared with whole runs of them."""
+    """Whether a trial is a baseline: the winner is compared with complete runs of them."""
     return request_of(trial).baseline is not None
 
 
@@ -85,10 +80,10 @@ class SparingAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
     """ASHA that never stops a baseline."""
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002
-        """Put a trial into the bracket of its number.
+        """Put a trial into the bracket drawn for its number.
 
-        With Ray's probabilities, a bracket of one rung less 1/e as often, but drawn by the trial's
-        number, so that a resumed sweep finds every trial in its old bracket.
+        The probabilities are Ray's (each rung less makes a bracket 1/e as likely). The trial's number is
+        the seed, so that a resumed sweep puts every trial into its old bracket.
         """
         number = request_of(trial).number
         bracket = self._bracket_of(number)
@@ -98,7 +93,7 @@ class SparingAsha(AsyncHyperBandScheduler):  # type: ignore[misc]
         internals.assign_bracket(self, trial, bracket)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """CONTINUE or STOP after a report; a report without objective leaves the rungs alone."""
+        """CONTINUE or STOP after a report; a report without objective does not change the rungs."""
         decision: str = super().on_trial_result(tune_controller, trial, result)
         return str(TrialScheduler.CONTINUE) if is_baseline(trial) else decision
 
@@ -130,7 +125,7 @@ class SparingMedian(MedianStoppingRule):  # type: ignore[misc]
     """
 
     def __init__(self, mode: str, grace: int) -> None:
-        # with a slice of time Ray would pause trials as long as it has too few to compare with
+        # with a time slice Ray would pause trials while there are too few to compare with
         super().__init__(
             time_attr=EPOCH,
             metric=OBJECTIVE,
@@ -157,22 +152,22 @@ class SparingMedian(MedianStoppingRule):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Remember the last report; that of a trial that exploded or failed holds no value."""
+        """Store the last report; that of a trial that exploded or failed has no value."""
         if OBJECTIVE in result:
             super().on_trial_complete(tune_controller, trial, _needed(result))
 
     def restore_curve(self, number: int, curve: Mapping[int, float]) -> None:
-        """Remember a peer; see `SparingAsha.restore_curve`."""
+        """Store the reports of a peer; see `SparingAsha.restore_curve`."""
         reports = [{EPOCH: epoch, OBJECTIVE: curve[epoch]} for epoch in sorted(curve)]
         if reports:
             internals.results_of(self)[_restored(number)] = reports
 
 
 def _restored(number: int) -> str:
-    """Stands for the id of a trial of an earlier session until it resumes."""
+    """Placeholder for the id of a trial of an earlier session until it resumes."""
     return f"restored {number}"
 
 
 def _needed(result: dict[str, Any]) -> dict[str, Any]:
-    """What a scheduler must keep of a result."""
+    """The part of a result that a scheduler must store."""
     return {EPOCH: result[EPOCH], OBJECTIVE: result[OBJECTIVE]}

@@ -1,4 +1,4 @@
-"""Runs trials with Ray Tune: Ray is started, trials run until they are done or something stops them."""
+"""Builds the Ray Tuner: its trainable, resources, searcher, scheduler and callback."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from sweeps.trial.messages import TrialReport, TrialRequest
 from sweeps.trial.trial import Train, TrialContext, run_trial
 
 RESTARTS = 1
-"""Times that a trial is restarted after its worker died or it ran out of memory. Other errors of the
-trainer are not retried."""
+"""Times that a trial is restarted after its worker died or it ran out of memory. Other errors of the trainer
+are not retried."""
 GPU_WORDS = ("CUDA", "CUBLAS", "CUDNN", "HIP")
-"""In the reason of a trial that ran out of GPU memory; otherwise it was main memory."""
+"""One of these is in the reason of a trial that ran out of GPU memory; otherwise it was main memory."""
 
 
 @dataclass(frozen=True)
 class TuneJob:
-    """What Ray Tune is to run, and where."""
+    """The trials for Ray Tune to run, and the resources for them."""
 
     context: TrialContext
     """Of the trials."""
@@ -58,9 +58,9 @@ class TuneJob:
 
 
 def build_tuner(job: TuneJob, trials: Trials, scheduler: TrialScheduler) -> tune.Tuner:
-    """The Ray Tuner. Its folders hold its own state only; trials have theirs."""
+    """The Ray Tuner. Its folder holds only its own state; trials have folders of their own."""
     internals.hide_from_workers(SECRETS)  # every node has credentials of its own
-    shutil.rmtree(job.folder.ray, ignore_errors=True)
+    shutil.rmtree(job.folder.ray_dir, ignore_errors=True)
     failures = WorkerFailures()
     retries = Retries(trials, needs_of(job), failures)
     searcher = RaySearcher(trials, job.mode, retries, failures)
@@ -76,7 +76,7 @@ def build_tuner(job: TuneJob, trials: Trials, scheduler: TrialScheduler) -> tune
             trial_dirname_creator=ray_name,
         ),
         run_config=tune.RunConfig(
-            name=job.folder.ray.name,
+            name=job.folder.ray_dir.name,
             storage_path=str(job.folder.path),
             verbose=0,
             progress_reporter=Silent(),
@@ -100,7 +100,7 @@ def trainable(job: TuneJob) -> Callable[[dict[str, Any]], None]:
 
 
 def needs_of(job: TuneJob) -> Callable[[TrialRequest | None], tune.PlacementGroupFactory]:
-    """Request -> resources that Ray must reserve for it; None, which Ray passes too, stands for any trial."""
+    """Function from a request to the resources that Ray must reserve; Ray also calls it with None, for any trial."""
     resources, machine = job.resources, job.machine
 
     def needs(request: TrialRequest | None) -> tune.PlacementGroupFactory:
@@ -115,12 +115,12 @@ def needs_of(job: TuneJob) -> Callable[[TrialRequest | None], tune.PlacementGrou
 
 
 def ray_name(trial: Any) -> str:
-    """What Ray Tune calls a trial."""
+    """Name of a trial in Ray Tune."""
     return f"trial_{trial.config[REQUEST].number:04d}"
 
 
 class Silent(ProgressReporter):  # type: ignore[misc]
-    """Replaces Ray's own progress report."""
+    """Disables Ray's progress report."""
 
     def should_report(self, *args: Any, **kwargs: Any) -> bool:  # noqa: ARG002
         return False

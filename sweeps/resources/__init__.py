@@ -1,1 +1,1 @@
-"""What trials run on: this machine or the nodes of a cluster, and what a trial costs there."""
+"""The machine or cluster that trials run on, and the cost of a trial there."""

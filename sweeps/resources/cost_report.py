@@ -1,4 +1,4 @@
-"""Prints what a sweep costs: what the probe measured, and what follows from it."""
+"""Prints the cost of a sweep: the measurements of the probe and the estimates from them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from collections.abc import Callable
 
 from sweeps.config import SweepSpec
 from sweeps.config.sections import AUTO
-from sweeps.resources.cost import FEWER, MORE, SweepCost, costliest, estimate, most_runs
+from sweeps.resources.cost import (
+    COSTLY_HIGH,
+    COSTLY_LOW,
+    SweepCost,
+    costliest,
+    estimate,
+    most_runs,
+)
 from sweeps.resources.machine import Machine
 from sweeps.resources.probe import measure, with_gpus, with_shared_card
 from sweeps.trial.worker import free_memory
 
 
 def print_cost(spec: SweepSpec, machine: Machine, print_line: Callable[[str], None]) -> None:
-    """Measure one trial and say what the sweep costs, a line at a time.
+    """Measure one trial and print the cost of the sweep.
 
     Raises:
         SweepError: the probe failed.
@@ -35,14 +42,15 @@ def print_cost(spec: SweepSpec, machine: Machine, print_line: Callable[[str], No
 
 
 def cost_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
-    """One line a finding."""
+    """All lines of the report."""
     return [*measured_lines(spec, cost), *estimated_lines(spec, cost), *memory_lines(cost)]
 
 
 def measured_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
-    """What the probe saw."""
+    """The measurements of the probe."""
     m = cost.measured
-    sizes = [f"{key} {getattr(cost.config, key)}" for key in (*MORE, *FEWER) if key in spec.space]
+    keys = [key for key in (*COSTLY_HIGH, *COSTLY_LOW) if key in spec.space]
+    sizes = [f"{key} {getattr(cost.config, key)}" for key in keys]
     of = f" ({', '.join(sizes)})" if sizes else ""
     line = (
         f"measured on one trial, alone{of}: {m.step_seconds:.3g} s a step, "
@@ -54,9 +62,9 @@ def measured_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
 
 
 def estimated_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
-    """What follows for the sweep."""
+    """The estimates for the sweep."""
     config = cost.config
-    trial = f"a whole trial: about {duration(cost.trial)}, {config.total_steps} steps in {config.epochs} epochs"
+    trial = f"a complete trial: about {duration(cost.trial)}, {config.total_steps} steps in {config.epochs} epochs"
     sweep = (
         f"the sweep: about {duration(cost.sweep)} if all {spec.trials} trials ran to their end, {cost.at_once} "
         f"at once{early_ends(spec)}; how trials side by side slow one another was not measured"
@@ -72,7 +80,7 @@ def estimated_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
 
 
 def early_ends(spec: SweepSpec) -> str:
-    """What makes a sweep shorter than all its trials."""
+    """Why the sweep may be shorter, in parentheses."""
     reasons = [] if spec.scheduler.name == "none" else [f"{spec.scheduler.name} stops some earlier"]
     if spec.budget.hours is not None:
         reasons.append(f"budget.hours ends it after {duration(3600 * spec.budget.hours)}")
@@ -80,7 +88,7 @@ def early_ends(spec: SweepSpec) -> str:
 
 
 def memory_lines(cost: SweepCost) -> list[str]:
-    """Whether so many trials fit."""
+    """Memory of the trials that run at once, and whether it suffices."""
     m = cost.measured
     host = (
         f"memory: about {size(cost.trial_bytes)} a trial with its worker, {size(cost.host_bytes)} for "

@@ -1,4 +1,4 @@
-"""What trials run on: this machine or the nodes of a cluster, and how many trials fit at once."""
+"""The machine or the cluster nodes that trials run on, and how many trials fit at once."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Machine:
 
     def capacity(self, resources: Resources) -> int:
         """Trials at once, at most `resources.max_concurrent`; 0 if not even one fits."""
-        carried = math.floor(self.cpus / resources.cpus + 1e-9)
+        room = math.floor(self.cpus / resources.cpus + 1e-9)
         if resources.gpu_share:
-            carried = min(carried, math.floor(self.gpus / resources.gpu_share + 1e-9))
-        return min(carried, resources.max_concurrent or carried)
+            room = min(room, math.floor(self.gpus / resources.gpu_share + 1e-9))
+        return min(room, resources.max_concurrent or room)
 
 
 @dataclass(frozen=True)
 class Node(Machine):
-    """One of a cluster."""
+    """A node of a cluster."""
 
     node_id: str
     address: str
@@ -46,7 +46,7 @@ class Node(Machine):
 
 @dataclass(frozen=True)
 class Cluster(Machine):
-    """Ray nodes; `cpus` and `gpus` are those of one on which a trial fits, or of the largest."""
+    """Ray nodes; `cpus` and `gpus` are those of the largest node, preferably one on which a trial fits."""
 
     address: str
     nodes: tuple[Node, ...]
@@ -63,12 +63,12 @@ class Cluster(Machine):
 
     def capacity(self, resources: Resources) -> int:
         """Trials at once, at most `resources.max_concurrent`; 0 if none fits on any node."""
-        carried = sum(node.capacity(resources) for node in self.nodes)
-        return min(carried, resources.max_concurrent or carried)
+        room = sum(node.capacity(resources) for node in self.nodes)
+        return min(room, resources.max_concurrent or room)
 
 
 def check_machine(spec: SweepSpec, machine: Machine) -> None:
-    """Whether this machine can carry one trial.
+    """Check that one trial fits on the machine.
 
     Raises:
         SweepError: it has too few CPUs or GPUs.

@@ -1,7 +1,7 @@
 """The nodes of a Ray cluster, each checked before anything starts.
 
-A trial gets the code through Ray and its files through the storage. What it needs besides, the
-dataset and the libraries, must be on its node: this is checked now, not found out hours later.
+A trial gets the code through Ray and its files through the storage. The dataset and the libraries must be on
+its node: this is checked at the start, not discovered hours later.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sweeps.storage.remote import RemoteFolder
 CHECK_SECONDS = 180
 """Time for a node to receive the code and to answer."""
 LIBRARIES = ("torch", "torchvision", "timm", "ultralytics", "pydantic", "optuna")
-"""What a trial imports; Ray itself compares its own version and Python's."""
+"""Packages that a trial imports; Ray itself compares the versions of Ray and Python."""
 
 
 def list_nodes() -> tuple[Node, ...]:
@@ -57,7 +57,7 @@ def cluster_at(address: str, resources: Resources, storage: str, needed: list[st
         needed: files and folders that trials read in place.
 
     Raises:
-        SweepError: it cannot be reached, or a node misses something; one line for each.
+        SweepError: it cannot be reached, or a requirement is missing on a node; one line for each.
     """
     with connected(address, {}):
         nodes = list_nodes()
@@ -72,7 +72,7 @@ def cluster_at(address: str, resources: Resources, storage: str, needed: list[st
 
 
 def check_nodes(nodes: list[Node], storage: str, needed: tuple[str, ...]) -> list[str]:
-    """What the nodes miss, one line each."""
+    """The missing requirements of all nodes, one line each."""
     token, found = f"probe-{uuid.uuid4().hex}", []
     touch_file(storage, token)
     try:
@@ -101,7 +101,7 @@ def _on(node: Node) -> Any:
 
 
 def missing_requirements(storage: str, token: str, needed: tuple[str, ...]) -> list[str]:
-    """What this node misses; runs on it."""
+    """The missing requirements of this node; runs on it."""
     found = []
     if not shares_storage(storage, token):
         found.append(
@@ -120,7 +120,7 @@ def missing_requirements(storage: str, token: str, needed: tuple[str, ...]) -> l
 
 
 def shares_storage(storage: str, token: str) -> bool:
-    """Whether this process reads what another one wrote, and can write itself."""
+    """Whether this process can read the driver's file `token` in the storage, and can write there."""
     own = f"{token}-{uuid.uuid4().hex[:8]}"
     if is_url(storage):
         remote = RemoteFolder(storage)
@@ -140,7 +140,7 @@ def shares_storage(storage: str, token: str) -> bool:
 
 
 def touch_file(storage: str, name: str) -> None:
-    """An empty file in the storage.
+    """Create an empty file in the storage.
 
     Raises:
         SweepError: it cannot be written.
@@ -157,7 +157,7 @@ def touch_file(storage: str, name: str) -> None:
 
 
 def delete_file(storage: str, name: str) -> None:
-    """Delete that file."""
+    """Delete a file in the storage."""
     if is_url(storage):
         RemoteFolder(storage).remove([name])
     else:

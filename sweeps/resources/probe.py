@@ -1,8 +1,8 @@
-"""Measures what one trial costs: the real trainer takes a few steps and evaluates twice.
+"""Measures the cost of one trial: the real trainer runs a few steps and evaluates twice.
 
-The probe runs in a process of its own, which is killed when it is no longer needed, and in a folder that
-is removed. Only the length of the run is cut; batches, images and evaluations are those of a trial.
-`resources: {gpus: auto}` uses it to find how many trials share a card.
+The probe runs in a separate process, which is killed afterwards, and in a temporary folder. Only the run is
+shortened; batches, images and evaluations are those of a trial. `resources: {gpus: auto}` uses it to find
+how many trials share a card.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from sweeps.trial.failures import cause_of, first_line
 from sweeps.trial.worker import peak_memory
 
 STEPS, WARM = 5, 3
-"""Optimiser steps of each of the two epochs, and how many of the first are not counted."""
+"""Optimiser steps of each of the two epochs, and the number of warm-up steps that are not counted."""
 NICE = 15
-"""Priority of Ray's workers; the probe needs the same one to be as fast as a trial."""
+"""Niceness of Ray's workers; the probe uses the same, so that timings are comparable."""
 LIMIT_SECONDS = 1800
-"""Seconds after which the probe is given up."""
+"""Timeout of the probe."""
 
 
 def shortened(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -61,7 +61,7 @@ def shortened(config: TrainConfig, folder: Path) -> TrainConfig:
 
 
 def measure(config: TrainConfig, limit: float = LIMIT_SECONDS) -> TrialCost:
-    """Run a short trial of `config` and measure it. Its images are made first, if need be.
+    """Run a short trial of `config` and measure it. Its images are prepared first, if necessary.
 
     Raises:
         SweepError: it failed, died, or took longer than `limit` seconds.
@@ -78,7 +78,7 @@ def measure(config: TrainConfig, limit: float = LIMIT_SECONDS) -> TrialCost:
             answer = here.recv()
         except EOFError:
             process.join()
-            how = f"exit code {process.exitcode}; -9 often means a lack of memory"
+            how = f"exit code {process.exitcode}; -9 often means out of memory"
             raise SweepError(f"the probe's process died ({how})") from None
         finally:
             process.kill()
@@ -89,7 +89,7 @@ def measure(config: TrainConfig, limit: float = LIMIT_SECONDS) -> TrialCost:
 
 
 def _run(pipe: Connection, config: TrainConfig, scratch: Path) -> None:
-    """The child: sends what it measured, or why it failed."""
+    """Body of the child process: sends the measurements, or why it failed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and ends this process
     threading.Thread(target=_end_with_parent, args=(pipe, scratch), daemon=True).start()
     os.nice(NICE)
@@ -103,7 +103,7 @@ def _run(pipe: Connection, config: TrainConfig, scratch: Path) -> None:
 
 
 def _end_with_parent(pipe: Connection, scratch: Path) -> None:
-    """End this process with its parent: nothing is ever sent to the child, its pipe ends when the parent does."""
+    """End this process when its parent ends, which closes the pipe; nothing is ever sent through it."""
     try:
         pipe.recv()
     except (EOFError, OSError):
@@ -112,7 +112,7 @@ def _end_with_parent(pipe: Connection, scratch: Path) -> None:
 
 
 class Timeline(logging.Handler):
-    """Notes when the trainer logs a step, a checkpoint and an evaluation."""
+    """Records the times at which the trainer logs a step, a checkpoint and an evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class Timeline(logging.Handler):
             self.evaluations.append(now)
 
     def step_seconds(self) -> float:
-        """Median of the steps behind the first few; the first of an epoch follows an evaluation."""
+        """Median without the warm-up steps and the first step of an epoch, which follows an evaluation."""
         times = self.steps
         return statistics.median(
             times[n] - times[n - 1] for n in times if n > WARM and n % STEPS != 1
@@ -175,13 +175,13 @@ def _card() -> tuple[int, int]:
 
 
 def with_gpus(spec: SweepSpec, gpus: float) -> SweepSpec:
-    """`spec` with this many GPUs a trial."""
+    """`spec` with this many GPUs per trial."""
     resources = spec.resources.model_copy(update={"gpus": float(gpus)})
     return spec.model_copy(update={"resources": resources})
 
 
 def with_measured_gpus(spec: SweepSpec, folder: SweepFolder) -> SweepSpec:
-    """`spec` with what an earlier session of the sweep in `folder` found out."""
+    """`spec` with the GPU share that an earlier session of the sweep in `folder` measured for `auto`."""
     if spec.resources.gpus != AUTO:
         return spec
     return with_gpus(spec, folder.load_spec().resources.gpu_share)
@@ -192,11 +192,11 @@ def find_gpus(spec: SweepSpec, machine: Machine, print_line: Callable[[str], Non
 
     Args:
         spec: checked.
-        machine: what the trials share.
-        print_line: takes a line of progress.
+        machine: that the trials run on.
+        print_line: prints a line of progress.
 
     Raises:
-        SweepError: the trial that was to be measured failed, or the GPUs are those of a cluster.
+        SweepError: the measured trial failed, or the machine is a cluster.
     """
     if spec.resources.gpus != AUTO:
         return spec

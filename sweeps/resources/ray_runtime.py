@@ -1,4 +1,4 @@
-"""Ray, started quietly on this machine or joined elsewhere, and shut down afterwards."""
+"""Starts Ray on this machine, or connects to a cluster, and shuts it down afterwards."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sweeps.secrets import without_password
 from sweeps.storage.portable_files import PACKAGES
 
 REACH_SECONDS = 10
-"""Time for the head of a cluster to answer at all."""
+"""Seconds to wait for the head of a cluster to answer."""
 QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # else Ray prints a box at verbosity 0 too
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files nobody reads
+    "RAY_AIR_NEW_OUTPUT": "0",  # without it, Ray prints a box even at verbosity 0
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an exploded trial reports no objective
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours distinguishes Ctrl-C from an end
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # a snapshot nobody reads
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `sweeps.session.signals` handles Ctrl-C
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # Tune's snapshots are not used
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",  # for a stopped trial to close its files
     "TUNE_WARN_THRESHOLD_S": "60",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about CUDA_VISIBLE_DEVICES
@@ -43,7 +43,7 @@ def connected(address: str, variables: dict[str, str]) -> Iterator[None]:
         variables: environment of the workers; anyone on the cluster may read them.
 
     Raises:
-        SweepError: there is none, or it refuses this driver.
+        SweepError: no cluster answers there, or it refuses this driver.
     """
     if address.startswith("ray://"):
         raise SweepError(
@@ -77,10 +77,10 @@ def connected(address: str, variables: dict[str, str]) -> Iterator[None]:
 
 
 def check_reachable(address: str) -> None:
-    """Check that something listens at `host:port`: Ray itself would try for more than ten minutes.
+    """Check that a server listens at `host:port`: Ray itself would retry for more than ten minutes.
 
     Raises:
-        OSError: nothing does, or it does not answer.
+        OSError: it cannot be reached.
     """
     host, colon, port = address.rpartition(":")
     if colon:
@@ -89,7 +89,7 @@ def check_reachable(address: str) -> None:
 
 @contextlib.contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, and set them back."""
+    """Set environment variables within the context, and restore them afterwards."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:
@@ -106,9 +106,9 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 def running_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterator[None]:
     """Start Ray on this machine, or connect to a cluster, with workers set up for one trial each.
 
-    A trial computes on its own cores, and waiting threads do not spin on those of its neighbours.
-    Workers of this machine inherit the environment that Ray is started in; those of a cluster get
-    theirs through Ray. Each node decides itself where it keeps its decoded images.
+    A trial uses its own cores only, and waiting threads do not spin on those of other trials. Workers of this
+    machine inherit the environment that Ray is started in; those of a cluster get theirs through Ray. Each
+    node has its own cache of decoded images.
     """
     threads = str(max(1, int(resources.cpus)))
     workers = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
@@ -140,7 +140,7 @@ def local_ray(machine: Machine, variables: dict[str, str]) -> Iterator[None]:
                 num_gpus=machine.gpus,
                 include_dashboard=False,
                 log_to_driver=False,
-                configure_logging=True,  # False would take the handlers away
+                configure_logging=True,  # False would remove the handlers
             )
             yield
         finally:
@@ -151,8 +151,8 @@ def local_ray(machine: Machine, variables: dict[str, str]) -> Iterator[None]:
 def redirect_ray_output(path: Path) -> Iterator[None]:
     """Send what Ray logs and prints to `path`.
 
-    It prints from threads of its own and into the middle of a table. The sweep's console holds the
-    original stream and stays visible.
+    Ray prints from its own threads, which would garble a live table. The sweep's console holds the original
+    stream and stays visible.
     """
     logger = logging.getLogger("ray")
     with path.open("a", encoding="utf-8") as file:

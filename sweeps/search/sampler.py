@@ -2,9 +2,9 @@
 
 Five are Optuna's own. Two need more than settings:
 
-- CMA-ES does not know constraints. It ranks the trials of a generation and nothing else, so that
-  exploded ones, reported as completed, only need to come last (Deb's rule).
-- A grid that is exhausted must not stop a study that is used through ask and tell.
+- CMA-ES does not support constraints. It uses only the ranks of the trials of a generation, so exploded
+  trials, which are reported as completed, only need to rank last (Deb's rule).
+- An exhausted grid must not stop a study that is used through ask and tell.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> BaseSampler:
 
     Args:
         spec: the sweep, checked.
-        trials_before: trials that the study holds already. They shift the seed, since a sampler
-            that starts again with the same seed would suggest the same configurations.
+        trials_before: number of trials in the study. It shifts the seed, since a new sampler with the
+            same seed would suggest the same configurations again.
     """
     build: dict[str, Callable[[SweepSpec, int], BaseSampler]] = {
         "tpe": _tpe,
@@ -54,8 +54,8 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> BaseSampler:
 
 
 def _tpe(spec: SweepSpec, seed: int) -> BaseSampler:
-    # multivariate: the settings act together, a high multiplier explodes only beside a high clip
-    # norm; constant_liar: trials that still run count as bad, so that two at once do not meet;
+    # multivariate: settings interact, a high multiplier explodes only with a high clip norm;
+    # constant_liar: running trials count as bad, so that parallel trials do not get the same suggestion;
     # group: settings that apply together are modelled together
     return TPESampler(
         n_startup_trials=spec.sampler.startup_trials,
@@ -67,7 +67,7 @@ def _tpe(spec: SweepSpec, seed: int) -> BaseSampler:
 
 
 def _gp(spec: SweepSpec, seed: int) -> BaseSampler:
-    # Optuna misses the package greenlet, which would save 0.1 s a suggestion
+    # Optuna warns that greenlet is not installed, which would save 0.1 s per suggestion
     logging.getLogger("optuna._gp.batched_lbfgsb").setLevel(logging.ERROR)
     return GPSampler(seed=seed, n_startup_trials=spec.sampler.startup_trials)
 
@@ -97,7 +97,10 @@ def _nsgaii(spec: SweepSpec, seed: int) -> BaseSampler:
 
 
 class ConstrainedCmaEs(CmaEsSampler):
-    """CMA-ES to which every exploded trial is worse than any other, the more so the more violent."""
+    """CMA-ES that ranks exploded trials last, by their constraint violation.
+
+    Overrides the private method `_get_trials`; see `sweeps.study.internals`.
+    """
 
     def _get_trials(self, study: optuna.Study) -> list[FrozenTrial]:
         trials = super()._get_trials(study)
@@ -127,16 +130,16 @@ def _violation(trial: FrozenTrial) -> float:
 
 
 def _with_value(trial: FrozenTrial, sign: int, worst: float) -> FrozenTrial:
-    """A copy as bad as its violation, beyond `worst`."""
+    """A copy whose value is worse than `worst` by its violation."""
     ranked = copy.copy(trial)
     ranked.value = sign * (worst + _violation(trial))
     return ranked
 
 
 class Grid(BruteForceSampler):
-    """Every configuration of a space that can be counted, in random order, conditions included.
+    """Every configuration of a finite space in random order, conditions included.
 
-    A trial that is running or ended in any way is not tried again.
+    A configuration that is running, or ended in any state, is not tried again.
     """
 
     def __init__(self, seed: int) -> None:
@@ -149,4 +152,4 @@ class Grid(BruteForceSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Nothing: the searcher knows how many trials there are."""
+        """Do nothing, where Optuna would stop the study: the session limits the number of trials."""

@@ -11,12 +11,11 @@ How each end of a trial is reported to Optuna:
 | failed      | FAIL     | none                         | none       |
 | interrupted | RUNNING  | resumes with the sweep       | none       |
 
-TPE learns to avoid an exploding region from PRUNED trials; it would not see FAIL at all. Samplers that
-do not see PRUNED either get COMPLETE, with the last finite value, or the worst of all trials if there
-was none yet. Values that are not finite reach neither sampler nor scheduler. State, reason and metrics
-are user attributes.
+TPE learns to avoid an exploding region from PRUNED trials; it ignores FAIL. For samplers that ignore
+PRUNED too, an exploded trial is COMPLETE, with its last finite value, or the worst of all trials if it has
+none. Non-finite values reach neither sampler nor scheduler. State, reason and metrics are user attributes.
 
-With two objectives Optuna takes no intermediate values; they are a user attribute.
+With two objectives Optuna accepts no intermediate values; they are stored as a user attribute.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.states import Outcome, State
+from sweeps.study.internals import running_trial
 from sweeps.study.store import LOST, StudyStore, batched, reason_of
 from sweeps.study.study import (
     CONSTRAINT,
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEAST_VIOLATION = 1e-3
-"""Constraint of a trial that exploded below the limit of the norm, by silent death or divergence."""
+"""Constraint of a trial that exploded though its norm stayed below the limit."""
 
 OPTUNA_STATES = {
     State.COMPLETED: TrialState.COMPLETE,
@@ -59,14 +59,14 @@ OPTUNA_STATES = {
     State.INFEASIBLE: TrialState.PRUNED,
     State.FAILED: TrialState.FAIL,
 }
-"""State of a trial -> state that Optuna gets."""
+"""State of a trial -> state that is reported to Optuna."""
 
 
 class StudySearcher:
     """Hands out the trials of a study and records their reports and ends.
 
     Args:
-        study: new, or as an earlier session left it.
+        study: new, or of the sweep to resume.
         spec: the sweep.
         context: of its trials.
         store: of the study.
@@ -111,27 +111,24 @@ class StudySearcher:
 
     def _next_trial(self) -> optuna.Trial:
         if self._unfinished:
-            trial = self._running_trial(self._unfinished.pop(0))
+            trial = running_trial(self._study, self._unfinished.pop(0))
             trial.set_user_attr("state", str(State.RUNNING))
             trial.set_user_attr("reason", "")
             return trial
         if self._presets:
-            return self._running_trial(add_preset(self._study, self._spec, self._presets.pop(0)))
+            number = add_preset(self._study, self._spec, self._presets.pop(0))
+            return running_trial(self._study, number)
         return self._study.ask()
 
-    def _running_trial(self, number: int) -> optuna.Trial:
-        frozen = self._study.get_trials(deepcopy=False)[number]
-        return optuna.Trial(self._study, frozen._trial_id)
-
     def on_retry(self, request: TrialRequest) -> None:
-        """A trial ran out of memory and starts again, alone; so it does in a later session."""
+        """Record that a trial ran out of memory and is restarted alone, in later sessions too."""
         trial = self._open[request.number]
         self._write(lambda: trial.set_user_attr(RETRIED, request.retried))
 
     def on_report(self, request: TrialRequest, report: TrialReport) -> None:
         """Record the objective by epoch, and the best epoch so far.
 
-        A report is recorded once, though a trial that resumes from a checkpoint repeats itself.
+        A trial that resumes from a checkpoint repeats a report; it is recorded once.
         """
         trial, curve = self._open[request.number], self._curves[request.number]
         value = report.objective
@@ -172,7 +169,7 @@ class StudySearcher:
     def _tell(self, trial: optuna.Trial, end: TrialEnd) -> None:
         report = end.report or TrialReport("failed")
         with batched(self._study):
-            # a driver that was killed just here has set it already
+            # set already if an earlier driver was killed at this point
             if end.outcome.state is not State.FAILED and CONSTRAINT not in trial.constraints:
                 trial.set_constraint(CONSTRAINT, constraint_of(end.outcome, report.violation))
             trial.set_user_attr("metrics", report.best.metrics if report.best else {})
@@ -183,13 +180,13 @@ class StudySearcher:
         log.debug("trial %d: %s %s", trial.number, end.outcome.state, end.outcome.reason)
 
     def _record_outcome(self, trial: optuna.Trial, end: TrialEnd) -> None:
-        """Write the outcome; the state last, since it says that all the rest is there."""
+        """Write the outcome; the state last, since it marks the record as complete."""
         trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + end.seconds)
         trial.set_user_attr("reason", end.outcome.reason)
         trial.set_user_attr("state", str(end.outcome.state))
 
     def _write(self, change: Callable[[], T]) -> T | None:
-        """Make a change; where the study cannot be written, stop the sweep cleanly."""
+        """Apply `change`; if the study cannot be written, stop the sweep cleanly and return None."""
         try:
             self._store.check()
             return change()
@@ -207,23 +204,24 @@ def build_request(
     context: TrialContext,
     parameters: dict[str, object] | None = None,
 ) -> TrialRequest:
-    """A trial of the study as its worker is asked to run it.
+    """The request to run a trial of the study.
 
     Args:
         record: of the trial.
         spec: of the sweep.
         context: of its trials.
-        parameters: settings that were suggested for it, tied ones included; None takes the record's.
+        parameters: settings that were suggested for it, tied ones included; None for the record's.
     """
-    whole = spec.conditions.complete(record.parameters) if parameters is None else parameters
+    if parameters is None:
+        parameters = spec.search_space.complete(record.parameters)
     preset = record.preset or Preset({})
-    whole = {**whole, **preset.overrides}
+    settings = {**parameters, **preset.overrides}
     return TrialRequest(
         number=record.number,
         folder=record.folder,
         run_key=record.run_key,
-        parameters=whole,
-        config=spec.config(whole, context.run_dir(record.folder)),
+        parameters=settings,
+        config=spec.config(settings, context.run_dir(record.folder)),
         baseline=record.baseline,
         title=record.title,
         tags=preset.tags,
@@ -232,7 +230,7 @@ def build_request(
 
 
 def tell(study: optuna.Study, spec: SweepSpec, number: int, state: State) -> None:
-    """Close trial `number`, whose outcome is in its attributes."""
+    """Finish trial `number` in Optuna; its attributes hold the outcome."""
     trial = study.get_trials(deepcopy=False)[number]
     optuna_state = OPTUNA_STATES[state]
     if state is State.INFEASIBLE and spec.sampler.reports_complete:
@@ -252,7 +250,7 @@ def _values(study: optuna.Study, spec: SweepSpec, trial: FrozenTrial, state: Sta
 
 
 def _worst(study: optuna.Study, index: int) -> float:
-    """The worst value of an objective so far; 0 if there is none."""
+    """The worst value of an objective so far; 0 without any."""
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     values = [trial.values[index] for trial in done]
     lowest = study.directions[index] == optuna.study.StudyDirection.MAXIMIZE
@@ -260,10 +258,10 @@ def _worst(study: optuna.Study, index: int) -> float:
 
 
 def constraint_of(outcome: Outcome, violation: float) -> float:
-    """log10(peak norm / limit), kept above 0 for an exploded trial and at most 0 for any other.
+    """log10(peak norm / limit), clamped above 0 for an exploded trial and to at most 0 for any other.
 
-    The sign is the trainer's verdict: one spike above the limit is no explosion, and a trial that died
-    silently never came near it.
+    The sign is the trainer's verdict: a single spike above the limit is not an explosion, and vanishing
+    gradients are one without ever coming near it.
     """
     violation = violation if math.isfinite(violation) else 0.0
     if outcome.state is State.INFEASIBLE:

@@ -18,13 +18,13 @@ class StopReason:
     """Why a sweep ends early."""
 
     text: str
-    """In words."""
+    """For messages."""
     exit_code: ExitCode = ExitCode.OK
-    """OK where the YAML asks for this end: a budget is spent, the target is reached."""
+    """OK if the YAML asks for it: a budget is spent, the target is reached."""
 
     @property
     def outcome(self) -> Outcome:
-        """State of the sweep as a whole."""
+        """Outcome of the sweep."""
         match self.exit_code:
             case ExitCode.OK:
                 return Outcome(State.COMPLETED, self.text)
@@ -37,13 +37,13 @@ class StopReason:
 class SweepStopped(BaseException):
     """Leaves Ray Tune's loop at once.
 
-    No `Exception`, since Tune would wait for its workers at any of those: a worker in a long step
-    cannot be asked to end. A trial resumes from what it had saved.
+    A `BaseException`, since Tune waits for its workers on any `Exception`, and a worker in a long step
+    cannot be asked to end. Its trial resumes from the last checkpoint.
     """
 
 
 class StoppingCriteria:
-    """Checks budget, target and failures; keeps the first reason to stop.
+    """Checks budget, target and failures; stores the first reason to stop.
 
     Args:
         spec: gives the limits.
@@ -86,10 +86,10 @@ class StoppingCriteria:
         """Raise if there is a reason to stop.
 
         Args:
-            running_seconds: wall time so far of the trials that run, added up.
+            running_seconds: total wall time so far of the running trials.
 
         Raises:
-            SweepStopped: there is; `reason` says why.
+            SweepStopped: a criterion is met; `reason` says which.
         """
         self._check_budget(running_seconds)
         if self.reason is not None:

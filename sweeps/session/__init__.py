@@ -1,1 +1,1 @@
-"""One process of a sweep, from Ray's start to the last table; how it stops and resumes."""
+"""One process of a sweep, from the start of Ray to the summary; how it stops and resumes."""

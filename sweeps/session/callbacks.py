@@ -1,4 +1,4 @@
-"""`TrackerCallback`: writes what happens to trials to the tracker, one run for each."""
+"""`TrackerCallback`: logs each trial to a run of the tracker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sweeps.states import Outcome
 from sweeps.study.study import RETRIED
 from sweeps.tracking import Tracker
 from sweeps.trial.failures import OUT_OF_MEMORY
-from sweeps.trial.identity import CURE, FILE, mismatch, settings_of
+from sweeps.trial.identity import CURE, TRIAL_FILE, mismatch, settings_of
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 from sweeps.trial.trial import TrialContext
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
 ARTIFACTS = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json")
-"""Files of a trial that the tracker stores."""
+"""Files of a trial that are logged as artifacts."""
 EVALUATIONS = "evaluations.jsonl"
 SET_ASIDE = "set_aside"
 """Tag of a run: files in the trial's folder from which it did not resume, and why."""
@@ -28,7 +28,7 @@ SET_ASIDE = "set_aside"
 
 @dataclass(frozen=True)
 class ArtifactsOf:
-    """The files of a trial for the tracker, downloaded when they are iterated over."""
+    """The artifacts of a trial; iterating over them downloads them first."""
 
     context: TrialContext
     folder: str
@@ -45,7 +45,7 @@ class TrackerCallback:
         context: of the trials.
         tags: of all their runs.
         tracker: open.
-        runs: tag `sweep.trial` -> MLflow run of a trial that an earlier session began.
+        runs: tag `sweep.trial` -> id of the MLflow run of an earlier session.
     """
 
     def __init__(
@@ -94,18 +94,18 @@ class TrackerCallback:
         )
 
     def end_run(self, request: TrialRequest, outcome: Outcome, own: bool = True) -> None:
-        """Close the run of a trial, with its files unless they are not its own."""
+        """Close the run of a trial; `own`: whether its files belong to it and are logged."""
         files = ArtifactsOf(self._context, request.folder) if own else ()
         self._tracker.end(request.run_key, outcome, files)
 
     def download(self, request: TrialRequest) -> bool:
-        """Download what a trial has written; returns whether it is the trial's own."""
-        self._context.download(request.folder, (FILE, *ARTIFACTS, EVALUATIONS))
+        """Download the files of a trial; returns whether they belong to it."""
+        self._context.download(request.folder, (TRIAL_FILE, *ARTIFACTS, EVALUATIONS))
         run_dir = self._context.run_dir(request.folder)
         why = mismatch(run_dir, settings_of(request.config))
         if why is not None:
             label = request.label
-            log.warning("%s: %s %s: nothing of it goes to MLflow; %s", label, run_dir, why, CURE)
+            log.warning("%s: %s %s: it is not logged to MLflow; %s", label, run_dir, why, CURE)
         return why is None
 
 

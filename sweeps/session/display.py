@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a table and one bar on a terminal, plain lines elsewhere."""
+"""Progress of a running sweep: a live table with a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.config import SweepSpec
 from sweeps.states import ENDED, State
 from sweeps.study.study import TrialRecord
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
@@ -34,36 +35,44 @@ class Row:
 
     number: int
     title: str
-    """What it is called beside its number."""
+    """Shown beside its number."""
     parameters: dict[str, Any]
     epoch: int = 0
     value: float | None = None
     best_epoch: int | None = None
-    """Epoch that `value` is of."""
+    """Epoch at which `value` was measured."""
     peak_norm: float | None = None
     state: State = State.RUNNING
     reason: str = ""
     retried: bool = False
     seconds: float = 0.0
 
+    @property
+    def label(self) -> str:
+        """Number and title."""
+        return f"{self.number} ({self.title})" if self.title else str(self.number)
+
 
 class Display:
-    """Keeps the rows; shows nothing. The base of the two that do."""
+    """Stores the rows and shows nothing; base of `PlainDisplay` and `LiveDisplay`.
+
+    Args:
+        spec: of the sweep, or of its confirmation.
+        console: to print to.
+        trials: number of trials to expect; None for `spec.trials`.
+        noun: what a trial is called.
+    """
 
     def __init__(
-        self,
-        trials: int,
-        epochs: int,
-        metric: str,
-        mode: str,
-        console: Console,
-        noun: str = "trial",
+        self, spec: SweepSpec, console: Console, trials: int | None = None, noun: str = "trial"
     ) -> None:
-        self.trials, self.epochs, self.metric, self.mode = trials, epochs, metric, mode
+        self.trials = spec.trials if trials is None else trials
+        self.epochs = spec.max_epochs
+        self.objective = spec.objective
         self.console, self.noun = console, noun
         self.rows: dict[int, Row] = {}
         self.earlier = 0
-        """Trials that earlier sessions have done."""
+        """Trials that ended in earlier sessions."""
 
     def __enter__(self) -> Display:
         return self
@@ -72,7 +81,7 @@ class Display:
         """Nothing to close."""
 
     def add_ended(self, trials: Sequence[TrialRecord]) -> None:
-        """Show trials that earlier sessions have ended."""
+        """Add the trials that ended in earlier sessions."""
         for trial in trials:
             if trial.state not in ENDED:
                 continue
@@ -108,8 +117,7 @@ class Display:
     def best(self) -> Row | None:
         """The completed trial with the best value."""
         done = [r for r in self.rows.values() if r.state is State.COMPLETED and r.value is not None]
-        sign = 1 if self.mode == "max" else -1
-        return max(done, key=lambda r: sign * (r.value or 0.0), default=None)
+        return max(done, key=lambda r: self.objective.sign * (r.value or 0.0), default=None)
 
     def done(self) -> float:
         """Trials done; running ones count by their epochs."""
@@ -127,32 +135,32 @@ class Display:
 
 
 class PlainDisplay(Display):
-    """One line for each trial that ends or is tried again; for logs and pipes."""
+    """One line for each trial that ends or is retried; for logs and pipes."""
 
     def on_retry(self, request: TrialRequest) -> None:
         super().on_retry(request)
         row = self.rows[request.number]
         print_line(
             self.console,
-            f"[{self.finished()}/{self.trials}] {self.noun} {label(row)} ran out of memory; "
-            "it resumes from its last checkpoint, with nothing beside it",
+            f"[{self.finished()}/{self.trials}] {self.noun} {row.label} ran out of memory; "
+            "it resumes from its last checkpoint, alone",
         )
 
     def on_end(self, end: TrialEnd) -> None:
         super().on_end(end)
         row = self.rows[end.number]
         best = f" at epoch {row.best_epoch} of {row.epoch}" if row.best_epoch else ""
-        value = "" if row.value is None else f", {self.metric} {row.value:.4f}{best}"
+        value = "" if row.value is None else f", {self.objective.metric} {row.value:.4f}{best}"
         reason = f" ({row.reason})" if row.reason else ""
         print_line(
             self.console,
-            f"[{self.finished()}/{self.trials}] {self.noun} {label(row)} {row.state}{reason}{value}, "
+            f"[{self.finished()}/{self.trials}] {self.noun} {row.label} {row.state}{reason}{value}, "
             f"{row.seconds:.0f} s: {format_settings(row.parameters)}",
         )
 
 
 class LiveDisplay(Display):
-    """A table that is redrawn, and one bar below it."""
+    """A live table with a progress bar below it."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -191,37 +199,33 @@ class LiveDisplay(Display):
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in (self.noun, "state"):
             table.add_column(name)
-        for name in ("epoch", self.metric, "peak norm"):
+        for name in ("epoch", self.objective.metric, "peak norm"):
             table.add_column(name, justify="right")
         keys = list(dict.fromkeys(key for row in rows for key in row.parameters))
         for key in keys:
             table.add_column(short_name(key), justify="right")
         best = self.best()
         for row in rows[-max(4, self.console.height - 6) :]:
-            state = Text(str(row.state) + " (retried)" * row.retried, COLOURS[row.state])
-            cells: list[str | Text] = [
-                label(row),
-                state,
-                f"{row.epoch}/{self.epochs}",
-                format_number(row.value, 4),
-            ]
-            cells.append(format_number(row.peak_norm, 3, significant=True))
-            cells += [format_setting(row.parameters.get(key, "-")) for key in keys]
-            table.add_row(*cells, style="bold" if row is best else None)
+            table.add_row(*self._cells(row, keys), style="bold" if row is best else None)
         return table
+
+    def _cells(self, row: Row, keys: Sequence[str]) -> list[str | Text]:
+        return [
+            row.label,
+            Text(str(row.state) + " (retried)" * row.retried, COLOURS[row.state]),
+            f"{row.epoch}/{self.epochs}",
+            format_number(row.value, 4),
+            format_number(row.peak_norm, 3, significant=True),
+            *(format_setting(row.parameters.get(key, "-")) for key in keys),
+        ]
 
 
 def build_display(
-    trials: int, epochs: int, metric: str, mode: str, console: Console, noun: str = "trial"
+    spec: SweepSpec, console: Console, trials: int | None = None, noun: str = "trial"
 ) -> PlainDisplay | LiveDisplay:
-    """Live on a terminal, plain elsewhere. `noun`: what a trial is called."""
+    """The live display on a terminal, the plain one elsewhere; see `Display`."""
     kind = LiveDisplay if console.is_terminal else PlainDisplay
-    return kind(trials, epochs, metric, mode, console, noun)
-
-
-def label(row: Row) -> str:
-    """Number and title."""
-    return f"{row.number} ({row.title})" if row.title else str(row.number)
+    return kind(spec, console, trials, noun)
 
 
 def short_name(key: str) -> str:
@@ -247,5 +251,5 @@ def format_settings(parameters: dict[str, Any]) -> str:
 
 
 def print_line(console: Console, text: str) -> None:
-    """One line as it is."""
+    """Print one line without markup, highlighting or wrapping."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)

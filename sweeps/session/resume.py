@@ -1,16 +1,16 @@
-"""Resuming a sweep: reconciles what an earlier session left behind.
+"""Resuming a sweep: reconciles study, tracker and trial folders after an earlier session.
 
-Three places know of a sweep: the study, the tracker and the trial folders. A driver that is killed
-leaves them at different points. The study is the truth; the others are brought up to it:
+A driver that is killed leaves the three at different points. The study is authoritative; the others are
+brought up to date with it:
 
 - a trial whose outcome was recorded is closed, in the study and in the tracker;
-- a trial that was running is handed out again first, under its own number, with its settings, and
-  resumes from its newest intact checkpoint;
-- baselines that wait still wait; all that is left of the budget goes to new suggestions.
+- a trial that was running is resumed first, under its own number and with its settings, from its newest
+  intact checkpoint;
+- baselines that have not begun come next; the remaining trials are new suggestions.
 
-The study says which trials there are, `tracking.json` which runs are theirs. A lost record is restored
-from the tags of the runs; a study that has lost trials is refused, since new ones would take their
-folders and runs. Ray Tune's own snapshot is not used: it knows less, and later.
+The study lists the trials, `tracking.json` the runs. A lost record is restored from the tags of the runs; a
+study that has lost trials is refused, since new trials would get their folders and runs. Ray Tune's own
+snapshot is not used: it holds less and is written later.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sweeps.storage.portable_files import content_key
 from sweeps.study.store import StudyStore
 from sweeps.study.study import TrialRecord, load_study, to_records
 from sweeps.tracking import StoredRun, Tracker
-from sweeps.trial.identity import FILE, load_trial
+from sweeps.trial.identity import TRIAL_FILE, load_trial
 from sweeps.trial.messages import BestValue, TrialReport, TrialRequest, find_metric
 from sweeps.trial.trial import TrialContext
 
@@ -49,19 +49,19 @@ def check_same(spec: SweepSpec, folder: SweepFolder) -> None:
     """Refuse to resume a sweep with another configuration.
 
     Raises:
-        SweepError: names the keys that differ.
+        SweepError: lists the keys that differ.
     """
     before, after = _comparable(folder.load_spec()), _comparable(spec)
     keys = [key for key in before | after if before.get(key) != after.get(key)]
     if keys:
         raise SweepError(
-            f"--resume: {spec.source} differs from {folder.spec} in {', '.join(keys)}: its trials could "
+            f"--resume: {spec.source} differs from {folder.spec_file} in {', '.join(keys)}: its trials could "
             "not be compared; undo that, or start a new sweep with --name"
         )
 
 
 def _comparable(spec: SweepSpec) -> dict[str, Any]:
-    """Dotted key -> value of everything that must not change; of a file its content, not its path."""
+    """Dotted key -> value of everything that must not change; files are compared by content, not by path."""
     spec = map_settings(
         spec, lambda _, key, value: content_key(value) if key in INPUT_PATHS else value
     )
@@ -77,7 +77,7 @@ def _comparable(spec: SweepSpec) -> dict[str, Any]:
 
 
 def close_recorded(study: optuna.Study, spec: SweepSpec) -> None:
-    """Close the trials whose outcome a killed driver had recorded, but not reported to Optuna."""
+    """Close the trials whose outcome was recorded but, since the driver was killed, not reported to Optuna."""
     for trial in study.get_trials(deepcopy=False):
         state = trial.user_attrs.get("state")
         if trial.state == TrialState.RUNNING and state in ENDED:
@@ -103,17 +103,17 @@ def reconcile_runs(
     callback: TrackerCallback,
     tracker: Tracker,
 ) -> None:
-    """Bring the tracker up to the study: no run is missing, none is left open.
+    """Bring the tracker up to date with the study: no run is missing or left open.
 
     Args:
         records: all trials.
-        runs: tag `sweep.trial` -> run, as the tracker holds them.
+        runs: tag `sweep.trial` -> run in the tracker.
         spec: of the sweep.
         context: of the trials.
         callback: begins and ends runs.
         tracker: with the parent run open.
     """
-    latest = {record.run_key: record for record in records}  # a run that failed is tried again
+    latest = {record.run_key: record for record in records}  # a failed run is retried under its key
     for record in latest.values():
         request = build_request(record, spec, context)
         run, run_dir = runs.get(record.run_key), context.run_dir(record.folder)
@@ -122,7 +122,7 @@ def reconcile_runs(
                 own = callback.download(request)
                 tracker.adopt(record.run_key, run.run_id)
                 for report in recorded_reports(run_dir, spec.objective) if own else ():
-                    if report.metrics:  # steps behind the last evaluation are repeated
+                    if report.metrics:  # steps after the last evaluation will be repeated
                         tracker.log(record.run_key, report)
                 outcome = Outcome(State.INTERRUPTED, "the sweep was killed")
                 tracker.end(record.run_key, outcome)
@@ -141,7 +141,7 @@ def restore_run(
     run_dir: Path,
     own: bool,
 ) -> None:
-    """Write the run of a trial that has ended from its files; `own`: whether they are the trial's."""
+    """Write the run of an ended trial from its files; `own`: whether they belong to it."""
     callback.begin_run(request)
     if record.retried:
         callback.on_retry(request)
@@ -151,7 +151,7 @@ def restore_run(
 
 
 def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[TrialReport]:
-    """What a trial reported, read back from the files that the trainer wrote."""
+    """The reports of a trial, restored from the files that the trainer wrote."""
     steps = list(_lines(run_dir / "steps.jsonl"))
     epoch = 0
     for values, best in _with_best(run_dir / EVALUATIONS, objective):
@@ -204,26 +204,26 @@ def _lines(path: Path) -> Iterator[dict[str, float]]:
 
 
 def check_study(store: StudyStore, folder: SweepFolder, runs: Mapping[str, StoredRun]) -> None:
-    """Refuse a study that misses a trial of which a folder or a run exists.
+    """Refuse a study without a trial that has a folder or a run.
 
-    A trial is in the study before its folder and its run exist, so that such a study has lost
-    trials. New ones would get their numbers, folders and runs.
+    A trial is written to the study before its folder and its run exist, so such a study has lost trials. New
+    ones would get their numbers, folders and runs.
 
     Args:
-        store: held and repaired.
+        store: locked and repaired.
         folder: of the sweep.
-        runs: tag `sweep.trial` -> run, as the tracker holds them.
+        runs: tag `sweep.trial` -> run in the tracker.
 
     Raises:
-        SweepError: names the trials and the cure.
+        SweepError: lists the trials and the fix.
     """
     found = {*folder.trial_folders(), *(int(key) for key in runs if key.isdigit())}
     if lost := sorted(found - begun_trials(store)):
         numbers = ", ".join(map(str, lost[:5])) + (", …" if len(lost) > 5 else "")
-        trials = folder.url_of("trials") or folder.trials
+        trials = folder.url_of("trials") or folder.trials_dir
         raise SweepError(
             f"{store.place}: the study has lost trials: it does not hold {numbers}, whose results are in "
-            f"{trials} and MLflow, and new trials would take their places; put the study back from a "
+            f"{trials} and MLflow, and new trials would overwrite them; restore the study from a "
             "backup, or start a new sweep with --name NAME"
         )
 
@@ -242,19 +242,19 @@ def begun_trials(store: StudyStore) -> set[int]:
         return set()
     except ValueError as error:
         raise SweepError(
-            f"{store.place}: the study is damaged ({error}); put it back from a backup, or start a new "
+            f"{store.place}: the study is damaged ({error}); restore it from a backup, or start a new "
             "sweep with --name NAME"
         ) from None
     return {trial.number for trial in trials if trial.state != TrialState.WAITING}
 
 
 def earlier_runs(tracker: Tracker, folder: SweepFolder) -> dict[str, StoredRun]:
-    """Trial's number as text, or the empty string for the parent -> run of an earlier session.
+    """Tag `sweep.trial`, or the empty string for the parent -> run of an earlier session.
 
-    A record that was lost is first written again.
+    A lost record is restored first.
 
     Raises:
-        SweepError: the store does not answer, or does not hold the runs of a record that was lost.
+        SweepError: the store does not answer, or the runs of a lost record are not in it.
     """
     if folder.is_record_lost():
         restore_record(tracker, folder)
@@ -267,22 +267,23 @@ def restore_record(tracker: Tracker, folder: SweepFolder) -> None:
     Before the first trial there is nothing to restore.
 
     Raises:
-        SweepError: the store does not hold the sweep's run.
+        SweepError: the sweep's run is not in the store.
     """
     trials = folder.trial_folders().values()
     if not trials:
         return
     ids = Counter(
-        load_trial(folder.download_trial_file(name, FILE).parent).get("sweep") for name in trials
+        load_trial(folder.download_trial_file(name, TRIAL_FILE).parent).get("sweep")
+        for name in trials
     )
-    # a folder that was put there from another sweep is outnumbered
+    # the id of most folders: some may have been copied from another sweep
     sweep_id = max(filter(None, ids), key=lambda found: ids[found], default=None)
     parent = tracker.stored_runs(sweep_id).get("") if sweep_id else None
     if parent is None:
         raise SweepError(
-            f"{folder.record}: it is lost or damaged, and {tracker.public_uri} holds no run of this sweep, "
-            "so that all of its runs would be doubled; put it back from a backup, name the store that has "
-            "the runs (tracking.uri or MLFLOW_TRACKING_URI), or start a new sweep with --name NAME"
+            f"{folder.record_file}: it is lost or damaged, and {tracker.public_uri} holds no run of this sweep, "
+            "so all of its runs would be duplicated; restore the file from a backup, set tracking.uri or "
+            "MLFLOW_TRACKING_URI to the store that has the runs, or start a new sweep with --name NAME"
         )
     record = {"sweep_id": sweep_id, "uri": tracker.public_uri, "run_id": parent.run_id}
     folder.save_record({**record, **({"study": parent.study} if parent.study else {})})

@@ -1,4 +1,4 @@
-"""`Session`: what one process of a sweep works with, and how it runs the trials of a study."""
+"""`Session`: the folder, machine and tracker of one process of a sweep; runs the trials of a study."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Session:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """What is left of a study, for one session."""
+    """The trials of a study that one session is to run."""
 
     spec: SweepSpec
     study: optuna.Study
     store: StudyStore
-    """Of the study; held."""
+    """Of the study; locked."""
     context: TrialContext
     stopping: StoppingCriteria
     count: int
@@ -86,15 +86,10 @@ def trial_context(
     )
 
 
-def longest_trial(spec: SweepSpec) -> int:
-    """Epochs of the longest trial that the space allows."""
-    return int(spec.largest("epochs"))
-
-
 def run_trials(run: StudyRun, session: Session, display: Display) -> None:
-    """Run what is left of a study, until it is done or `run.stopping` has a reason to stop.
+    """Run the remaining trials of a study, until all have ended or `run.stopping` has a reason to stop.
 
-    The tracker is brought up to what earlier sessions did first.
+    First the tracker is brought up to date with what earlier sessions did.
     """
     stopping = run.stopping
     run_ids = {key: stored.run_id for key, stored in run.runs.items()}
@@ -121,18 +116,18 @@ def run_trials(run: StudyRun, session: Session, display: Display) -> None:
 
 
 def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Display) -> None:
-    """Let Ray Tune run the trials."""
+    """Run the trials with Ray Tune."""
     spec, folder, stopping = run.spec, session.folder, run.stopping
-    scheduler = build_scheduler(spec, longest_trial(spec))
+    scheduler = build_scheduler(spec)
     restore_rungs(scheduler, earlier_curves(run.study))
     job = TuneJob(
-        run.context,
-        run.count,
-        spec.objective.mode,
-        spec.resources,
-        session.machine,
-        folder,
-        session.train,
+        context=run.context,
+        count=run.count,
+        mode=spec.objective.mode,
+        resources=spec.resources,
+        machine=session.machine,
+        folder=folder,
+        train=session.train,
     )
     try:
         with (
@@ -147,14 +142,14 @@ def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Displa
     except SweepStopped:
         pass
     except Exception as error:
-        # Tune cannot write its own files, or met what the study had met before
+        # Tune cannot write its own files, or hit the error that has already stopped the sweep
         if stopping.reason is None and "No space left" not in str(error):
             raise
-        full = f"{folder.path}: the disk is full; make room, then resume"
-        stopping.request(StopReason(full, ExitCode.STUDY_LOST))
+        text = f"{folder.path}: the disk is full; make room, then resume"
+        stopping.request(StopReason(text, ExitCode.STUDY_LOST))
 
 
 def earlier_curves(study: optuna.Study) -> dict[int, dict[int, float]]:
-    """Trial -> epoch -> objective, of all trials of this sweep that have begun."""
+    """Number of a trial -> epoch -> objective, for all trials of this sweep that have begun."""
     trials = study.get_trials(deepcopy=False)
     return {trial.number: curve_of(trial) for trial in trials if WARM_START not in trial.user_attrs}

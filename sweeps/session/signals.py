@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the sweep to stop, the second leaves at once."""
+"""Ctrl-C and SIGTERM: the first signal asks the sweep to stop, the second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Signals:
     def install(self) -> None:
         """Install both handlers; again after Ray's start, which installs its own for SIGTERM.
 
-        A signal that is ignored stays so: that is how a shell protects a job in the background.
+        An ignored signal stays ignored: that is how a shell protects a background job.
         """
         if threading.current_thread() is not threading.main_thread():
             return
@@ -45,11 +45,11 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         reason = REASONS[signal.Signals(number)]
         if self._received:
-            print_line("leaving at once; --resume continues, trials from their last checkpoints")
+            write_line("leaving at once; --resume continues, trials from their last checkpoints")
             os._exit(reason.exit_code)
         self._received = True
         self._stopping.request(reason)
-        print_line("stopping; once more leaves at once")
+        write_line("stopping; once more leaves at once")
         if not self.in_loop:
             raise SweepStopped
 
@@ -68,6 +68,6 @@ def handle_signals(stopping: StoppingCriteria) -> Iterator[Signals]:
                 signal.signal(number, handler)
 
 
-def print_line(text: str) -> None:
-    """One line; safe in a signal handler."""
+def write_line(text: str) -> None:
+    """Write one line to stderr; safe in a signal handler."""
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{text}\n".encode())

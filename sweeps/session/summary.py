@@ -1,4 +1,4 @@
-"""What a sweep will do and what it found: printed, written to `best.yaml`, and as an exit code."""
+"""The plan and the results of a sweep: printed, written to `best.yaml`, and as an exit code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def conclude(
     stop: StopReason | None,
     console: Console,
 ) -> ExitCode:
-    """Write and print what the sweep found.
+    """Write and print the results of a sweep.
 
     Args:
         spec: of the sweep.
@@ -59,7 +59,7 @@ def conclude(
     try:
         write_best(spec, folder, trials)
     except OSError as error:
-        print_line(console, f"{folder.best}: cannot be written ({error.strerror})")
+        print_line(console, f"{folder.best_file}: cannot be written ({error.strerror})")
     except StorageError as error:
         print_line(console, str(error))
     print_summary(console, spec, folder, trials)
@@ -70,7 +70,7 @@ def conclude(
         print_line(console, f"to resume it: {resume_command(spec, folder)}")
         if stop.exit_code:
             return stop.exit_code
-    if best_of(trials, spec.objective.mode) is None:
+    if best_of(trials, spec.objective) is None:
         return ExitCode.NOTHING_FOUND
     if spec.confirm is None:
         print_next_commands(console, spec, folder)
@@ -78,15 +78,15 @@ def conclude(
 
 
 def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
-    """The best configuration above the baselines."""
-    best = best_of(trials, spec.objective.mode)
+    """The best configuration, then the baselines."""
+    best = best_of(trials, spec.objective)
     rows = [("best", best)] if best is not None else []
     rows += [(t.baseline or "", t) for t in trials if t.baseline]
     columns = ("", "trial", "state", f"{spec.objective.metric} ± SE", "epoch", "swap gap")
     searched = (number_column(short_name(key)) for key in spec.space)
     table = build_table(*columns, *searched, wrap=False)
     for name, trial in rows:
-        settings = spec.conditions.complete(trial.parameters)
+        settings = spec.search_space.complete(trial.parameters)
         values = [format_setting(settings.get(key, "-")) for key in spec.space]
         gap = format_number(trial.metrics.get("val/swap_gap"), 4)
         epoch = "-" if trial.best_epoch is None else str(trial.best_epoch)
@@ -96,7 +96,7 @@ def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
 
 
 def format_value(trial: TrialRecord) -> str:
-    """Value of the best epoch and its standard error over episodes."""
+    """Value at the best epoch and its standard error over episodes."""
     if trial.value is None:
         return "-"
     error = "" if trial.standard_error is None else f" ± {trial.standard_error:.4f}"
@@ -104,8 +104,8 @@ def format_value(trial: TrialRecord) -> str:
 
 
 def verdicts(spec: SweepSpec, trials: list[TrialRecord]) -> list[str]:
-    """One sentence per baseline: how the best compares, and whether that could be chance."""
-    best = best_of(trials, spec.objective.mode)
+    """One sentence per baseline: its difference to the best, and whether that is within noise."""
+    best = best_of(trials, spec.objective)
     if best is None or best.value is None:
         return []
     lines = []
@@ -156,9 +156,9 @@ def advice(spec: SweepSpec, trials: list[TrialRecord]) -> str:
         lowest = [key for key in spec.space if key.endswith("_lr_mult") or key == "lr"]
         what = f"lower the upper ends of {', '.join(lowest)}" if lowest else "lower fixed.lr"
         return (
-            f"every trial exploded, the first so: {exploded[0].reason}. "
-            f"In {spec.source}: {what}, or set a small gradient_clip_norm; if the first steps "
-            "already look like this, check the checkpoint in fixed.resume"
+            f"every trial exploded, the first one with: {exploded[0].reason}. "
+            f"In {spec.source}: {what}, or set a small gradient_clip_norm; if trials explode within the "
+            "first steps, check the checkpoint in fixed.resume"
         )
     if failed:
         return f"no trial completed; trial {failed[0].number} failed: {failed[0].reason}"
@@ -166,8 +166,8 @@ def advice(spec: SweepSpec, trials: list[TrialRecord]) -> str:
 
 
 def commands(spec: SweepSpec, folder: SweepFolder) -> list[tuple[str, str]]:
-    """What to do next: command and what it is for."""
-    best = Path(os.path.relpath(folder.best))
+    """The next commands: (command, purpose)."""
+    best = Path(os.path.relpath(folder.best_file))
     where = spec.storage.path
     name = folder.name if where is None else f"{folder.name} --storage {where}"
     python = this_python()
@@ -191,13 +191,13 @@ def resume_command(spec: SweepSpec, folder: SweepFolder) -> str:
 
 
 def file_of(spec: SweepSpec, folder: SweepFolder) -> Path:
-    """A YAML that holds all of `spec`: the user's own, unless the command line changed something."""
+    """A YAML with all of `spec`: the user's own, or the stored one if the command line changed something."""
     try:
         asked, _ = load_spec(spec.source)
     except SweepError:
-        return folder.spec
+        return folder.spec_file
     unchanged = asked.model_dump(exclude={"name"}) == spec.model_dump(exclude={"name"})
-    return Path(spec.source) if unchanged else folder.spec
+    return Path(spec.source) if unchanged else folder.spec_file
 
 
 def this_python() -> str:
@@ -211,20 +211,20 @@ def this_python() -> str:
 def print_summary(
     console: Console, spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]
 ) -> None:
-    """Everything above, and where the log of a failed trial is."""
+    """Print the states of all trials, failures, the table of results and the comparison with baselines."""
 
     def files_of(trial: TrialRecord) -> str:
-        place = folder.url_of("trials") or os.path.relpath(folder.trials)
-        return f"{place}/{trial.number:04d}"
+        place = folder.url_of("trials") or os.path.relpath(folder.trials_dir)
+        return f"{place}/{trial.folder}"
 
     print_line(console, f"\nsweep {folder.name}: {counts(trials)}")
     for trial in trials:
         if trial.state is State.FAILED:
-            log = files_of(trial)
-            print_line(console, f"  trial {trial.label} failed: {trial.reason} (files in {log})")
+            files = files_of(trial)
+            print_line(console, f"  trial {trial.label} failed: {trial.reason} (files in {files})")
         elif trial.retried:
-            print_line(console, f"  trial {trial.label} was tried again, alone: {trial.retried}")
-    best = best_of(trials, spec.objective.mode)
+            print_line(console, f"  trial {trial.label} was retried alone: {trial.retried}")
+    best = best_of(trials, spec.objective)
     if best is None:
         print_line(console, f"error: {advice(spec, trials)}")
         return
@@ -235,7 +235,7 @@ def print_summary(
 
 
 def print_next_commands(console: Console, spec: SweepSpec, folder: SweepFolder) -> None:
-    """What to type next."""
+    """Print the next commands with their purpose."""
     console.print("\nnext:")
     for command, purpose in commands(spec, folder):
         print_line(console, f"  {command:<58} # {purpose}")
@@ -243,7 +243,7 @@ def print_next_commands(console: Console, spec: SweepSpec, folder: SweepFolder) 
 
 def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) -> Path | None:
     """Write the best configuration to `best.yaml`; None if no trial completed."""
-    best = best_of(trials, spec.objective.mode)
+    best = best_of(trials, spec.objective)
     if best is None:
         return None
     found = f"trial {best.number}, {spec.objective.metric} {format_value(best)} at epoch {best.best_epoch}"
@@ -255,18 +255,18 @@ def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) 
 def write_configuration(
     spec: SweepSpec, folder: SweepFolder, parameters: dict[str, Any], findings: list[str]
 ) -> Path:
-    """Write `best.yaml`: all settings but `checkpoint_dir`, below the findings as comments."""
+    """Write `best.yaml`: the findings as comments, then all settings except `checkpoint_dir`."""
     values: dict[str, Any] = spec.config(parameters).model_dump(mode="json")
     del values["checkpoint_dir"]
     lines = [
         *findings,
         f"Searched: {format_settings(parameters)}",
-        f"Command: python -m fsdet.train --config {os.path.relpath(folder.best)}",
+        f"Command: python -m fsdet.train --config {os.path.relpath(folder.best_file)}",
     ]
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    write_text_atomic(folder.best, "".join(f"# {line}\n" for line in lines) + text)
-    folder.upload(folder.best)
-    return folder.best
+    write_text_atomic(folder.best_file, "".join(f"# {line}\n" for line in lines) + text)
+    folder.upload(folder.best_file)
+    return folder.best_file
 
 
 def print_plan(spec: SweepSpec, machine: Machine, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Runs a sweep, or what is left of one: study, parent run, trials."""
+"""Runs a sweep, new or resumed: opens the study, the parent run, and runs the trials."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from sweeps.tracking import STUDY_TAG, StoredRun, Tracker
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep found."""
+    """The results of a sweep."""
 
     trials: list[TrialRecord]
     """Of all sessions."""
@@ -54,17 +54,17 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
     Args:
         spec: checked.
         session: its folder is new and empty, or of the sweep to resume.
-        display: shows what happens.
+        display: shows the progress.
 
     Raises:
-        SweepError: another process runs this sweep, or `warm_start` names no sweep.
+        SweepError: another process runs this sweep, or there is no sweep `warm_start`.
     """
     folder, tracker = session.folder, session.tracker
-    with ExitStack() as held:
-        held.enter_context(folder.locked())
+    with ExitStack() as locks:
+        locks.enter_context(folder.locked())
         runs = earlier_runs(tracker, folder)
         store = begin_store(spec, folder)
-        held.enter_context(store.locked())
+        locks.enter_context(store.locked())
         store.repair()
         check_study(store, folder, runs)
         study = open_study(spec, store)
@@ -76,7 +76,7 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
             spec=spec,
             study=study,
             store=store,
-            context=trial_context(spec, folder, folder.trials.name, names),
+            context=trial_context(spec, folder, folder.trials_dir.name, names),
             stopping=stopping,
             count=left_to_run(study, spec),
             tags=start_parent_run(tracker, spec, folder, runs),
@@ -88,20 +88,20 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
         try:
             run_trials(run, session, display)
         finally:
-            trials = records_of(study)
+            trials = final_records(study)
             end_parent_run(tracker, spec, trials, stopping.reason)
     return SweepResult(trials, stopping.reason)
 
 
 def shared_names(spec: SweepSpec, session: Session) -> dict[str, str]:
-    """Path on this machine -> name by which every machine finds it; files are copied to the storage."""
+    """Path on this machine -> portable name; files are copied to the storage."""
     folder = session.folder
     shared = spec.storage.path is not None or not session.machine.here
     return portable_names(spec, folder.path, folder.url, shared)
 
 
-def records_of(study: optuna.Study) -> list[TrialRecord]:
-    """All trials of a sweep that has ended; none where the study is gone."""
+def final_records(study: optuna.Study) -> list[TrialRecord]:
+    """All trials at the end of a session; empty if the study was lost."""
     try:
         return to_records(study.get_trials(deepcopy=False), alive=False)
     except (*LOST, ValueError, KeyError):
@@ -109,12 +109,12 @@ def records_of(study: optuna.Study) -> list[TrialRecord]:
 
 
 def open_study(spec: SweepSpec, store: StudyStore) -> optuna.Study:
-    """The study, new or as it was left, with a sampler that does not repeat itself."""
+    """The study, new or resumed, with a sampler that does not repeat its suggestions."""
     study = create_study(store, spec, build_sampler(spec))
     if (name := spec.warm_start) is not None:
         warm_start(study, spec, name, store_of(find_folder(name, spec.storage.path)))
     close_recorded(study, spec)
-    # trials taken over from another sweep count too: with its seed, their suggestions came first
+    # copied trials count too: with the same seed, the sampler would suggest them again
     before = sum(t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False))
     study.sampler = build_sampler(spec, before)
     return study
@@ -123,7 +123,7 @@ def open_study(spec: SweepSpec, store: StudyStore) -> optuna.Study:
 def start_parent_run(
     tracker: Tracker, spec: SweepSpec, folder: SweepFolder, runs: Mapping[str, StoredRun]
 ) -> dict[str, str]:
-    """Begin the run that the trials' runs belong to, or continue it.
+    """Start the parent run of the trials' runs, or continue it.
 
     Args:
         tracker: open.
@@ -160,7 +160,7 @@ def end_parent_run(
 ) -> None:
     """Close the parent run with the best value and the number of trials in each state."""
     counts = {f"trials/{s}": float(sum(t.state is s for t in trials)) for s in State}
-    best = best_of(trials, spec.objective.mode)
+    best = best_of(trials, spec.objective)
     if best is not None and best.value is not None:
         counts[f"best/{spec.objective.metric}"] = best.value
     outcome = Outcome(State.COMPLETED) if stop is None else stop.outcome

@@ -1,7 +1,7 @@
-"""`SessionTrials`: the trials of a study while a session runs them; the one place that knows how each ended.
+"""`SessionTrials`: the trials of a study while a session runs them; decides the outcome of each.
 
-Ray Tune asks it for trials and passes reports and ends on. It computes the outcome and the time of a
-trial once and hands both to the study, to the stopping criteria and to the callbacks, in this order.
+Ray Tune's adapters ask it for trials and forward reports and ends to it. It computes the outcome and the
+time of a trial once and sends both to the study, the stopping criteria and the callbacks, in this order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class OpenTrial:
 
     request: TrialRequest
     started: float | None = None
-    """Monotonic time at which a worker began with it."""
+    """Monotonic time at which a worker started it; None before."""
     last: TrialReport | None = None
     """Its last report, without history."""
 
@@ -35,8 +35,8 @@ class SessionTrials:
 
     Args:
         searcher: of the study.
-        stopping: says when the session stops.
-        callbacks: are told of trials that workers begin with.
+        stopping: stopping criteria of the session.
+        callbacks: called for every trial that a worker has started.
         context: of the trials.
     """
 
@@ -54,14 +54,14 @@ class SessionTrials:
         self._open: dict[int, OpenTrial] = {}
 
     def next_request(self) -> TrialRequest | None:
-        """The next trial to run; None while the sweep stops."""
+        """The next trial to run; None if the sweep is about to stop."""
         request = self._searcher.next_request()
         if request is not None:
             self._open[request.number] = OpenTrial(request)
         return request
 
     def on_start(self, request: TrialRequest) -> None:
-        """A worker begins with a trial; again when it was restarted."""
+        """A worker starts a trial, or starts it again after its worker died."""
         trial = self._open[request.number]
         trial.request = request
         if trial.started is not None:
@@ -81,7 +81,7 @@ class SessionTrials:
             callback.on_report(trial.request, report)
 
     def on_retry(self, request: TrialRequest) -> None:
-        """A trial ran out of memory and starts again, alone."""
+        """A trial ran out of memory and is restarted alone."""
         self._open[request.number].request = request
         self._searcher.on_retry(request)
         for callback in self._callbacks:
@@ -92,7 +92,7 @@ class SessionTrials:
 
         Args:
             number: of the trial.
-            crash: why its worker died, empty if that is unknown; None if it did not die.
+            crash: why its worker died, empty if unknown; None if it did not die.
         """
         trial = self._open.pop(number)
         crash = None if crash is None else self._explain(trial, crash)
@@ -109,11 +109,11 @@ class SessionTrials:
 
     def close(self, reason: str = "the sweep ended before the trial") -> int:
         """Record all trials that are still open as interrupted; returns their number."""
-        left = list(self._open.values())
+        trials = list(self._open.values())
         self._open.clear()
-        for trial in left:
+        for trial in trials:
             self._end(trial, Outcome(State.INTERRUPTED, reason))
-        return len(left)
+        return len(trials)
 
     def _end(self, trial: OpenTrial, outcome: Outcome) -> None:
         seconds = 0.0 if trial.started is None else time.monotonic() - trial.started
@@ -131,9 +131,9 @@ class SessionTrials:
         run_dir = self._context.run_dir(trial.request.folder)
         if stalled(run_dir):
             return stall_reason(run_dir, self._context.stall_minutes)
-        before = trial.request.retried
-        if before and crash.startswith(OUT_OF_MEMORY):
+        first = trial.request.retried
+        if first and crash.startswith(OUT_OF_MEMORY):
             return crash + ALONE_TOO
-        if before:
-            return f"the worker process died when tried again, alone, after this: {before}"
+        if first:
+            return f"the worker process died when retried alone, the first time with: {first}"
         return crash or "the worker process raised or died; see the log of the trial"

@@ -28,11 +28,11 @@ from sweeps.storage.portable_files import local_path
 from sweeps.storage.remote import RemoteFolder
 
 LOCK = ".lock"
-"""In a sweep's folder, held by the process that runs the sweep; the system releases it when that dies."""
+"""Lock file of a sweep's folder, held by the process that runs the sweep; released when that dies."""
 SPEC = "sweep.yaml"
-"""In a sweep's folder as soon as the sweep has begun."""
+"""File in the folder of every sweep that has begun."""
 DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", "confirm.json")
-"""What a driver on another machine needs of it."""
+"""Files that a driver on another machine needs."""
 
 
 @dataclass(frozen=True)
@@ -50,53 +50,53 @@ class SweepFolder:
         return self.path.name
 
     @property
-    def study(self) -> Path:
-        """Every suggestion and every outcome."""
+    def study_file(self) -> Path:
+        """Journal file of the study."""
         return self.path / "study.journal"
 
     @property
-    def spec(self) -> Path:
-        """The sweep as it was run, all values written out."""
+    def spec_file(self) -> Path:
+        """File with the complete `SweepSpec`."""
         return self.path / SPEC
 
     @property
-    def record(self) -> Path:
-        """What ties the sweep to its tracking store."""
+    def record_file(self) -> Path:
+        """File with the ids of the sweep and its parent run, and the addresses of both stores."""
         return self.path / "tracking.json"
 
     @property
-    def best(self) -> Path:
-        """The best configuration."""
+    def best_file(self) -> Path:
+        """File with the best configuration."""
         return self.path / "best.yaml"
 
     @property
-    def ray(self) -> Path:
+    def ray_dir(self) -> Path:
         """Ray's own files, replaced in every session."""
         return self.path / "ray"
 
     @property
     def ray_log(self) -> Path:
-        """What Ray logs."""
+        """Ray's log."""
         return self.path / "ray.log"
 
     @property
-    def trials(self) -> Path:
+    def trials_dir(self) -> Path:
         """One folder per trial."""
         return self.path / "trials"
 
     def url_of(self, name: str) -> str | None:
-        """URL of a folder or file in it; None if it is no URL."""
+        """URL of a folder or file in it; None if the storage is not at a URL."""
         return None if self.url is None else f"{self.url}/{name}"
 
     def make(self) -> bool:
-        """Make it; returns False if it holds a sweep already."""
+        """Create it; returns False if it already holds a sweep."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if self.spec.is_file():  # else its process died before it began
+        if self.spec_file.is_file():  # without it, an earlier process died before the sweep began
             return False
         return self.url is None or not RemoteFolder(self.url).exists(SPEC)
 
     def upload(self, path: Path, name: str | None = None) -> None:
-        """Copy a file of it to the storage, where that is at a URL, as `name` or under its own.
+        """Copy a file to the storage, if that is at a URL, as `name` or under its own name.
 
         Raises:
             StorageError: it cannot be written.
@@ -105,7 +105,7 @@ class SweepFolder:
             RemoteFolder(self.url).upload(path, name)
 
     def download(self) -> None:
-        """Bring the driver's files from the storage: another machine may have gone further.
+        """Download the driver's files from the storage: another machine may have continued the sweep.
 
         Raises:
             StorageError: it cannot be read.
@@ -143,8 +143,10 @@ class SweepFolder:
             spec.public, lambda _, key, v: known.get(v, v) if key in INPUT_PATHS else v
         )
         values = named.model_dump(mode="json")
-        write_text_atomic(self.spec, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        self.upload(self.spec)
+        write_text_atomic(
+            self.spec_file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        )
+        self.upload(self.spec_file)
 
     def load_spec(self) -> SweepSpec:
         """The sweep as it was run, with the paths of this machine."""
@@ -153,20 +155,20 @@ class SweepFolder:
             known = key in INPUT_PATHS and isinstance(value, str)
             return str(local_path(value, self.path, self.url)) if known else value
 
-        values = yaml.safe_load(self.spec.read_text(encoding="utf-8"))
-        return map_settings(SweepSpec(**values), here).with_source(str(self.spec))
+        values = yaml.safe_load(self.spec_file.read_text(encoding="utf-8"))
+        return map_settings(SweepSpec(**values), here).with_source(str(self.spec_file))
 
     def save_record(self, record: dict[str, Any]) -> None:
-        """Store which tracking store and parent run belong to the sweep."""
-        write_text_atomic(self.record, json.dumps(record, indent=2))
-        self.upload(self.record)
+        """Store the record: ids of the sweep and its parent run, addresses of tracking store and study."""
+        write_text_atomic(self.record_file, json.dumps(record, indent=2))
+        self.upload(self.record_file)
 
     def update_record(self, **more: Any) -> None:
         """Add `more` to the record."""
         self.save_record({**self.load_record(), **more})
 
     def sweep_id(self) -> str:
-        """Identifies the studies and runs of the sweep; created at the first call."""
+        """The id that the study and the runs of the sweep carry; created at the first call."""
         record = self.load_record()
         if "sweep_id" not in record:
             record["sweep_id"] = uuid.uuid4().hex
@@ -174,31 +176,31 @@ class SweepFolder:
         return str(record["sweep_id"])
 
     def load_record(self) -> dict[str, Any]:
-        """What `save_record` wrote; empty if there is nothing, or if the file is damaged."""
+        """The record; empty if the file is missing or damaged."""
         try:
-            found = json.loads(self.record.read_text(encoding="utf-8"))
+            found = json.loads(self.record_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
 
     def is_record_lost(self) -> bool:
         """Whether the sweep has begun, but its record is missing or damaged."""
-        return self.spec.is_file() and "study" not in self.load_record()
+        return self.spec_file.is_file() and "study" not in self.load_record()
 
     def trial_folders(self) -> dict[int, str]:
-        """Number -> name of each trial's folder that holds a file."""
+        """Number -> name of the folder, for trials that have written a file."""
         if self.url is not None:
             found = {
                 name.partition("/")[0] for name in RemoteFolder(f"{self.url}/trials").list_files()
             }
         else:
-            files = self.trials.glob("*/*")
+            files = self.trials_dir.glob("*/*")
             found = {path.parent.name for path in files if not path.name.startswith(".")}
         return {int(name): name for name in sorted(found) if name.isdigit()}
 
     def download_trial_file(self, trial: str, name: str) -> Path:
-        """Path of a file in the folder of a trial, brought from the storage; it may not be there."""
-        path = self.trials / trial / name
+        """Path of a file in the folder of a trial, downloaded if the storage is at a URL; it may not exist."""
+        path = self.trials_dir / trial / name
         if self.url is not None:
             RemoteFolder(f"{self.url}/trials/{trial}").download(name, path)
         return path
@@ -215,14 +217,14 @@ def sweeps_root(storage: str | None = None) -> Path:
     return Path(storage).expanduser().absolute()
 
 
-def at(name: str, storage: str | None) -> SweepFolder:
-    """The folder of the sweep `name`, whether it is there or not."""
+def folder_at(name: str, storage: str | None) -> SweepFolder:
+    """The folder of the sweep `name`, whether it exists or not."""
     url = f"{storage.rstrip('/')}/{name}" if storage is not None and is_url(storage) else None
     return SweepFolder(sweeps_root(storage) / name, url)
 
 
 def new_folder(name: str, numbered: bool = False, storage: str | None = None) -> SweepFolder:
-    """Make a folder for a sweep called `name`.
+    """Create a folder for a sweep called `name`.
 
     Args:
         name: of the sweep.
@@ -234,7 +236,7 @@ def new_folder(name: str, numbered: bool = False, storage: str | None = None) ->
     """
     number = 1
     while True:
-        folder = at(name if number == 1 else f"{name}-{number}", storage)
+        folder = folder_at(name if number == 1 else f"{name}-{number}", storage)
         if folder.make():
             return folder
         if not numbered:
@@ -246,30 +248,30 @@ def new_folder(name: str, numbered: bool = False, storage: str | None = None) ->
 
 
 def find_folder(name: str, storage: str | None = None) -> SweepFolder:
-    """The folder of the sweep of just this name, else the latest numbered one of it.
+    """The folder of the sweep of exactly this name, or else of the latest numbered one.
 
     Raises:
-        SweepError: there is none, or the storage cannot be used.
+        SweepError: no such sweep, or the storage cannot be used.
     """
-    folder = at(name, storage)
+    folder = folder_at(name, storage)
     folder.download()
-    return folder if folder.spec.is_file() else latest_folder(name, storage)
+    return folder if folder.spec_file.is_file() else latest_folder(name, storage)
 
 
 def latest_folder(name: str, storage: str | None = None) -> SweepFolder:
     """The folder of the latest sweep called `name`, numbered or not.
 
     Raises:
-        SweepError: there is none, or the storage cannot be used.
+        SweepError: no such sweep, or the storage cannot be used.
     """
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
     known = sweeps_in(storage)
     found = {other: m for other in known if (m := pattern.fullmatch(other))}
     if not found:
-        cure = nearest(name, known) or "; `python -m sweeps.run FILE` makes one"
+        cure = nearest(name, known) or "; `python -m sweeps.run FILE` starts one"
         where = storage if storage is not None and is_url(storage) else sweeps_root(storage)
         raise SweepError(f"{name}: no such sweep in {where}{cure}")
-    folder = at(max(found, key=lambda other: int(found[other][1] or 1)), storage)
+    folder = folder_at(max(found, key=lambda other: int(found[other][1] or 1)), storage)
     folder.download()
     return folder
 

@@ -1,8 +1,8 @@
-"""Names by which every machine finds a file, wherever it stores it.
+"""Portable names of files: every machine resolves them to a local path.
 
-`package:fsdet/checkpoints/x.pt` lies in our own code, which is sent to every node. `storage:files/x.pt`
-is a copy in the sweep's folder, under a name that holds its content's digest. Any other path is the same
-on all machines; folders, which are datasets, must be on every node.
+`package:fsdet/checkpoints/x.pt` is a file of our own code, which is sent to every node. `storage:files/x.pt`
+is a copy in the sweep's folder, under a name that contains the digest of its content. Any other path is the
+same on all machines; folders, which are datasets, must be on every node.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ PACKAGES = (Path(fsdet.__file__).resolve().parent, Path(__file__).resolve().pare
 """The code, which is sent to every node."""
 PACKAGE, STORAGE = "package:", "storage:"
 FILES = "files"
-"""Of the copies, in a sweep's folder."""
+"""Subfolder of a sweep's folder for the copies."""
 
 
 def package_name(path: Path) -> str | None:
-    """The name of a path in our own code; None of any other."""
+    """The portable name of a path in our own code; None for any other path."""
     package = next((p for p in PACKAGES if path.is_relative_to(p)), None)
     return None if package is None else PACKAGE + path.relative_to(package.parent).as_posix()
 
 
 def storage_name(path: Path) -> str:
-    """The name of a file's copy: it holds the digest of the content."""
+    """The portable name of a file's copy; it contains the digest of the content."""
     return f"{STORAGE}{FILES}/{digest(path)[:16]}-{path.name}"
 
 
 def local_path(name: str, folder: Path, url: str | None) -> Path:
-    """Path of a file on this machine; fetched there if need be.
+    """Path of a file on this machine; downloaded if necessary.
 
     Args:
-        name: see above.
+        name: portable name of the file.
         folder: of the sweep; used where all machines share it.
         url: of the sweep; None if all machines share the folder.
     """
@@ -56,7 +56,7 @@ def local_path(name: str, folder: Path, url: str | None) -> Path:
         return Path(name)
     name = name.removeprefix(STORAGE)
     path = (folder if url is None else scratch()) / name
-    if url is not None and not path.is_file():  # what is there under this name is the same
+    if url is not None and not path.is_file():  # the name contains the digest: no need to compare
         RemoteFolder(url).download(name, path)
     return path
 
@@ -65,7 +65,7 @@ def scratch() -> Path:
     """This user's folder for trials on this node.
 
     Raises:
-        StorageError: it belongs to another user, who could have put anything there.
+        StorageError: it belongs to another user, so its content cannot be trusted.
     """
     path = Path(tempfile.gettempdir()) / f"fsdet-sweeps-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
@@ -104,12 +104,12 @@ def named_paths(spec: SweepSpec) -> list[str]:
     """Every file and folder that a trial may read, absolute."""
     found: list[str] = []
 
-    def note(_: str, key: str, value: object) -> object:
+    def collect(_: str, key: str, value: object) -> object:
         if key in INPUT_PATHS and isinstance(value, str):
             found.append(value)
         return value
 
-    map_settings(spec, note)
+    map_settings(spec, collect)
     return list(dict.fromkeys(found))
 
 
@@ -119,13 +119,13 @@ def shared_folders(spec: SweepSpec) -> list[str]:
 
 
 def portable_names(spec: SweepSpec, folder: Path, url: str | None, shared: bool) -> dict[str, str]:
-    """Path on this machine -> name by which every machine finds it; files are copied into `folder`.
+    """Path on this machine -> portable name; files are copied into `folder`.
 
     Args:
         spec: of the sweep.
         folder: of the sweep.
         url: of the sweep; None if all machines share the folder.
-        shared: whether another machine may run a trial, now or later; if not, there is nothing to name.
+        shared: whether another machine may run a trial, now or later; if not, the result is empty.
 
     Raises:
         StorageError: the storage cannot be written.
@@ -156,10 +156,10 @@ def _copy(path: Path, folder: Path, url: str | None, name: str) -> None:
 def localize_paths(
     config: TrainConfig, names: Mapping[str, str], folder: Path, url: str | None
 ) -> TrainConfig:
-    """The same config with the paths of this machine.
+    """`config` with the paths of this machine.
 
     Args:
-        config: with paths of the driver's machine.
+        config: with the paths of the driver's machine.
         names: see `portable_names`.
         folder: of the sweep; used where all machines share it.
         url: of the sweep; None if all machines share the folder.

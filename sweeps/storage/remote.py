@@ -24,9 +24,9 @@ T = TypeVar("T")
 PAUSES = (0.5, 2.0, 8.0)
 """Seconds between two attempts; the libraries of the stores have retries of their own too."""
 BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
-"""Protocols without real folders; to make one would make a bucket of a misspelt name."""
+"""Protocols without real folders: creating one could create a bucket with a misspelt name."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-"""Protocol -> our optional dependency that brings it."""
+"""Protocol -> our optional dependency that provides it."""
 
 
 class StorageError(SweepError):
@@ -37,7 +37,7 @@ class RemoteFolder:
     """The folder at `url`.
 
     Raises:
-        StorageError: its protocol is unknown or not installed; by every method: it fails again and again.
+        StorageError: its protocol is unknown or not installed; from every method: all attempts failed.
     """
 
     def __init__(self, url: str) -> None:
@@ -73,7 +73,7 @@ class RemoteFolder:
         return bool(self._retry(lambda: self._fresh().exists(self._at(name))))
 
     def upload(self, path: Path, name: str | None = None) -> None:
-        """Copy a file there, as `name` or under its own."""
+        """Upload a file as `name` or under its own name."""
         target = self._at(name or path.name)
         folder, _, last = target.rpartition("/")
         part = f"{folder}/.{last}.part"
@@ -94,7 +94,7 @@ class RemoteFolder:
             raise self._error(error) from None
 
     def download(self, name: str, path: Path) -> bool:
-        """Copy a file from there to `path`; returns whether there is one."""
+        """Download the file `name` to `path`; returns whether it exists."""
 
         def copy() -> None:
             with atomic_path(path) as part:
@@ -116,12 +116,12 @@ class RemoteFolder:
         return f"{self._root}/{name}"
 
     def _fresh(self) -> Any:
-        """Without what was listed before: other machines write here too."""
+        """The file system without its cached listings: other machines write here too."""
         self._files.invalidate_cache()
         return self._files
 
     def _retry(self, action: Callable[[], T]) -> T:
-        """Call `action` until it works, or has failed once more than there are pauses."""
+        """Call `action`, with one more attempt after each of `PAUSES`."""
         for pause in (*PAUSES, None):
             try:
                 return action()

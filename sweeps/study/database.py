@@ -1,8 +1,8 @@
-"""A study in a database, which it shares with those of other sweeps and other people.
+"""A study in a database, shared with the studies of other sweeps and other people.
 
-A database that is unreachable for a short time is waited for where a connection is made: a change is one
-transaction, which begins with a connection that answers, so that nothing is written twice. A change
-whose connection breaks is rolled back and ends the session; `--resume` continues it.
+If the database is unreachable for a short time, opening a connection waits for it: a change is one
+transaction that begins with a working connection, so nothing is written twice. A change whose connection
+breaks is rolled back and ends the session; `--resume` continues it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sweeps.secrets import without_password
 from sweeps.study.store import DATABASE_LOST, LOST, is_locked, reason_of
 
 WAIT_SECONDS = 30.0
-"""Seconds that a database may be away."""
+"""Seconds to wait for an unreachable database."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 4.0
 """Seconds between two attempts; each pause is twice the one before."""
 CONNECT_SECONDS = 10
-"""Given to a server to answer at all."""
+"""Seconds to wait for a server to answer."""
 
 
 class DatabaseStore:
@@ -37,7 +37,7 @@ class DatabaseStore:
     Args:
         url: of SQLAlchemy, with its password.
         name: of the study; unique in the database.
-        folder: of the sweep, as this machine sees it; a driver on this machine holds its lock.
+        folder: of the sweep, on this machine; a driver on this machine holds its lock.
     """
 
     def __init__(self, url: str, name: str, folder: Path) -> None:
@@ -53,7 +53,7 @@ class DatabaseStore:
         return without_password(self._url)
 
     def storage(self) -> BaseStorage:
-        """Opened, with the tables made where they are missing.
+        """Optuna's storage, opened at the first call; tables are created if they are missing.
 
         Raises:
             SweepError: it cannot be opened.
@@ -80,9 +80,7 @@ class DatabaseStore:
         reason = reason_of(error)
         if isinstance(error, ImportError):
             reason = "its driver is not installed: pip install 'fsdet-sweeps[postgresql]'"
-        elif isinstance(
-            error, RuntimeError
-        ):  # both keep a table of the same name for their versions
+        elif isinstance(error, RuntimeError):  # both have a table `alembic_version`
             reason += "; if MLflow uses this database too, give Optuna one of its own"
         return SweepError(
             f"storage.study: {self.place}: cannot be used ({reason}); correct it, or remove it to "
@@ -90,7 +88,7 @@ class DatabaseStore:
         )
 
     def _connect(self, dialect: Any, _: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
-        """A connection; waited for with growing pauses, but not again once the wait was in vain."""
+        """Connect, retrying with growing pauses; after a first failure of all retries without any."""
         pause, end = FIRST_PAUSE, time.monotonic() + WAIT_SECONDS
         while True:
             try:
@@ -121,23 +119,23 @@ class DatabaseStore:
         return True
 
     def repair(self) -> None:
-        """Nothing: what was cut off was rolled back."""
+        """Nothing to do: the database has rolled back incomplete changes."""
 
     def check(self) -> None:
-        """Nothing: a change that cannot be kept raises.
+        """Check that the database has not been lost.
 
         Raises:
-            OSError: the database was waited for in vain.
+            OSError: it did not answer within `WAIT_SECONDS`.
         """
         if self._lost:
             raise OSError("the database does not answer")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the drivers on other machines from this study, where the database is PostgreSQL.
+        """Lock the study against drivers on other machines, if the database is PostgreSQL.
 
         Raises:
-            SweepError: one works on it, or the database is lost meanwhile.
+            SweepError: another driver holds the lock, or the database is lost meanwhile.
         """
         try:
             with self._lock() as free:
@@ -155,7 +153,7 @@ class DatabaseStore:
         return DatabaseStore(self._url, f"{self.name}.{name}", self._folder)
 
     def is_locked(self) -> bool:
-        """Whether a living driver works on it; one on another machine is known of PostgreSQL only."""
+        """Whether a running driver uses it; one on another machine is detected with PostgreSQL only."""
         if is_locked(self._folder):
             return True
         with self._lock() as free:
@@ -163,7 +161,7 @@ class DatabaseStore:
 
     @contextmanager
     def _lock(self) -> Iterator[bool]:
-        """An advisory lock, which the server lets go when its holder is gone; whether it was free."""
+        """Hold an advisory lock, which the server releases when the process dies; yields whether it was free."""
         if self._engine.dialect.name != "postgresql":
             yield True
             return
@@ -173,5 +171,5 @@ class DatabaseStore:
             found = connection.execute(sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(key)))
             yield bool(found.scalar())
         finally:
-            connection.invalidate()  # not only given back to the pool: the lock goes with it
+            connection.invalidate()  # not only returned to the pool: closing it releases the lock
             connection.close()

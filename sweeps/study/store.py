@@ -1,6 +1,6 @@
 """Where an Optuna study is stored: in a journal file of the sweep's folder, or in a shared database.
 
-Both kinds offer the same: they are opened, repaired, checked while a sweep writes, and held by one
+Both implement `StudyStore`: they are opened, repaired, checked while a sweep writes, and locked by one
 driver at a time. The database is in `sweeps.study.database`.
 """
 
@@ -21,13 +21,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sweeps.secrets import without_password
 from sweeps.storage.folder import LOCK
+from sweeps.study.internals import backend_of, drop_line_offsets
 
 STUDY_NAME = "sweep"
-"""Of a sweep's own study in a journal file."""
+"""Name of a sweep's own study in a journal file."""
 DATABASE_LOST = (SQLAlchemyError, StorageInternalError)
-"""What is raised where a database does not answer, or refuses."""
+"""Raised when a database does not answer, or refuses."""
 LOST = (OSError, *DATABASE_LOST)
-"""What is raised where a study cannot be read or written any more."""
+"""Raised when a study can no longer be read or written."""
 
 
 class StudyStore(Protocol):
@@ -35,7 +36,7 @@ class StudyStore(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the study."""
+        """Name of the study."""
 
     @property
     def place(self) -> str:
@@ -48,36 +49,36 @@ class StudyStore(Protocol):
         """Whether there is anything to read."""
 
     def repair(self) -> None:
-        """Repair what a killed driver left half written. Only while it is held."""
+        """Repair what a killed driver left half written. The caller holds the lock."""
 
     def check(self) -> None:
-        """Check that what is written now is kept.
+        """Check that the study can be written.
 
         Raises:
-            OSError: it is not.
+            OSError: it cannot: changes would be lost.
         """
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keep the drivers on other machines from this study."""
+        """Lock the study against drivers on other machines."""
 
     def beside(self, name: str) -> StudyStore:
         """A further study of the same sweep, in the same file or database."""
 
     def is_locked(self) -> bool:
-        """Whether a living driver works on it."""
+        """Whether a running driver uses it."""
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a store is lost, in a line and without secrets."""
+    """Why a store cannot be used, as one line without secrets."""
     while isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
-    told = getattr(error, "orig", None) or error
-    text = getattr(told, "strerror", None) or str(told) or type(told).__name__
+    cause = getattr(error, "orig", None) or error
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     return without_password(text.strip().splitlines()[0])
 
 
 def build_storage(path: Path) -> BaseStorage:
-    """The store in the file `path`. Every change is appended, so that it survives a killed process."""
+    """Optuna's storage in the file `path`. Every change is appended, so that it survives a killed process."""
     return JournalStorage(Journal(str(path)))
 
 
@@ -96,19 +97,19 @@ def repair(path: Path) -> None:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a living process runs the sweep in `folder`."""
+    """Whether a running process holds the lock of the sweep in `folder`."""
     lock = FileLock(folder / LOCK)
     try:
         with lock.acquire(timeout=0):
             return False
     except Timeout:
         return True
-    except OSError:  # a folder that may only be read: nobody here runs it
+    except OSError:  # a read-only folder: no process of this user runs the sweep
         return False
 
 
 class JournalStore:
-    """A study in a journal file. From the first `check` on its content outlives its deletion."""
+    """A study in a journal file. After the first `check`, a deleted file is restored by the next one."""
 
     def __init__(self, path: Path, name: str = STUDY_NAME) -> None:
         self.path = path
@@ -125,18 +126,18 @@ class JournalStore:
         return build_storage(self.path)
 
     def exists(self) -> bool:
-        """Whether the file is."""
+        """Whether the file exists."""
         return self.path.is_file()
 
     def repair(self) -> None:
-        """See `repair`."""
+        """See the function `repair`."""
         repair(self.path)
 
     def check(self) -> None:
-        """Raise if the file is not in its place any more; write it back if that was empty.
+        """Check that the file is still the one that was opened; restore it if it was deleted.
 
         Raises:
-            OSError: it was deleted or replaced. Optuna would lose all that comes.
+            OSError: it was deleted or replaced: Optuna would lose every further change.
         """
         if self._file is None:
             self._file = self.path.open("rb")
@@ -147,11 +148,11 @@ class JournalStore:
             self._file.seek(0)
             self.path.write_bytes(self._file.read())
             self._file = self.path.open("rb")
-            raise OSError("it was deleted, and is written back") from None
-        raise OSError("another file has taken its place")
+            raise OSError("it was deleted, and has been restored") from None
+        raise OSError("it was replaced by another file")
 
     def locked(self) -> AbstractContextManager[None]:
-        """Nothing more than the lock of the sweep's folder, in which the file lies."""
+        """No lock of its own: the lock of the sweep's folder covers the file."""
         return nullcontext()
 
     def beside(self, name: str) -> JournalStore:
@@ -159,14 +160,14 @@ class JournalStore:
         return JournalStore(self.path, name)
 
     def is_locked(self) -> bool:
-        """Whether a living process runs the sweep in the file's folder."""
+        """Whether a running process holds the lock of the file's folder."""
         return is_locked(self.path.parent)
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal file, with changes that belong together written at once, and a memory that does not grow.
+    """Optuna's journal file with batched writes and constant memory.
 
-    A trial's report and its end are some four and ten changes; one by one each is a write that waits
+    A report of a trial is about four changes, its end about ten; unbatched, each is a write that waits
     for the disk. A process that is killed in the middle of a write leaves the first of them, as before.
     """
 
@@ -176,7 +177,7 @@ class Journal(JournalFileBackend):
 
     @contextmanager
     def batched(self) -> Iterator[None]:
-        """Hold back what is written within, then write it at once; what is read is as it was before.
+        """Buffer the changes made within, then write them at once; until then reads do not see them.
 
         Raises:
             OSError: the file cannot be written.
@@ -190,7 +191,7 @@ class Journal(JournalFileBackend):
                 super().append_logs(waiting)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write, or hold back."""
+        """Write the changes, or buffer them within `batched`."""
         if self._waiting is None:
             super().append_logs(logs)
         else:
@@ -199,15 +200,13 @@ class Journal(JournalFileBackend):
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """The changes from that number on."""
         yield from super().read_logs(log_number_from)
-        # Optuna remembers where every line begins; only what comes after the last is read again
-        newest = max(self._log_number_offset)
-        self._log_number_offset = {0: 0, newest: self._log_number_offset[newest]}
+        drop_line_offsets(self)  # only lines after the last one are read again
 
 
 @contextmanager
 def batched(study: optuna.Study) -> Iterator[None]:
-    """`Journal.batched` for the changes of a study; nothing where it is kept elsewhere."""
-    journal = getattr(study._storage, "_backend", None)
+    """`Journal.batched` for the changes of a study; no effect for a study in a database."""
+    journal = backend_of(study)
     if isinstance(journal, Journal):
         with journal.batched():
             yield

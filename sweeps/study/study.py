@@ -1,14 +1,14 @@
 """The Optuna study of a sweep: opened in its store, and read back as plain records.
 
-The study is the truth about a sweep: what was suggested and how it ended is written to its store
-before anything else. A trial that was interrupted stays RUNNING in it, so that it can resume
-under its own number; its user attribute `state` says so.
+The study is the authoritative record of a sweep: suggestions and outcomes are written to its store before
+anything else. An interrupted trial stays RUNNING in it, so that it can resume under its own number; its
+user attribute `state` is `interrupted`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.config import SweepSpec
+from sweeps.config import Objective, SweepSpec
 from sweeps.errors import SweepError
 from sweeps.states import State
 from sweeps.study.store import JournalStore, StudyStore
@@ -33,7 +33,7 @@ RETRIED = "retried"
 PRESET = "preset"
 """Attribute of a trial with given settings: the rest of its `Preset`."""
 CURVE = "curve"
-"""Attribute with the values by epoch where Optuna has no place for them: with two objectives."""
+"""Attribute with the values by epoch where Optuna accepts no intermediate values: with two objectives."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class Preset:
     parameters: dict[str, Any]
     """Searched settings."""
     baseline: str | None = None
-    """Its name, if it is one."""
+    """Name of the baseline, if it is one."""
     key: str = ""
-    """Name of its folder and of its run; the trial's number where it is empty."""
+    """Name of its folder and of its run; empty for the trial's number."""
     title: str = ""
-    """What it is called beside its number."""
+    """Shown beside its number."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Settings that are not searched and differ from those of other trials, as the seed."""
+    """Settings that are not searched but differ between trials, such as the seed."""
     tags: dict[str, Any] = field(default_factory=dict)
     """Further tags of its run."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What is known of one trial."""
+    """One trial as the study stores it."""
 
     number: int
     state: State
@@ -76,13 +76,13 @@ class TrialRecord:
     seconds: float = 0.0
     """Wall time, all sessions together."""
     retried: str = ""
-    """Why it was tried again, alone; empty for most."""
+    """Why it was retried alone; empty if it was not."""
     preset: Preset | None = None
-    """What was given, unless it was suggested."""
+    """Its given settings; None if they were suggested."""
 
     @property
     def title(self) -> str:
-        """What it is called beside its number: a baseline's name, or a candidate and its seed."""
+        """Shown beside its number: a baseline's name, or a candidate and its seed."""
         return (self.preset.title if self.preset else "") or self.baseline or ""
 
     @property
@@ -107,7 +107,7 @@ def create_study(store: StudyStore, spec: SweepSpec, sampler: BaseSampler) -> op
         storage=store.storage(),
         sampler=sampler,
         study_name=store.name,
-        directions=["maximize" if o.mode == "max" else "minimize" for o in spec.objectives],
+        directions=[objective.direction for objective in spec.objectives],
         load_if_exists=True,
     )
 
@@ -115,7 +115,7 @@ def create_study(store: StudyStore, spec: SweepSpec, sampler: BaseSampler) -> op
 def add_preset(study: optuna.Study, spec: SweepSpec, preset: Preset) -> int:
     """Add a running trial with given settings; returns its number.
 
-    In one write, so that a driver that is killed leaves the trial whole or not at all.
+    In one write, so that a killed driver leaves either the complete trial or none.
     """
     distributions = spec.distributions()
     given = asdict(preset)
@@ -151,7 +151,7 @@ def load_study(store: StudyStore) -> optuna.Study:
 
 
 def read_trials(place: StudyStore | Path) -> list[TrialRecord]:
-    """All trials in the store, by number. What runs in no living process is interrupted.
+    """All trials in the store, by number. Running trials whose driver is gone are interrupted.
 
     Args:
         place: a store, or the path of a journal file.
@@ -172,18 +172,18 @@ def read_trials(place: StudyStore | Path) -> list[TrialRecord]:
 
 
 def to_records(trials: Iterable[FrozenTrial], alive: bool = True) -> list[TrialRecord]:
-    """Optuna's trials as records; without those that never began or were copied.
+    """Optuna's trials as records, without those that never began or were copied by a warm start.
 
     Args:
         trials: of one study.
-        alive: whether the sweep runs; if not, none of its trials does.
+        alive: whether a driver runs the sweep; if not, its running trials are interrupted.
     """
     own = (t for t in trials if t.state != TrialState.WAITING and WARM_START not in t.user_attrs)
     return [to_record(trial, alive) for trial in own]
 
 
 def to_record(trial: FrozenTrial, alive: bool = True) -> TrialRecord:
-    """One trial of Optuna's as a record; see `to_records`."""
+    """One Optuna trial as a record; see `to_records`."""
     attrs = trial.user_attrs
     state = State(attrs.get("state", State.RUNNING))
     if state is State.RUNNING and not alive:
@@ -229,36 +229,40 @@ def warm_start(study: optuna.Study, spec: SweepSpec, name: str, earlier: StudySt
     """
     if not earlier.exists():
         raise SweepError(f"{spec.source}: warm_start: {name} has no study in {earlier.place}")
-    there = [t for t in study.get_trials(deepcopy=False) if WARM_START in t.user_attrs]
-    if there:
-        return len(there)
-    source = load_study(earlier)
-    learnt = (State.COMPLETED, State.INFEASIBLE)
-    wide = len(spec.objectives)
-    kept = [
-        trial
-        for trial in source.get_trials()
-        if trial.user_attrs.get("state") in learnt
-        and trial.state.is_finished()
-        and spec.accepts(trial.params)
-        and (trial.state != TrialState.COMPLETE or len(trial.values) == wide)
-    ]
+    present = [t for t in study.get_trials(deepcopy=False) if WARM_START in t.user_attrs]
+    if present:
+        return len(present)
+    copies = [trial for trial in load_study(earlier).get_trials() if _is_usable(trial, spec)]
     distributions = spec.distributions()
-    for trial in kept:
+    for trial in copies:
         trial.distributions = {key: distributions[key] for key in trial.params}
         trial.user_attrs = {**trial.user_attrs, WARM_START: name, "baseline": None}
         if spec.sampler.reports_complete and trial.state == TrialState.PRUNED:
             values = list(trial.intermediate_values.values())
             trial.state, trial.values = TrialState.COMPLETE, values[-1:] or [0.0]
-    study.add_trials(kept)
-    return len(kept)
+    study.add_trials(copies)
+    return len(copies)
 
 
-def best_of(trials: Sequence[TrialRecord], mode: str) -> TrialRecord | None:
-    """The completed trial with the best value, the earlier of equals; None if none completed."""
+def _is_usable(trial: FrozenTrial, spec: SweepSpec) -> bool:
+    """Whether a sampler of `spec` can learn from a trial of another study."""
+    return (
+        trial.user_attrs.get("state") in (State.COMPLETED, State.INFEASIBLE)
+        and trial.state.is_finished()
+        and spec.accepts(trial.params)
+        and (trial.state != TrialState.COMPLETE or len(trial.values) == len(spec.objectives))
+    )
+
+
+def ranked(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
+    """The completed trials, best value first, of equals the earlier first."""
     done = [t for t in trials if t.state is State.COMPLETED and t.value is not None]
-    sign = 1 if mode == "max" else -1
-    return max(done, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)
+    return sorted(done, key=lambda t: (-objective.sign * (t.value or 0.0), t.number))
+
+
+def best_of(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
+    """The completed trial with the best value, the earlier of equals; None if none completed."""
+    return next(iter(ranked(trials, objective)), None)
 
 
 def noise_of_difference(a: TrialRecord, b: TrialRecord) -> float | None:

@@ -1,10 +1,10 @@
-"""The only part that knows MLflow: a parent run per sweep, a nested run per trial.
+"""The only package that uses MLflow: a parent run per sweep, a nested run per trial.
 
-The driver is the only writer; trials write nothing. Writes are queued and sent by one thread in batches, so
-that a slow server never delays a trial. The first failed write is logged as a warning and never ends
-the sweep; a store that cannot be opened at the start does.
+Only the driver writes, never a trial. Writes are queued and sent by one thread in batches, so that a slow
+server never delays a trial. A failed write is logged as a warning and never ends the sweep; a store that
+cannot be opened at the start does.
 
-A run of an earlier session is found by its tags and continued; what it holds is not written twice.
+A run of an earlier session is found by its tags and continued; its values are not written twice.
 """
 
 from sweeps.tracking.store import (

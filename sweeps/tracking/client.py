@@ -1,4 +1,4 @@
-"""MLflow itself, quiet and without its telemetry: the other modules take it from here."""
+"""Imports MLflow with telemetry and log output disabled; the other modules import it from here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-# a run's address would be printed with the password of the server's
+# MLflow would print the URL of a run together with the server's password
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag

@@ -1,4 +1,4 @@
-"""`OpenRun`: one run of the store while it is written, with the values that wait for the next call."""
+"""`OpenRun`: one run of the store while it is written, with its buffered values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sweeps.tracking.client import Metric, MlflowClient, Param, RunTag
 from sweeps.trial.messages import TrialReport
 
 METRICS_PER_CALL, PARAMS_PER_CALL = 800, 100
-"""Limits of MLflow's `log_batch`, which takes 1000 things of all kinds, and 100 tags."""
+"""Sizes of a call of MLflow's `log_batch`, which accepts 1000 items in total, and 100 tags."""
 STATUS = {
     State.COMPLETED: "FINISHED",
     State.PRUNED: "FINISHED",
@@ -42,7 +42,7 @@ class OpenRun:
     nonfinite: int = 0
     """Gradient norms that were not finite."""
     known_params: frozenset[str] = frozenset()
-    """Names of the parameters that a resumed run has."""
+    """Names of the parameters that a resumed run already has."""
     stored: dict[str, int] = field(default_factory=dict)
     """Metric -> its last step in the store; of a resumed run."""
     params: list[Param] = field(default_factory=list)
@@ -63,20 +63,19 @@ class OpenRun:
         return cls(client, run_id, resumed=True, nonfinite=nonfinite, known_params=known)
 
     def add_params(self, parameters: Mapping[str, Any]) -> None:
-        """Gather parameters that the run does not have."""
+        """Buffer the parameters that the run does not have."""
         params = to_params(parameters)
         self.params += [param for param in params if param.key not in self.known_params]
 
     def add_metrics(self, metrics: Mapping[str, float], when: int) -> None:
-        """Gather metrics of the whole run."""
+        """Buffer metrics of the run, at step 0."""
         self.metrics += [Metric(key, value, when, 0) for key, value in metrics.items()]
 
     def add_report(self, report: TrialReport, when: int) -> None:
-        """Gather the metrics of a report and every step since the last one.
+        """Buffer the metrics of a report and every step since the last one.
 
-        What was written before, by a worker that was lost or in an earlier session, is left out.
-        Values that are not finite are left out too, since no store and no chart can hold them;
-        `grad/nonfinite` counts such norms.
+        Values that were written before, by a lost worker or in an earlier session, are left out. So are
+        non-finite values, which stores and charts do not support; `grad/nonfinite` counts such norms.
         """
         step = report.step
         metrics = evaluation_metrics(report, when) if step > self.last_evaluation else []
@@ -98,7 +97,7 @@ class OpenRun:
         return [metric for metric in metrics if metric.step > self.stored[metric.key]]
 
     def send(self, tags: Sequence[RunTag] = ()) -> None:
-        """Write what was gathered, and `tags`."""
+        """Write the buffered values, and `tags`."""
         if not (self.metrics or self.params or tags):
             return
         metrics = batches(self.metrics, METRICS_PER_CALL)
@@ -108,7 +107,7 @@ class OpenRun:
         self.drop()
 
     def drop(self) -> None:
-        """Forget what was gathered."""
+        """Discard the buffered values."""
         self.params, self.metrics = [], []
 
     def close(self, outcome: Outcome, files: Iterable[Path], when: int) -> None:
@@ -122,7 +121,7 @@ class OpenRun:
 
 
 VALUE_LENGTH = 5000
-"""Longest text kept of a tag or a parameter, characters; MLflow's own limit is 6000 or more."""
+"""Characters to which tags and parameters are truncated; MLflow's own limit is 6000 or more."""
 
 
 def batches(items: list[Any], size: int) -> Iterable[list[Any]]:
@@ -131,7 +130,7 @@ def batches(items: list[Any], size: int) -> Iterable[list[Any]]:
 
 
 def to_params(parameters: Mapping[str, Any]) -> list[Param]:
-    """MLflow parameters; None stands as `null`, as in the YAML."""
+    """MLflow parameters; None is written as `null`, as in the YAML."""
     return [
         Param(key, "null" if value is None else str(value)[:VALUE_LENGTH])
         for key, value in parameters.items()
@@ -139,7 +138,7 @@ def to_params(parameters: Mapping[str, Any]) -> list[Param]:
 
 
 def to_tags(tags: Mapping[str, str]) -> list[RunTag]:
-    """MLflow tags, cut to the length that every store takes."""
+    """MLflow tags, truncated to a length that every store accepts."""
     return [RunTag(key, text[:VALUE_LENGTH]) for key, text in tags.items()]
 
 
@@ -156,11 +155,11 @@ def evaluation_metrics(report: TrialReport, when: int) -> list[Metric]:
 def step_metrics(
     history: Mapping[str, np.ndarray], last: int, when: int
 ) -> tuple[list[Metric], int]:
-    """Every finite value of the steps after `last`, and how many gradient norms were not finite.
+    """Every finite value of the steps after `last`, and the number of non-finite gradient norms.
 
     Args:
         history: (steps,) float64 per metric, with the optimiser step under `step`.
-        last: step written last.
+        last: last step that was written.
         when: milliseconds since the epoch.
     """
     steps = history.get("step", np.empty(0))

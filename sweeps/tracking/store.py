@@ -1,4 +1,4 @@
-"""The MLflow store: found, opened, created where it is missing, searched."""
+"""The MLflow store: finds, opens, creates and searches it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sqlalchemy.pool import NullPool
 
 from sweeps.config.sections import TrackingSpec
 from sweeps.errors import SweepError
-from sweeps.secrets import whole_url, without_password
+from sweeps.secrets import full_url, without_password
 from sweeps.tracking.client import MlflowClient, MlflowException
 
 STUDY_TAG = "sweep.study"
-"""Of a parent run: where the study is, without a secret."""
+"""Tag of a parent run: where the study is, without a secret."""
 
 
 def tracking_uri(spec: TrackingSpec) -> str:
-    """Store named in the YAML, else by MLFLOW_TRACKING_URI, else `mlruns/mlflow.db`, absolute."""
+    """The store of the YAML, of MLFLOW_TRACKING_URI, or `mlruns/mlflow.db` as an absolute path."""
     uri = spec.uri or os.environ.get("MLFLOW_TRACKING_URI")
     return uri or f"sqlite:///{(Path.cwd() / 'mlruns' / 'mlflow.db').resolve()}"
 
@@ -33,20 +33,20 @@ def recorded_uri(recorded: str | None, spec: TrackingSpec, name: str) -> str:
     """The store that the sweep `name` was logged to.
 
     Args:
-        recorded: its address, without a secret; None where there is none.
+        recorded: its recorded address, without a secret; None if none was recorded.
         spec: of the sweep, without a secret.
         name: of the sweep.
 
     Raises:
-        SweepError: its address had a secret, and MLFLOW_TRACKING_URI does not give it.
+        SweepError: its address had a secret, and MLFLOW_TRACKING_URI does not hold it.
     """
     if recorded is None:
         return tracking_uri(spec)
-    return whole_url(recorded, "MLFLOW_TRACKING_URI", f"sweep {name}: its tracking store")
+    return full_url(recorded, "MLFLOW_TRACKING_URI", f"sweep {name}: its tracking store")
 
 
 def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
-    """A client and the experiment's id; store and experiment are made where they are missing.
+    """A client and the experiment's id; store and experiment are created if they are missing.
 
     Raises:
         SweepError: the store cannot be opened.
@@ -95,7 +95,7 @@ def make_database(path: Path) -> None:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run that the store holds."""
+    """A run in the store."""
 
     run_id: str
     running: bool
@@ -104,7 +104,7 @@ class StoredRun:
 
 
 def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str, StoredRun]:
-    """Trial's number, or the empty string for the parent -> run of the sweep `sweep_id`.
+    """Tag `sweep.trial`, or the empty string for the parent -> run of the sweep `sweep_id`.
 
     Raises:
         MlflowException: the store does not answer.
@@ -139,7 +139,7 @@ def find_run(uri: str, run_id: str) -> dict[str, str]:
 
 
 def find_trial_run(uri: str, parent_run_id: str, key: str) -> str | None:
-    """Id of the run with the tag `sweep.trial` at `key`; None if it is not there."""
+    """Id of the run whose tag `sweep.trial` is `key`; None if it does not exist."""
     client = MlflowClient(tracking_uri=uri)
     try:
         parent = client.get_run(parent_run_id)
@@ -153,19 +153,19 @@ def find_trial_run(uri: str, parent_run_id: str, key: str) -> str | None:
     return runs[0].info.run_id if runs else None
 
 
-SECONDS = 10
-"""Given to a server to answer."""
+REACH_SECONDS = 10
+"""Seconds to wait for a server to answer."""
 
 
 def check_reachable(uri: str) -> None:
-    """Check that a server at `uri` answers anything; MLflow itself would try for minutes. Files need no check.
+    """Check that a server at `uri` answers; MLflow itself would retry for minutes. Files need no check.
 
     Raises:
-        Exception: that of the library that could not reach it.
+        Exception: of the library that could not reach it.
     """
     if uri.startswith(("http://", "https://")):
-        requests.head(uri, timeout=SECONDS)
+        requests.head(uri, timeout=REACH_SECONDS)
     elif uri.startswith("postgresql"):
-        options = {"connect_timeout": SECONDS}
+        options = {"connect_timeout": REACH_SECONDS}
         engine = sqlalchemy.create_engine(make_url(uri), poolclass=NullPool, connect_args=options)
         engine.connect().close()

@@ -17,14 +17,14 @@ from sweeps.tracking.write_queue import WriteQueue
 from sweeps.trial.messages import TrialReport
 
 DELAY = 1.0
-"""Seconds after which a value is in the store: what comes meanwhile is written with it."""
+"""Seconds for which values are buffered and then written together."""
 
 
 class Tracker:
     """Writes runs in the order of the calls, from a thread of its own.
 
-    Every method but `close`, `flush` and `stored_runs` returns at once. A call of the store costs much
-    the same whether it takes one value or hundreds, so that values are gathered for `DELAY` seconds.
+    Every method except `close`, `flush` and `stored_runs` returns at once. A call of the store costs about the
+    same for one value as for hundreds, so values are buffered for `DELAY` seconds.
 
     Raises:
         SweepError: at construction, if the store cannot be opened.
@@ -39,7 +39,7 @@ class Tracker:
 
     @property
     def public_uri(self) -> str:
-        """The store, for a file that anyone may read."""
+        """The address of the store without secrets."""
         return without_password(self.uri)
 
     def stored_runs(self, sweep_id: str) -> dict[str, StoredRun]:
@@ -66,10 +66,10 @@ class Tracker:
         parent: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        """Begin a run, or continue one.
+        """Start a run, or continue one.
 
         Args:
-            key: by which later calls name it.
+            key: by which later calls refer to it.
             name: shown in the UI.
             parameters: of the run.
             tags: of the run.
@@ -109,7 +109,7 @@ class Tracker:
         return {} if parent is None else {"mlflow.parentRunId": self._runs[parent].run_id}
 
     def adopt(self, key: str, run_id: str) -> None:
-        """Let `key` name a run of an earlier session, as it is."""
+        """Let `key` refer to a run of an earlier session without changing it."""
 
         def write() -> None:
             self._runs[key] = OpenRun(self._client, run_id, resumed=True)
@@ -137,7 +137,7 @@ class Tracker:
         files: Iterable[Path] = (),
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Close a run with its state, the reason and those of its files that exist."""
+        """Close a run with its state, the reason and the files that exist."""
         when = now()
         texts = {"state": str(outcome.state), "reason": without_password(outcome.reason)}
         tags = to_tags({name: text for name, text in texts.items() if text})
@@ -146,34 +146,34 @@ class Tracker:
         def write() -> None:
             run = self._runs[key]
             run.add_metrics(last, when)
-            last.clear()  # this may be called again
+            last.clear()  # a failed write is retried
             run.send(tags)
             run.close(outcome, files, when)
 
         self._queue.put(write)
 
     def run_id(self, key: str) -> str | None:
-        """MLflow's id of a run; None while it is not written."""
+        """MLflow's id of a run; None until it is written."""
         run = self._runs.get(key)
         return None if run is None else run.run_id
 
     def flush(self, seconds: float = 30) -> None:
-        """Wait until all is written, but not for longer than `seconds`."""
+        """Wait until everything is written, for at most `seconds`."""
         self._queue.flush(seconds)
 
     def close(self, seconds: float | None = None) -> None:
-        """Write all, then stop; give up after `seconds`, if that is not None."""
+        """Write everything, then stop; give up after `seconds`, None for no limit."""
         self._queue.close(seconds)
 
     def _send_later(self, run: OpenRun) -> None:
-        """Send what was gathered for a run with the next call."""
+        """Send the buffered values of a run with the next delivery."""
         if self._queue.deliver_at is None:
             self._queue.deliver_at = time.monotonic() + DELAY
         if run not in self._unsent:
             self._unsent.append(run)
 
     def _deliver(self) -> None:
-        """Write all that was gathered; what cannot be written is given up."""
+        """Write all buffered values; discard those that cannot be written."""
         while self._unsent:
             run = self._unsent[0]
             try:

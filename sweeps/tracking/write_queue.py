@@ -1,4 +1,4 @@
-"""`WriteQueue`: calls writes one after another in a thread of its own, so that no caller waits for a server."""
+"""`WriteQueue`: executes writes in order in a background thread, so that no caller waits for a server."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class WriteQueue:
 
     Args:
         store: its address, for messages.
-        deliver: writes what was gathered; called when `deliver_at` has come, and at the end.
+        deliver: writes the buffered values; called at `deliver_at`, and at the end.
     """
 
     def __init__(self, store: str, deliver: Write) -> None:
         self._store = without_password(store)
         self._deliver = deliver
         self.deliver_at: float | None = None
-        """Monotonic time at which gathered values are due; None if there are none."""
+        """Monotonic time at which buffered values are due; None without any."""
         self._failures = 0
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
 
     def put(self, write: Write) -> None:
-        """Call `write` after all that was put before. It may be called more than once."""
+        """Queue `write`. It may be called more than once."""
         self._queue.put(write)
 
     def flush(self, seconds: float) -> None:
-        """Wait until what is queued and gathered is written, but not for longer than `seconds`."""
+        """Wait until all queued and buffered values are written, for at most `seconds`."""
         done = threading.Event()
 
         def write() -> None:
@@ -54,19 +54,19 @@ class WriteQueue:
         done.wait(seconds)
 
     def close(self, seconds: float | None) -> None:
-        """Write what is queued, then stop; give up after `seconds`, if that is not None."""
+        """Write everything that is queued, then stop; give up after `seconds`, None for no limit."""
         self._queue.put(None)
         self._thread.join(seconds)
         if self._thread.is_alive():
             log.warning(
-                "tracking: %s: does not answer; MLflow misses the last writes, `--resume` adds them",
+                "tracking: %s: does not answer; the last writes are missing in MLflow, `--resume` adds them",
                 self._store,
             )
         elif self._failures > 1:
             log.warning("tracking: %d writes failed in all", self._failures)
 
     def attempt(self, write: Write) -> None:
-        """Call `write` until another process has released an SQLite store."""
+        """Call `write`, again while another process locks the SQLite store."""
         for _ in range(ATTEMPTS - 1):
             try:
                 write()
@@ -86,14 +86,14 @@ class WriteQueue:
                 self._failures += 1
                 if self._failures == 1:
                     log.warning(
-                        "tracking: %s: could not write (%s); the sweep continues, but MLflow "
-                        "will miss some of it",
+                        "tracking: %s: could not write (%s); the sweep continues, but its log in "
+                        "MLflow will be incomplete",
                         self._store,
                         without_password(f"{type(error).__name__}: {error}"),
                     )
 
     def _next(self) -> Write | None:
-        """What is to be done next; None once all is."""
+        """The next write; None when everything is written."""
         left = None if self.deliver_at is None else self.deliver_at - time.monotonic()
         if left is not None and left <= 0:
             return self._deliver

@@ -1,4 +1,4 @@
-"""Why a trial failed, in words: a lack of memory or disk is distinguished from an error of the code."""
+"""Messages for failed trials; out of memory and disk full are distinguished from errors of the code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TORCH_WRITE = ("PytorchStreamWriter failed writing", "unexpected pos")
-"""How torch puts a disk that is full: it loses the number of the error."""
+"""Texts of torch's errors if the disk is full; they carry no errno."""
 NO_MEMORY = (
     "DefaultCPUAllocator",
     "CUDA out of memory",
@@ -18,18 +18,19 @@ NO_MEMORY = (
     "HIP out of memory",
     "Cannot allocate memory",
 )
-"""How libraries put a lack of memory without an exception class of its own."""
+"""Texts of out-of-memory errors of libraries that have no exception class for it."""
 OUT_OF_MEMORY = "out of memory"
-ALONE_TOO = "; this was the second time, with nothing beside it"
+ALONE_TOO = "; this was the second time, running alone"
+"""Added to the reason of a trial that ran out of memory again when it was retried."""
 EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
 class RanOutOfMemory(Exception):  # noqa: N818
-    """Ends a worker whose trial lacked memory and is to be tried once more; carries the reason."""
+    """Ends the worker of a trial that ran out of memory and is to be retried; its message is the reason."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` tells of a lack of memory, of the machine or of a GPU."""
+    """Whether `error` means out of memory, of the machine or of a GPU."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool({"OutOfMemoryError", "MemoryError"} & names) or any(
         text in str(error) for text in NO_MEMORY
@@ -51,9 +52,9 @@ def cause_of_death(text: str, kernel_kills: int) -> str:
     """The reason of a trial whose worker ended.
 
     Args:
-        text: what Ray says of it.
-        kernel_kills: processes that the kernel killed for want of memory and that explain no other
-            death.
+        text: Ray's error text.
+        kernel_kills: processes that the kernel killed because memory ran out, without those that explain
+            other deaths.
     """
     if raised := re.search(rf"{RanOutOfMemory.__name__}: ({OUT_OF_MEMORY}: .*)", text):
         return raised[1]
@@ -65,7 +66,7 @@ def cause_of_death(text: str, kernel_kills: int) -> str:
 
 
 def kernel_kills() -> int:
-    """Processes of this container that the kernel has killed for want of memory."""
+    """Number of processes of this container that the kernel has killed because memory ran out."""
     try:
         lines = EVENTS.read_text(encoding="ascii").splitlines()
     except OSError:

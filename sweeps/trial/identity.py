@@ -1,8 +1,8 @@
-"""What a trial is: the settings that decide its result, compared before anything is resumed from its files.
+"""Identity of a trial: the settings that decide its result, compared before it resumes from files.
 
-A trial's number names its folder only as long as the study remembers the number: a study that was lost
-gives it again, to other settings. So everything that a trial may resume from carries the settings that
-made it: the folder in `trial.json`, checkpoints and `best.pt` in their `config`.
+A trial's number does not identify its files: after the study was lost, a new study gives the same number to
+other settings. So everything that a trial may resume from stores the settings that produced it: the folder
+in `trial.json`, checkpoints and `best.pt` in their `config`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sweeps.config.paths import INPUT_PATHS
 from sweeps.storage.portable_files import content_key
 from sweeps.trial.watchdog import STALL
 
-FILE = "trial.json"
-"""In a trial's folder before anything else is: its settings and the id of its sweep."""
+TRIAL_FILE = "trial.json"
+"""First file in a trial's folder: its settings and the id of its sweep."""
 IRRELEVANT = (
     *("checkpoint_dir", "cache_dir", "cache_limit_gb", "num_workers"),
     *("device", "debug", "save_interval", "eval_interval", "share_interval"),
@@ -29,17 +29,17 @@ IRRELEVANT = (
 )
 """Settings that change neither the weights nor what an evaluation of them measures."""
 ASIDE = "earlier-{}"
-"""Folder, in that of a trial, for what other settings left there; the trainer uses the same name."""
+"""Subfolder of a trial's folder for files of other settings; the trainer uses the same name."""
 CHECKPOINT = "stage*_epoch*.pt"
 """Names of checkpoints, of which a trial needs the newest."""
-CURE = "if it was put there by mistake, stop the sweep, put it back and resume"
+CURE = "if it was put there by mistake, stop the sweep, move it back and resume"
 
 Settings = Mapping[str, Any]
-"""Setting -> plain value; of a file, what stands for its content on every machine."""
+"""Setting -> plain value; for a file a key that identifies its content on every machine."""
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """The settings that decide what a run with `config` finds."""
+    """The settings that decide the result of a run with `config`."""
     values = config.model_dump(mode="json")
     return {
         key: content_key(value) if key in INPUT_PATHS else value
@@ -49,10 +49,10 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 
 def difference(made: Settings, settings: Settings) -> str | None:
-    """The first setting that differs, with both values; None if there is none.
+    """The first setting that differs, with both values; None if all are equal.
 
     Args:
-        made: of the file; what an earlier version did not know had its default.
+        made: of the file; a setting that an earlier version did not have counts as its default.
         settings: of the trial.
     """
     defaults = TrainConfig().model_dump(mode="json")
@@ -66,8 +66,8 @@ def difference(made: Settings, settings: Settings) -> str | None:
 def difference_of_checkpoint(stored: Mapping[str, Any], config: TrainConfig) -> str | None:
     """As `difference`, for the config in a checkpoint.
 
-    Of the files that the config names only the last part of the path is compared: the checkpoint may
-    come from another machine, which kept them elsewhere.
+    For files only the last part of the path is compared: the checkpoint may come from another machine, which
+    stored them elsewhere.
     """
 
     def named(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,28 +81,28 @@ def difference_of_checkpoint(stored: Mapping[str, Any], config: TrainConfig) -> 
 
 
 def load_trial(run_dir: Path) -> dict[str, Any]:
-    """`settings` and `sweep` of the trial that made the files in `run_dir`; empty if nothing says so."""
+    """`settings` and `sweep` of the trial that wrote the files in `run_dir`; empty if they are not recorded."""
     try:
-        found = json.loads((run_dir / FILE).read_text(encoding="utf-8"))
+        found = json.loads((run_dir / TRIAL_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def mismatch(run_dir: Path, settings: Settings) -> str | None:
-    """Why the files in `run_dir` are not those of a trial with `settings`; None if they are, or there are none."""
+    """Why the files in `run_dir` do not belong to a trial with `settings`; None if they do, or without files."""
     if not _files(run_dir):
         return None
     made = load_trial(run_dir).get("settings")
     if made is None:
-        return f"has no {FILE} that says which settings made it"
+        return f"has no {TRIAL_FILE} that says which settings made it"
     return difference(made, settings)
 
 
 def claim(run_dir: Path, settings: Settings, sweep: str) -> str | None:
     """Make `run_dir` the folder of a trial with `settings`.
 
-    What other settings left there is moved to a folder of its own in it.
+    Files of other settings are moved to a subfolder.
 
     Args:
         run_dir: of the trial.
@@ -110,12 +110,14 @@ def claim(run_dir: Path, settings: Settings, sweep: str) -> str | None:
         sweep: id of its sweep.
 
     Returns:
-        what was moved and why, in a line; None if nothing was.
+        what was moved and why, as one line; None if nothing was.
     """
     why = mismatch(run_dir, settings)
     if why is None:
-        if not (run_dir / FILE).is_file():
-            write_text_atomic(run_dir / FILE, json.dumps({"sweep": sweep, "settings": settings}))
+        if not (run_dir / TRIAL_FILE).is_file():
+            write_text_atomic(
+                run_dir / TRIAL_FILE, json.dumps({"sweep": sweep, "settings": settings})
+            )
         return None
     number = 1
     while (aside := run_dir / ASIDE.format(number)).exists():
@@ -123,26 +125,27 @@ def claim(run_dir: Path, settings: Settings, sweep: str) -> str | None:
     aside.mkdir()
     for path in _files(run_dir):
         path.replace(aside / path.name)
-    (run_dir / STALL).write_text(
-        "", encoding="utf-8"
-    )  # open: the watchdog of this worker writes to it
-    write_text_atomic(run_dir / FILE, json.dumps({"sweep": sweep, "settings": settings}))
-    return f"its folder {why}: the files are set aside in {aside.name}, and it begins anew; {CURE}"
+    # emptied, not moved: this worker's watchdog has it open
+    (run_dir / STALL).write_text("", encoding="utf-8")
+    write_text_atomic(run_dir / TRIAL_FILE, json.dumps({"sweep": sweep, "settings": settings}))
+    return (
+        f"its folder {why}: the files are moved to {aside.name}, and the trial starts over; {CURE}"
+    )
 
 
 def _files(run_dir: Path) -> list[Path]:
-    """What a trial has written there."""
+    """The files that a trial has written there."""
     there = run_dir.iterdir() if run_dir.is_dir() else ()
     return [p for p in there if p.is_file() and not p.name.startswith(".") and p.name != STALL]
 
 
 def newest_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint of a trial; None if there is none, as at its first start.
+    """The newest usable checkpoint of a trial; None without one, as at its first start.
 
-    Others are renamed: what is damaged to `.damaged`, what other settings made to `.foreign`.
+    Others are renamed: damaged ones to `.damaged`, those of other settings to `.foreign`.
 
     Args:
-        config: of the trial; `checkpoint_dir` is looked through.
+        config: of the trial; its `checkpoint_dir` is searched.
         warn: called with a line for each checkpoint that is not used.
     """
     for path in intact_checkpoints(config.checkpoint_dir, warn):
@@ -150,23 +153,23 @@ def newest_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Path 
         if why is None:
             return path
         path.rename(path.with_suffix(".foreign"))
-        warn(f"{path.name} {why}: it is set aside, the one before serves, if there is one; {CURE}")
+        warn(f"{path.name} {why}: it is set aside, and the one before it is used, if any; {CURE}")
     return None
 
 
 def intact_checkpoints(run_dir: Path, warn: Callable[[str], None]) -> Iterator[Path]:
-    """Every checkpoint that is whole, newest first."""
+    """Every intact checkpoint, newest first; damaged ones are renamed."""
     found = sorted(run_dir.glob(CHECKPOINT), key=lambda path: path.name, reverse=True)
     for path in found:
         if is_intact(path):
             yield path
         else:
             path.rename(path.with_suffix(".damaged"))
-            warn(f"{path.name} is damaged: the one before serves, if there is one")
+            warn(f"{path.name} is damaged: the one before it is used, if any")
 
 
 def checkpoint_mismatch(path: Path, config: TrainConfig) -> str | None:
-    """Why a checkpoint is not of a trial with `config`; None if it is."""
+    """Why a checkpoint does not belong to a trial with `config`; None if it does."""
     from fsdet.checkpoint import load_checkpoint  # loads torch
 
     try:
@@ -177,7 +180,7 @@ def checkpoint_mismatch(path: Path, config: TrainConfig) -> str | None:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether every part of a checkpoint has its checksum: they are zip files."""
+    """Whether the checksums of a checkpoint, which is a zip file, are correct."""
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None

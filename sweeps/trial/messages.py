@@ -1,8 +1,7 @@
-"""What travels between driver and worker: a request to run a trial, its reports, its end.
+"""Messages between driver and worker: the request to run a trial, its reports, its end.
 
-All are frozen dataclasses, so that both sides agree on what there is to know. A worker says itself how
-its trial stands, by the `phase` of its reports: to Ray Tune a trial that was stopped and one that
-finished look the same.
+All are frozen dataclasses, so that both sides agree on the fields. The `phase` of a report is the state of
+its trial as the worker knows it: to Ray Tune a stopped trial and a finished one look the same.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ Phase = Literal["running", "final", "exploded", "failed"]
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """A trial as a worker is asked to run it: everything is resolved, in the driver, once."""
+    """The request to run one trial; all its settings are resolved in the driver."""
 
     number: int
     """In the study."""
     folder: str
-    """Name of its folder, below that of all trials."""
+    """Name of its folder in the folder of all trials."""
     run_key: str
     """Tag `sweep.trial` of its run in the tracker."""
     parameters: dict[str, Any]
@@ -38,13 +37,13 @@ class TrialRequest:
     baseline: str | None = None
     """Name of the baseline, if it is one: schedulers never stop it."""
     title: str = ""
-    """What it is called beside its number; empty for most."""
+    """Shown beside its number; often empty."""
     tags: dict[str, Any] = field(default_factory=dict)
     """Further tags of its run."""
     retried: str = ""
-    """Why it ran out of memory the last time, so that it now gets the machine or the card to itself."""
+    """Why it ran out of memory, if it did: it is now retried alone on the machine or the card."""
     last_try: bool = False
-    """Whether Ray Tune has restarted it before and will not do so again."""
+    """Whether Ray Tune has restarted it already and will not do so again."""
 
     @property
     def label(self) -> str:
@@ -54,7 +53,7 @@ class TrialRequest:
 
 @dataclass(frozen=True)
 class BestValue:
-    """The best epoch so far: while a trial runs by its evaluations, at its end by the last evaluation of it."""
+    """The best epoch so far, with the values of its evaluation, or at the end of the last evaluation."""
 
     value: float | None
     """The objective."""
@@ -67,16 +66,16 @@ class BestValue:
 
 @dataclass(frozen=True)
 class TrialReport:
-    """What a trial reports at every evaluation, at an explosion, at an error and at its end."""
+    """Sent by a trial at every evaluation, at an explosion, at an error and at its end."""
 
     phase: Phase
     step: int = 0
     epoch: int = 0
     objective: float | None = None
-    """Value that schedulers compare: the best evaluation so far; None where a trial went wrong."""
+    """Value that schedulers compare: the best evaluation so far; None if the trial exploded or failed."""
     best: BestValue | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    """Finite ones of this evaluation, by slashed name."""
+    """Finite metrics of this evaluation, by slashed name."""
     history: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Metric -> (steps,) float64, one value for each step since the last report."""
     costs: dict[str, float] = field(default_factory=dict)
@@ -88,7 +87,7 @@ class TrialReport:
     reason: str = ""
     """Why the trial exploded or failed."""
     retire_worker: bool = False
-    """Whether no other trial may run in this worker."""
+    """Whether the worker must not be reused for another trial."""
     set_aside: str = ""
     """Files in the trial's folder from which it does not resume, and why."""
 
@@ -108,7 +107,7 @@ class TrialEnd:
 
 
 class TrialCallback(Protocol):
-    """Is told what happens to trials, in the driver."""
+    """Called in the driver when a trial starts, reports, is retried or ends."""
 
     def on_start(self, request: TrialRequest) -> None:
         """A trial began or resumes; once in a session."""
@@ -117,7 +116,7 @@ class TrialCallback(Protocol):
         """A trial reported. One that resumes repeats its last report."""
 
     def on_retry(self, request: TrialRequest) -> None:
-        """A trial ran out of memory and starts again, alone."""
+        """A trial ran out of memory and is restarted alone."""
 
     def on_end(self, end: TrialEnd) -> None:
         """A trial ended, or the session did."""
@@ -127,7 +126,7 @@ def outcome_of(last: TrialReport | None, crash: str | None = None) -> Outcome:
     """How a trial ended.
 
     Args:
-        last: its last report; None if there never was one.
+        last: its last report; None without any.
         crash: why its worker raised or died; None if it did not.
     """
     if crash is not None:
@@ -150,7 +149,7 @@ def outcome_of(last: TrialReport | None, crash: str | None = None) -> Outcome:
 def to_report(report: Report, objective: str) -> TrialReport:
     """The trainer's report as a message.
 
-    The metrics of the last report are those of the last evaluation: they are about the best epoch.
+    The metrics of the last report are those of the last evaluation, which measures the best epoch.
 
     Args:
         report: of the trainer.
@@ -181,11 +180,11 @@ def _best(report: Report, objective: str) -> BestValue | None:
 
 
 def find_metric(metrics: Mapping[str, float], name: str) -> float | None:
-    """The metric `name` of whatever split; None if there is none, or it is not finite."""
+    """The metric `name` on any split; None if it is missing or not finite."""
     found = next((v for key, v in metrics.items() if key.rpartition("/")[2] == name), None)
     return None if found is None or not math.isfinite(found) else float(found)
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The finite ones as plain numbers."""
+    """The finite metrics as floats."""
     return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}

@@ -22,11 +22,11 @@ class NoObjectiveError(Exception):
 
 
 class Reporter:
-    """Callback of the trainer. Everything that a report speaks of is on disk before it is sent.
+    """Callback of the trainer. All files are synced before a report is sent.
 
     Args:
-        objective: a report without a finite value of it fails the trial, unless it is about an explosion.
-        send: takes a report to the driver.
+        objective: a report without a finite value of it fails the trial, unless it reports an explosion.
+        send: sends a report to the driver.
         trial_dir: of the trial.
     """
 
@@ -48,7 +48,7 @@ class Reporter:
         return self._last.phase
 
     def set_aside(self, what: str | None) -> None:
-        """Mention in the next report what the trial does not resume from."""
+        """Add to the next report a note on files from which the trial does not resume."""
         if what is not None:
             log.warning("%s: %s", self._trial_dir.run_dir, what)
             self._set_aside.append(what)
@@ -61,7 +61,7 @@ class Reporter:
         """Send `report`.
 
         Raises:
-            NoObjectiveError: it holds no finite value of the objective though the run goes well.
+            NoObjectiveError: it has no finite value of the objective though the run has not exploded.
         """
         if self._watchdog is not None:
             self._watchdog.reset()
@@ -82,7 +82,7 @@ class Reporter:
         self._emit(replace(self._last, phase="failed", objective=None, reason=reason))
 
     def _emit(self, report: TrialReport) -> None:
-        # the state of a process after an explosion or an error is unknown: no other trial gets it
+        # the state of a process after an explosion or an error is unknown: do not reuse it
         retire = report.phase in ("exploded", "failed") or self._leaks
         aside, self._set_aside = "; ".join(self._set_aside), []
         self._last = replace(report, history={})

@@ -3,11 +3,11 @@
 The last report always says how the trial ended: an error of the trainer is sent as phase `failed` with
 its reason, so that it is not lost in the log of a worker. Trials write only to their own folder.
 
-The value of a trial is that of its best epoch: while it runs the best evaluation so far, at its end
-the last evaluation, which takes the weights of that epoch to other episodes.
+The value of a trial is that of its best epoch: while it runs the best evaluation so far, at its end the last
+evaluation, which measures the weights of that epoch on other episodes.
 
-A trial that resumes, in another worker or another session, repeats the report of the epoch at whose end
-its checkpoint was saved, since the driver may not have received it. Callbacks take it once.
+A trial that resumes, in another worker or another session, repeats the report of the epoch at whose end its
+checkpoint was saved, since the driver may not have received it. Receivers ignore the repetition.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ log = logging.getLogger(__name__)
 LOCK = ".lock"
 """Held in a trial's folder by the worker that trains there."""
 LOCK_SECONDS = 60
-"""Time to wait for it: the workers of a killed driver live on for a while."""
+"""Time to wait for the lock: the workers of a killed driver run on for a while."""
 
 
 class Train(Protocol):
-    """The trainer's entry point; `fsdet.train.train` is the one."""
+    """Signature of the trainer's entry point, `fsdet.train.train`."""
 
     def __call__(
         self,
@@ -70,13 +70,13 @@ class TrialContext:
     """Absolute; each trial has a subfolder."""
     sweep_id: str
     url: str | None = None
-    """Of the same folder in the storage, where trials on other nodes find and leave their files."""
+    """URL of the same folder in the storage, for trials on other nodes; None if all share the folder."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Path on the driver's machine -> name by which every machine finds the file."""
     stall_minutes: float | None = None
     """Minutes without a report after which a trial has failed; None sets no limit."""
     gpu_share: float = 0.0
-    """GPUs a trial."""
+    """GPUs per trial."""
 
     def run_dir(self, folder: str) -> Path:
         """Folder of a trial, as the driver sees it."""
@@ -95,7 +95,7 @@ class TrialContext:
         return local.model_copy(update={"checkpoint_dir": run_dir})
 
     def download(self, folder: str, names: Iterable[str]) -> None:
-        """Download files of a trial to the driver, where they are not there anyway."""
+        """Download files of a trial to the driver, if the storage is at a URL."""
         if self.url is not None:
             remote = RemoteFolder(f"{self.url}/{folder}")
             for name in names:
@@ -113,11 +113,11 @@ def run_trial(
     Args:
         context: of all trials.
         request: of this one.
-        send: takes a report to the driver.
+        send: sends a report to the driver.
         train: the trainer, if not `fsdet.train.train`.
 
     Raises:
-        RanOutOfMemory: for the first time; the trial is to be started again, alone.
+        RanOutOfMemory: for the first time; the trial is to be retried alone.
     """
     trial_dir = context.trial_dir(request.folder)
     run_dir = trial_dir.run_dir
@@ -148,7 +148,7 @@ def run_trial(
 
 
 def _out_of_memory(cause: str, request: TrialRequest, reporter: Reporter) -> None:
-    """End the worker and ask for another try, unless this was the last one."""
+    """End the worker, so that the trial is retried, or report the failure of the last try."""
     if request.retried:
         reporter.fail(cause + ALONE_TOO)
     elif request.last_try:

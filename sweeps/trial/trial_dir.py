@@ -1,7 +1,7 @@
-"""The folder that a trial trains in: its own, or a copy on the node's disk of one at a URL.
+"""The folder that a trial trains in: its own, or a local copy of one at a URL.
 
-Nothing can train in a folder at a URL. What an earlier worker left there is downloaded first, and
-what the trial needs to resume elsewhere is uploaded before each of its reports is sent.
+With a URL, the files of an earlier worker are downloaded first, and the files that the trial needs to resume
+elsewhere are uploaded before each report is sent.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from sweeps.trial.identity import CHECKPOINT
 from sweeps.trial.watchdog import STALL
 
 WEIGHTS = ".pt"
-"""Ending of files with weights: checkpoints, and those of the best epoch."""
+"""Suffix of files with weights: checkpoints, and the weights of the best epoch."""
 
 
 class TrialDir:
-    """A folder on a disk that all machines share: there is nothing to copy."""
+    """A folder on a disk that all machines share; nothing is copied."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Train in it."""
+        """Use the folder within the context."""
         yield
 
     def sync(self) -> None:
-        """Make sure that its content survives this node."""
+        """Store its content where it survives the loss of this node."""
 
 
 class RemoteTrialDir(TrialDir):
@@ -61,9 +61,9 @@ class RemoteTrialDir(TrialDir):
             shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def _download(self) -> None:
-        """Download the newest checkpoint and all other files; what a killed worker left here may be older.
+        """Download the newest checkpoint and all other files; local files of a killed worker may be older.
 
-        Files in subfolders were set aside and stay where they are.
+        Files in subfolders were set aside and are not downloaded.
         """
         for path in self._files().values():
             if path.name != STALL:
@@ -75,7 +75,7 @@ class RemoteTrialDir(TrialDir):
         self._synced = {name: stamp(path) for name, path in self._files().items()}
 
     def sync(self) -> None:
-        """Upload what has changed, checkpoints first; then delete there what was deleted here."""
+        """Upload changed files, checkpoints first; then delete remote files that were deleted locally."""
         files = self._files()
         for name in sorted(files, key=lambda name: (not name.endswith(WEIGHTS), name)):
             mark = stamp(files[name])
@@ -88,7 +88,7 @@ class RemoteTrialDir(TrialDir):
         self._there -= gone
 
     def _files(self) -> dict[str, Path]:
-        """Name -> path of all files in the folder but locks and partly written ones."""
+        """Name -> path of all files in the folder except locks and partly written ones."""
         found = (path for path in self.run_dir.rglob("*") if path.is_file())
         named = {path.relative_to(self.run_dir).as_posix(): path for path in found}
         return {name: path for name, path in named.items() if not path.name.startswith(".")}

@@ -1,7 +1,7 @@
 """Ends a worker whose trial reports nothing for too long.
 
-`faulthandler` does it from a thread that needs no Python: it works while a call into a library
-hangs, and leaves the stack of every thread in `stall.txt`, where the restarted trial finds it.
+`faulthandler` does it from a thread that does not need the GIL: it works while a call into a library hangs,
+and writes the stack of every thread to `stall.txt`, where the restarted trial finds it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Watchdog:
     """Ends the process unless it is reset at every report.
 
     Args:
-        file: takes the stacks.
-        seconds: without a report after which the process ends; None for never.
+        file: receives the stacks.
+        seconds: time without a report after which the process ends; None for no limit.
     """
 
     def __init__(self, file: TextIO, seconds: float | None) -> None:
@@ -54,6 +54,6 @@ def stalled(run_dir: Path) -> bool:
 
 
 def stall_reason(run_dir: Path, minutes: float | None) -> str:
-    """Why, in words."""
+    """The reason of a trial that a watchdog has ended."""
     limit = "" if minutes is None else f" for {minutes:g} minutes"
     return f"reported nothing{limit}; {run_dir / STALL} shows where it hung"

@@ -1,4 +1,4 @@
-"""The worker process: its memory and that of the machine, what each of its trials costs, whether it has leaked."""
+"""The worker process: costs of its trials, memory leaks, free memory of the machine and the GPU."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from typing import Any
 
 import psutil
 
+from sweeps.config import COSTS
+
 LEAK = 2**30
 """Bytes by which an idle worker may have grown since its second trial before it is replaced."""
-STEP_SECONDS, MEMORY_BYTES = "trial/step_seconds", "trial/memory_bytes"
+STEP_SECONDS, MEMORY_BYTES = COSTS
 
 _idle: list[int] = []
 """Resident bytes at the start of each trial of this process."""
@@ -29,16 +31,16 @@ def has_leaked() -> bool:
     """
     gc.collect()
     if len(_idle) == 1:
-        gc.freeze()  # the libraries are loaded: from now on nothing looks through them again
+        gc.freeze()  # the libraries are loaded: later collections need not traverse them
     _idle.append(psutil.Process().memory_info().rss)
     return len(_idle) > 2 and _idle[-1] - _idle[1] > LEAK
 
 
 class Costs:
-    """Wall time of a step and peak memory of one trial, since it started or went on."""
+    """Wall time of a step and peak memory of one trial, since it started or resumed."""
 
     def __init__(self, resumed: bool) -> None:
-        # a trial that goes on reports first the step at which it does
+        # the first report of a resumed trial repeats the step of its checkpoint
         self._first: tuple[float, int] | None = None if resumed else (time.monotonic(), 0)
         _reset_peak()
 
@@ -54,7 +56,7 @@ class Costs:
 
 
 def _reset_peak() -> None:
-    """Forget the peaks of the trials before, as far as the system lets us."""
+    """Reset the peaks of earlier trials, where the system allows it."""
     if cuda := _cuda():
         cuda.reset_peak_memory_stats()
     try:
@@ -64,7 +66,7 @@ def _reset_peak() -> None:
 
 
 def _peak() -> int:
-    """Bytes: the most that torch has held on the GPU, else the most that was resident."""
+    """Bytes: peak allocation on the GPU, or peak resident memory without one."""
     cuda = _cuda()
     return int(cuda.max_memory_allocated()) if cuda else peak_memory()
 
@@ -78,9 +80,9 @@ def _cuda() -> Any:
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 60
-"""Seconds to wait for memory; then the trial starts, and if it lacks some it is tried again alone."""
+"""Seconds to wait for memory; then the trial starts, and is retried alone if it runs out of memory."""
 SLACK = 0.15
-"""Part of a trial's share of a card that need not be free: contexts of processes, a screen."""
+"""Fraction of a trial's share of a card that need not be free: contexts of processes, a display."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -100,7 +102,7 @@ def wait_for_card(share: float) -> None:
     """Release this process's cached GPU memory, then wait until a trial's share of the card is free.
 
     Args:
-        share: part of the card that the trial may count on; 1 or more for all of it.
+        share: fraction of the card reserved for the trial; 1 or more for all of it.
     """
     import torch
 
@@ -120,7 +122,7 @@ def wait_for_card(share: float) -> None:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that new processes can have, by the machine and by its container's limit."""
+    """Bytes of main memory available to new processes, within the limit of the container."""
     free = int(psutil.virtual_memory().available)
     try:
         limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
@@ -131,7 +133,7 @@ def free_memory() -> int:
 
 
 def reclaimable() -> int:
-    """Bytes of the container that hold copies of files, which the kernel drops when it must."""
+    """Bytes of the container's file cache, which the kernel frees under memory pressure."""
     try:
         lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -140,7 +142,7 @@ def reclaimable() -> int:
 
 
 def peak_memory() -> int:
-    """Bytes: the most of main memory that was resident."""
+    """Bytes: peak resident memory of this process."""
     try:
         for line in Path(f"/proc/{os.getpid()}/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):

@@ -151,7 +151,7 @@ def test_help_gives_the_exit_codes(monkeypatch, capsys):
         ({"supports": "broken.png"}, "broken.png: cannot be decoded as an image"),
         ({"supports": []}, "supports: at least one path is needed"),
         ({"out": "scenes"}, "a.png is an input and would be replaced"),
-        ({"out": "broken.png"}, "broken.png cannot be made"),
+        ({"out": "broken.png"}, "broken.png cannot be created"),
         ({"score_threshold": 1.5}, "score_threshold: must lie in 0 … 1, but got 1.5"),
         ({"checkpoint": "nowhere.pt"}, "nowhere.pt: checkpoint: no such checkpoint"),
         ({"checkpoint": "broken.png"}, "broken.png: "),

@@ -27,15 +27,6 @@ def batch(n_way: int) -> Batch:
     )
 
 
-def test_swapped_supports_are_those_of_the_neighbour_and_all_else_stays():
-    one = batch(3)
-    swapped = one.swapped()
-    assert swapped.supports[0, :, 0, 0, 0, 0].tolist() == [2, 0, 1]
-    assert swapped.support_ids[0, :, 0].tolist() == [4, 0, 2]
-    assert swapped.classes is one.classes
-    assert swapped.targets is one.targets
-
-
 def test_map_leaves_the_ids_on_the_host():
     one = batch(2)
     moved = one.map(torch.clone)

@@ -20,7 +20,7 @@ from sweeps.config.sections import TrackingSpec
 from sweeps.resources.machine import Machine
 from sweeps.session.callbacks import SWEEP_RUN
 from sweeps.session.display import build_display
-from sweeps.session.session import Session, longest_trial
+from sweeps.session.session import Session
 from sweeps.session.sweep import SweepResult, run_sweep
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.tracking import Tracker, tracking_uri
@@ -67,10 +67,7 @@ def sweep(spec: SweepSpec, train: Train, cpus: int = 1) -> Swept:
     check_spec(spec)
     printed = io.StringIO()
     console = Console(file=printed, width=200)
-    objective = spec.objective
-    display = build_display(
-        spec.trials, longest_trial(spec), objective.metric, objective.mode, console
-    )
+    display = build_display(spec, console)
     tracker = Tracker(tracking_uri(TrackingSpec()), "sweeps")
     folder = new_folder(spec.name, numbered=True)
     try:

@@ -16,7 +16,7 @@ from servers import PASSWORD, Postgres, mlflow_server, postgres, s3_server
 
 from sweeps.errors import SweepError
 from sweeps.run import main
-from sweeps.secrets import holds_secret, whole_url, without_password
+from sweeps.secrets import full_url, holds_secret, without_password
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 TOKEN = "token-of-mine-0815"
@@ -48,18 +48,18 @@ def test_url_without_a_secret_stays(url):
     assert not holds_secret(url)
 
 
-def test_whole_url_is_asked_of_the_variable(monkeypatch):
+def test_full_url_is_asked_of_the_variable(monkeypatch):
     whole = "postgresql://tester:secret@host/x"
     kept = without_password(whole)
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
-    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the whole URL"):
-        whole_url(kept, "OPTUNA_STORAGE", "its study")
+    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the full URL"):
+        full_url(kept, "OPTUNA_STORAGE", "its study")
     monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://tester:secret@elsewhere/x")
-    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the whole URL"):
-        whole_url(kept, "OPTUNA_STORAGE", "its study")
+    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the full URL"):
+        full_url(kept, "OPTUNA_STORAGE", "its study")
     monkeypatch.setenv("OPTUNA_STORAGE", whole)
-    assert whole_url(kept, "OPTUNA_STORAGE", "its study") == whole
-    assert whole_url("sqlite:///x", "OPTUNA_STORAGE", "its study") == "sqlite:///x"
+    assert full_url(kept, "OPTUNA_STORAGE", "its study") == whole
+    assert full_url("sqlite:///x", "OPTUNA_STORAGE", "its study") == "sqlite:///x"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_no_file_log_or_output_of_a_sweep_holds_a_secret(server, tmp_path):
             store = fetched(bucket, tmp_path / "store")
         assert printed.startswith("0\n"), printed
         assert without.startswith("2\n")
-        assert "set OPTUNA_STORAGE to the whole URL" in without
+        assert "set OPTUNA_STORAGE to the full URL" in without
         assert best.startswith("0\n"), best
         dump = dumped(server.url) + dumped(server.runs_url)
         assert "sweep.name" in dump
@@ -194,3 +194,26 @@ def test_password_in_the_address_of_a_tracking_server_is_shown_to_nobody(server,
     assert files_with(PASSWORD, folder) == []
     assert not list(folder.rglob("mlflow.db"))
     assert not list(folder.rglob("study.journal"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:secret@host/x",
+        "cannot reach https://me:se/secret@host:80/x, nor that",
+        "https://secret@host",
+        "postgresql://host/x?user=me&password=secret&ssl=on",
+        "https://host/?token=secret",
+        "401 for hunter2-secret",
+    ],
+)
+def test_password_is_hidden(text, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2-secret")
+    shown = without_password(text)
+    assert "secret" not in shown
+    assert "…" in shown
+
+
+def test_text_without_a_password_stays():
+    text = "sqlite:////a/b.db, mail me@host, http://host:80/x?a=b"
+    assert without_password(text) == text

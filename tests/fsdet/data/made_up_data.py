@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 
 from fsdet.config import DataConfig
-from fsdet.data.annotated import READERS, Annotated, open_annotated
-from fsdet.data.records import Part
+from fsdet.data.annotated import READERS, PreparedDataset, prepare_dataset
+from fsdet.data.records import Subset
 
 CLASSES = 16
 WIDTH, HEIGHT = 96, 64
@@ -22,9 +22,9 @@ def config(root: Path, dataset: str = "yolo", **settings) -> DataConfig:
     return DataConfig(dataset=dataset, data_root=root, **{**values, **settings})
 
 
-def load_annotated(settings: DataConfig) -> Annotated:
+def load_annotated(settings: DataConfig) -> PreparedDataset:
     """The dataset read, decoded and checked, without the memory that `fsdet.data.sources` has of it."""
-    return open_annotated(settings, READERS[settings.dataset](settings))
+    return prepare_dataset(settings, READERS[settings.dataset](settings))
 
 
 def colour(label: int) -> tuple[int, int, int]:
@@ -37,9 +37,9 @@ def objects_of(number: int) -> list[tuple[int, tuple[int, int, int, int]]]:
     return [(c, (8 + 48 * place, 12, 32 + 48 * place, 48)) for place, c in enumerate(labels)]
 
 
-def draw(number: int, part: Part = "train") -> Image.Image:
-    """An image; its background is grey in another shade for each number and part."""
-    shade = number + (100 if part == "eval" else 0)
+def draw(number: int, subset: Subset = "train") -> Image.Image:
+    """An image; its background is grey in another shade for each number and subset."""
+    shade = number + (100 if subset == "eval" else 0)
     picture = Image.new("RGB", (WIDTH, HEIGHT), (shade, shade, shade))
     for label, box in objects_of(number):
         picture.paste(colour(label), box)
@@ -48,7 +48,7 @@ def draw(number: int, part: Part = "train") -> Image.Image:
 
 def write_yolo(root: Path, count: int = 32) -> Path:
     """Images as PNG, with a label line per object."""
-    for split, part in (("train", "train"), ("val", "eval")):
+    for split, subset in (("train", "train"), ("val", "eval")):
         (root / "images" / split).mkdir(parents=True)
         (root / "labels" / split).mkdir(parents=True)
         for number in range(count):
@@ -56,7 +56,7 @@ def write_yolo(root: Path, count: int = 32) -> Path:
             for label, (x1, y1, x2, y2) in objects_of(number):
                 centre = f"{(x1 + x2) / 2 / WIDTH} {(y1 + y2) / 2 / HEIGHT}"
                 lines.append(f"{label} {centre} {(x2 - x1) / WIDTH} {(y2 - y1) / HEIGHT}")
-            draw(number, part).save(root / "images" / split / f"{number:03}.png")
+            draw(number, subset).save(root / "images" / split / f"{number:03}.png")
             (root / "labels" / split / f"{number:03}.txt").write_text("\n".join(lines) + "\n")
     description = {"path": ".", "train": "images/train", "val": "images/val"}
     names = dict(enumerate(NAMES))
@@ -85,12 +85,12 @@ def coco_content(numbers: range, first: int = 0) -> dict:
 
 
 def write_coco(root: Path, count: int = 32) -> Path:
-    """Images in a folder per part, beside annotations/."""
+    """Images in a folder per subset, beside annotations/."""
     (root / "annotations").mkdir(parents=True)
-    for split, part in (("train", "train"), ("val", "eval")):
+    for split, subset in (("train", "train"), ("val", "eval")):
         (root / f"{split}2017").mkdir()
         for number in range(count):
-            draw(number, part).save(root / f"{split}2017" / f"{number:03}.png")
+            draw(number, subset).save(root / f"{split}2017" / f"{number:03}.png")
         content = coco_content(range(count))
         (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
     return root

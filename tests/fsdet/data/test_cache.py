@@ -16,15 +16,15 @@ from made_up_data import config, load_annotated, write_yolo
 
 from fsdet.config import DataConfig
 from fsdet.data import cache
-from fsdet.data.cache import Recipe, cache_root, cached
+from fsdet.data.cache import CacheKey, cache_root, cached
 from fsdet.data.fingerprint import BLOCK, BLOCKS, fingerprint, sampled_fingerprint
 from fsdet.errors import DataError
 
 MEGABYTE = 10**6
 
 
-def recipe(name: str = "set", n_bytes: int = 1000, **content) -> Recipe:
-    return Recipe(name, {"source": "made up", **content}, n_bytes)
+def key(name: str = "set", n_bytes: int = 1000, **content) -> CacheKey:
+    return CacheKey(name, {"source": "made up", **content}, n_bytes)
 
 
 def build(folder: Path) -> None:
@@ -44,13 +44,13 @@ def in_folder(root: Path, **settings) -> DataConfig:
 
 
 def test_the_second_time_nothing_is_built(tmp_path):
-    first = cached(in_folder(tmp_path), recipe(), build, load)
-    assert first == cached(in_folder(tmp_path), recipe(), never, load) == list(range(100))
+    first = cached(in_folder(tmp_path), key(), build, load)
+    assert first == cached(in_folder(tmp_path), key(), never, load) == list(range(100))
 
 
-def test_another_recipe_is_another_entry_and_stands_beside_the_data(tmp_path):
+def test_another_key_is_another_entry_and_stands_beside_the_data(tmp_path):
     for size in (8, 9):
-        cached(in_folder(tmp_path), recipe(size=size), build, load)
+        cached(in_folder(tmp_path), key(size=size), build, load)
     recipes = [json.loads(path.read_text()) for path in tmp_path.glob("set-*/recipe.json")]
     assert sorted(entry["size"] for entry in recipes) == [8, 9]
 
@@ -65,7 +65,7 @@ def build_when_both_are_there(folder: Path) -> None:
 
 def use_together(root: Path) -> None:
     (root / f"arrived_{os.getpid()}").touch()
-    assert cached(in_folder(root), recipe(), build_when_both_are_there, load) == list(range(100))
+    assert cached(in_folder(root), key(), build_when_both_are_there, load) == list(range(100))
 
 
 def test_two_processes_that_start_together_build_once(tmp_path):
@@ -86,7 +86,7 @@ def build_and_hang(folder: Path) -> None:
 
 
 def use_and_hang(root: Path, name: str) -> None:
-    cached(in_folder(root), recipe(name), build_and_hang, load)
+    cached(in_folder(root), key(name), build_and_hang, load)
 
 
 @pytest.mark.parametrize("name", ["set", "other"])
@@ -98,8 +98,8 @@ def test_a_killed_builder_leaves_no_entry_and_its_rest_is_removed(tmp_path, name
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert len([p for p in tmp_path.iterdir() if p.is_dir()]) == 1
-    assert cached(in_folder(tmp_path), recipe("set"), build, load) == list(range(100))
-    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [recipe("set").folder]
+    assert cached(in_folder(tmp_path), key("set"), build, load) == list(range(100))
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [key("set").folder]
 
 
 def test_what_a_living_builder_works_on_is_left_alone(tmp_path):
@@ -107,7 +107,7 @@ def test_what_a_living_builder_works_on_is_left_alone(tmp_path):
     process.start()
     while not (tmp_path / "started").exists():
         time.sleep(0.05)
-    cached(in_folder(tmp_path), recipe("set"), build, load)
+    cached(in_folder(tmp_path), key("set"), build, load)
     assert len(list(tmp_path.glob(".other-*.*/half.npy"))) == 1
     process.kill()
     process.join()
@@ -120,9 +120,9 @@ def test_a_builder_that_fails_leaves_nothing_that_looks_finished(tmp_path, error
         raise error("half way")
 
     with pytest.raises(error):
-        cached(in_folder(tmp_path), recipe(), fail, load)
+        cached(in_folder(tmp_path), key(), fail, load)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert cached(in_folder(tmp_path), recipe(), build, load) == list(range(100))
+    assert cached(in_folder(tmp_path), key(), build, load) == list(range(100))
 
 
 def cut(file: Path) -> None:
@@ -145,12 +145,12 @@ def break_manifest(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [Path.unlink, cut, flip, drop_manifest, break_manifest])
 def test_a_damaged_entry_is_built_anew_with_a_warning(tmp_path, damage, caplog):
-    cached(in_folder(tmp_path), recipe(), build, load)
-    damage(tmp_path / recipe().folder / "numbers.npy")
+    cached(in_folder(tmp_path), key(), build, load)
+    damage(tmp_path / key().folder / "numbers.npy")
     with caplog.at_level(logging.WARNING):
-        assert cached(in_folder(tmp_path), recipe(), build, load) == list(range(100))
+        assert cached(in_folder(tmp_path), key(), build, load) == list(range(100))
     assert "differs from what was written; building it again" in caplog.text
-    assert cached(in_folder(tmp_path), recipe(), never, load) == list(range(100))
+    assert cached(in_folder(tmp_path), key(), never, load) == list(range(100))
 
 
 def build_large(folder: Path) -> None:
@@ -165,34 +165,34 @@ def names(root: Path) -> set[str]:
 def test_the_entries_unused_for_longest_make_room(tmp_path):
     config = in_folder(tmp_path, cache_limit_gb=0.0035)
     for age, name in enumerate(("a", "b", "c")):
-        cached(config, recipe(name, MEGABYTE), build_large, load)
-        os.utime(tmp_path / recipe(name).folder, (1000 + age, 1000 + age))
-    cached(config, recipe("a", MEGABYTE), never, load)  # used again
-    cached(config, recipe("d", MEGABYTE), build_large, load)
+        cached(config, key(name, MEGABYTE), build_large, load)
+        os.utime(tmp_path / key(name).folder, (1000 + age, 1000 + age))
+    cached(config, key("a", MEGABYTE), never, load)  # used again
+    cached(config, key("d", MEGABYTE), build_large, load)
     assert names(tmp_path) == {"a", "c", "d"}
 
 
 def test_an_entry_that_is_being_opened_is_not_removed(tmp_path):
     config = in_folder(tmp_path, cache_limit_gb=0.0015)
-    cached(config, recipe("a", MEGABYTE), build_large, load)
+    cached(config, key("a", MEGABYTE), build_large, load)
 
     def open_and_build(folder: Path) -> list[int]:
-        cached(config, recipe("b", MEGABYTE), build_large, load)
+        cached(config, key("b", MEGABYTE), build_large, load)
         return load(folder)
 
-    assert cached(config, recipe("a", MEGABYTE), never, open_and_build) == list(range(100))
+    assert cached(config, key("a", MEGABYTE), never, open_and_build) == list(range(100))
 
 
 def test_a_memory_map_outlives_its_entry(tmp_path):
     config = in_folder(tmp_path, cache_limit_gb=0.0015)
     opened = cached(
         config,
-        recipe("a", MEGABYTE),
+        key("a", MEGABYTE),
         build_large,
         lambda folder: np.memmap(folder / "large.bin", np.uint8, "r"),
     )
     before = int(opened[::4096].sum())
-    cached(config, recipe("b", MEGABYTE), build_large, load)
+    cached(config, key("b", MEGABYTE), build_large, load)
     assert names(tmp_path) == {"b"}
     assert int(opened[::4096].sum()) == before
 
@@ -203,7 +203,7 @@ def test_nothing_but_entries_is_removed(tmp_path):
     (tmp_path / ".git.lock").mkdir()
     (tmp_path / "project-0123456789abcdef").mkdir()
     (tmp_path / "project-0123456789abcdef" / "manifest.json").write_bytes(bytes(3 * MEGABYTE))
-    cached(in_folder(tmp_path, cache_limit_gb=0.0015), recipe("a", MEGABYTE), build_large, load)
+    cached(in_folder(tmp_path, cache_limit_gb=0.0015), key("a", MEGABYTE), build_large, load)
     assert (tmp_path / "weights" / "manifest.json").exists()
     assert (tmp_path / ".git.lock").exists()
     assert (tmp_path / "project-0123456789abcdef" / "manifest.json").exists()
@@ -212,22 +212,22 @@ def test_nothing_but_entries_is_removed(tmp_path):
 def test_an_entry_larger_than_the_limit_is_refused_with_both_sizes(tmp_path):
     config = in_folder(tmp_path, cache_limit_gb=0.5)
     with pytest.raises(DataError, match=r"take 2 GB, but the limit is 0\.5 GB; raise cache_limit"):
-        cached(config, recipe("set", 2 * 10**9), never, load)
+        cached(config, key("set", 2 * 10**9), never, load)
     assert not names(tmp_path)
 
 
 def test_an_entry_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
-    cached(in_folder(tmp_path), recipe("old"), build, load)
+    cached(in_folder(tmp_path), key("old"), build, load)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=MEGABYTE))
     with pytest.raises(DataError, match=r"take 0\.002 GB, but 0\.001 GB are free"):
-        cached(in_folder(tmp_path), recipe("set", 2 * MEGABYTE), never, load)
+        cached(in_folder(tmp_path), key("set", 2 * MEGABYTE), never, load)
     assert names(tmp_path) == {"old"}
 
 
 def test_a_folder_that_cannot_be_made_is_a_mistake_of_the_setting(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"cache_dir: .* cannot be made"):
-        cached(in_folder(tmp_path / "file" / "cache"), recipe(), build, load)
+    with pytest.raises(DataError, match=r"cache_dir: .* cannot be created"):
+        cached(in_folder(tmp_path / "file" / "cache"), key(), build, load)
 
 
 def test_the_cache_lies_where_it_was_asked_for(monkeypatch):
@@ -309,4 +309,4 @@ def test_worker_processes_decode_the_same(tmp_path):
     alone = load_annotated(config(root, cache_dir=tmp_path / "a")).decoded
     shared = load_annotated(config(root, cache_dir=tmp_path / "b", num_workers=2)).decoded
     np.testing.assert_array_equal(alone.images, shared.images)
-    np.testing.assert_array_equal(alone.extents, shared.extents)
+    np.testing.assert_array_equal(alone.original_sizes, shared.original_sizes)

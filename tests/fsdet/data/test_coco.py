@@ -56,12 +56,12 @@ def test_a_single_file_is_divided_by_the_seed(dataset):
     (dataset / "annotations" / "instances_val2017.json").unlink()
     file = dataset / "annotations" / "instances_train2017.json"
     file.rename(file.with_name("instances_default.json"))
-    parts = [
-        [r.part for r in load_annotated(config(dataset, "coco", split_seed=s)).dataset.records]
+    subsets = [
+        [r.subset for r in load_annotated(config(dataset, "coco", split_seed=s)).dataset.records]
         for s in (0, 1)
     ]
-    assert parts[0].count("eval") == parts[1].count("eval") == round(32 / 5)
-    assert parts[0] != parts[1]
+    assert subsets[0].count("eval") == subsets[1].count("eval") == round(32 / 5)
+    assert subsets[0] != subsets[1]
 
 
 @pytest.mark.parametrize("place", ["images/train2017", "images", "."])
@@ -171,8 +171,8 @@ def edited(dataset, edit):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c.pop("images"), "lacks images"),
-        (lambda c: c.update(annotations={}), "lacks annotations"),
+        (lambda c: c.pop("images"), "has no images"),
+        (lambda c: c.update(annotations={}), "has no annotations"),
         (lambda c: c["categories"].pop(), "'class 15' is not in both files"),
         (lambda c: c["categories"][0].pop("name"), "a number `id` and a `name`"),
         (lambda c: c["categories"][0].update(name="class 1"), "two classes have the same name"),

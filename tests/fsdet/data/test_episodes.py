@@ -276,17 +276,6 @@ def test_evaluation_has_queries_without_target_too():
     assert 0.8 < shown < 1
 
 
-def test_swapping_moves_the_supports_and_nothing_else():
-    episode = source().batch(0, 2)
-    swapped = episode.swapped()
-    for way in range(3):
-        assert torch.equal(swapped.supports[:, way], episode.supports[:, way - 1])
-        assert not torch.equal(swapped.supports[:, way], episode.supports[:, way])
-    assert torch.equal(swapped.images, episode.images)
-    assert torch.equal(swapped.targets.labels, episode.targets.labels)
-    assert torch.equal(swapped.classes, episode.classes)
-
-
 def test_base_batches_pass_through_all_images_once_a_lap():
     dealer = BaseSource(SET, seed=0)
     laps = [

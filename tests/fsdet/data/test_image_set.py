@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from fsdet.config import DataConfig
-from fsdet.data.cache import Recipe, write_manifest
+from fsdet.data.cache import CacheKey, write_manifest
 from fsdet.data.image_set import ARRAYS, ImageSet, cached_image_set
 from fsdet.errors import DataError
 
-RECIPE = Recipe("set", {"source": "made up"}, 10_000)
+KEY = CacheKey("set", {"source": "made up"}, 10_000)
 
 
 def made_up() -> ImageSet:
@@ -29,8 +29,8 @@ def test_the_second_load_equals_the_first_without_building(tmp_path):
         raise AssertionError("built again")
 
     config = DataConfig(cache_dir=tmp_path)
-    first = cached_image_set(config, RECIPE, ("a", "b", "c", "d"), made_up)
-    second = cached_image_set(config, RECIPE, ("a", "b", "c", "d"), never)
+    first = cached_image_set(config, KEY, ("a", "b", "c", "d"), made_up)
+    second = cached_image_set(config, KEY, ("a", "b", "c", "d"), never)
     for name in ARRAYS:
         expected = getattr(made_up(), name)
         np.testing.assert_array_equal(getattr(first, name), expected)
@@ -55,12 +55,12 @@ class Touches:
 @pytest.mark.parametrize("name", ["images", "labels"])
 def test_an_array_that_would_run_code_is_refused_and_runs_none(tmp_path, name):
     config = DataConfig(cache_dir=tmp_path)
-    cached_image_set(config, RECIPE, (), made_up)
-    folder = tmp_path / RECIPE.folder
+    cached_image_set(config, KEY, (), made_up)
+    folder = tmp_path / KEY.folder
     np.save(folder / f"{name}.npy", np.array([Touches(tmp_path / "marker")], object))
     write_manifest(folder)  # by somebody who knows how an entry is checked
-    with pytest.raises(DataError, match=f"{RECIPE.folder}: cannot be read .*; remove this folder"):
-        cached_image_set(config, RECIPE, (), made_up)
+    with pytest.raises(DataError, match=f"{KEY.folder}: cannot be read .*; remove this folder"):
+        cached_image_set(config, KEY, (), made_up)
     assert not (tmp_path / "marker").exists()
 
 
@@ -76,7 +76,7 @@ def test_a_disk_that_fails_while_writing_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "save", save_twice)
     with pytest.raises(OSError, match="disk full"):
-        cached_image_set(DataConfig(cache_dir=tmp_path), RECIPE, (), made_up)
+        cached_image_set(DataConfig(cache_dir=tmp_path), KEY, (), made_up)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
@@ -136,7 +136,7 @@ def test_free_crops_are_those_from_no_query():
 
 
 def test_the_digest_is_that_of_the_content_wherever_it_lies(tmp_path):
-    cached = cached_image_set(DataConfig(cache_dir=tmp_path), RECIPE, (), made_up)
+    cached = cached_image_set(DataConfig(cache_dir=tmp_path), KEY, (), made_up)
     assert cached.digest == made_up().digest
 
 

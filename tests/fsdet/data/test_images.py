@@ -124,19 +124,20 @@ def test_mirror_twice_is_the_original():
 def test_no_boxes_stay_no_boxes():
     image, none = np.zeros((20, 30, 3), np.uint8), np.zeros((0, 4), np.float32)
     assert mirror(image, none)[1].shape == (0, 4)
-    assert letterbox(image, none, 64)[1].shape == (0, 4)
+    assert letterbox_boxes(none, np.array([[30, 20]]), 64).shape == (0, 4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 80), (80, 40), (64, 64), (33, 97)])
 def test_letterbox_moves_box_and_pixels_together(height, width):
     image, boxes = painted(height, width, (width // 4, height // 4, width // 2, height // 2))
-    boxed, moved = letterbox(image, boxes, 128)
+    boxed = letterbox(image, 128)
+    moved = letterbox_boxes(boxes, np.array([[width, height]]), 128)
     assert boxed.shape == (128, 128, 3)
     np.testing.assert_allclose(bounds(boxed[..., 0] > 200), moved[0], atol=2)
 
 
 def test_letterbox_pads_with_grey_in_equal_parts():
-    boxed, _ = letterbox(np.zeros((32, 64, 3), np.uint8), np.zeros((0, 4), np.float32), 64)
+    boxed = letterbox(np.zeros((32, 64, 3), np.uint8), 64)
     assert (boxed[:16] == 114).all()
     assert (boxed[16:48] == 0).all()
     assert (boxed[48:] == 114).all()
@@ -145,7 +146,8 @@ def test_letterbox_pads_with_grey_in_equal_parts():
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([32, 64, 96]))
 def test_the_whole_image_as_a_box_stays_inside_the_square(height, width, size):
     whole = np.array([[0, 0, width, height]], np.float32)
-    boxed, moved = letterbox(np.full((height, width, 3), 7, np.uint8), whole, size)
+    boxed = letterbox(np.full((height, width, 3), 7, np.uint8), size)
+    moved = letterbox_boxes(whole, np.array([[width, height]]), size)
     assert bounds(boxed[..., 0] == 7) == moved[0].round().tolist()
     assert (moved >= 0).all()
     assert (moved <= size + 1e-3).all()
@@ -156,9 +158,9 @@ def test_the_whole_image_as_a_box_stays_inside_the_square(height, width, size):
     st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=6),
     st.sampled_from([32, 64, 96]),
 )
-def test_boxes_of_many_images_move_as_each_alone(extents, size):
-    boxes = np.array([[0.25 * w, 0.5 * h, w, h] for w, h in extents], np.float32)
-    together = letterbox_boxes(boxes, np.array(extents), size)
-    for box, moved, (width, height) in zip(boxes, together, extents, strict=True):
-        alone = letterbox(np.zeros((height, width, 3), np.uint8), box[None], size)[1]
+def test_boxes_of_many_images_move_as_each_alone(sizes, size):
+    boxes = np.array([[0.25 * w, 0.5 * h, w, h] for w, h in sizes], np.float32)
+    together = letterbox_boxes(boxes, np.array(sizes), size)
+    for box, moved, (width, height) in zip(boxes, together, sizes, strict=True):
+        alone = letterbox_boxes(box[None], np.array([[width, height]]), size)
         np.testing.assert_array_equal(alone[0], moved)

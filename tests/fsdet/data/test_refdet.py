@@ -64,12 +64,12 @@ def test_the_end_of_a_base_video_is_never_trained_on(dataset):
     data = load_annotated(settings_of(dataset))
     for video in (2, 3):
         frames = {
-            part: [
+            subset: [
                 r.image.frame
                 for r in data.dataset.records
-                if (r.video, r.part) == (video, part) and len(r.labels)
+                if (r.video, r.subset) == (video, subset) and len(r.labels)
             ]
-            for part in ("train", "eval")
+            for subset in ("train", "eval")
         }
         assert max(frames["train"]) < min(frames["eval"])
         assert len(frames["eval"]) == pytest.approx(20 / 5, abs=1)
@@ -158,10 +158,10 @@ def test_two_boxes_of_a_frame_are_two_objects(dataset):
     assert len(record.labels) == 2
 
 
-def parts_of(data, video: int) -> dict[int, str]:
-    """Annotated frame -> its part."""
+def subsets_of(data, video: int) -> dict[int, str]:
+    """Annotated frame -> its subset."""
     records = [r for r in data.dataset.records if r.video == video and len(r.labels)]
-    return {r.image.frame: r.part for r in records}
+    return {r.image.frame: r.subset for r in records}
 
 
 def test_the_fifth_held_out_follows_the_split_of_the_classes_that_can_be_used(tmp_path):
@@ -172,20 +172,24 @@ def test_the_fifth_held_out_follows_the_split_of_the_classes_that_can_be_used(tm
     data = load_annotated(config(root, "refdet"))
     assert lost not in {*data.split.base, *data.split.novel}
     for video in data.split.novel:
-        parts = parts_of(data, video)
-        assert all(part == ("train" if frame <= 8 else "eval") for frame, part in parts.items())
+        subsets = subsets_of(data, video)
+        assert all(
+            subset == ("train" if frame <= 8 else "eval") for frame, subset in subsets.items()
+        )
     for video in data.split.base:
-        parts = parts_of(data, video)
-        assert all(part == ("eval" if frame > 20 else "train") for frame, part in parts.items())
+        subsets = subsets_of(data, video)
+        assert all(
+            subset == ("eval" if frame > 20 else "train") for frame, subset in subsets.items()
+        )
 
 
 @pytest.mark.parametrize("frame", [30, 100_000, 10**30])
 def test_an_annotation_beyond_the_end_moves_no_other_frame(dataset, frame):
-    sound = [parts_of(load_annotated(settings_of(dataset)), video) for video in (0, 3)]
+    sound = [subsets_of(load_annotated(settings_of(dataset)), video) for video in (0, 3)]
     for video in (0, 3):
         edited(dataset, lambda c, v=video: bboxes(c, v).append({**bboxes(c, v)[0], "frame": frame}))
     data = load_annotated(settings_of(dataset, n_query=2))  # read again
-    assert [parts_of(data, video) for video in (0, 3)] == sound
+    assert [subsets_of(data, video) for video in (0, 3)] == sound
     assert [(p.kind, p.count) for p in data.problems] == [("frame beyond the end", 2)]
 
 

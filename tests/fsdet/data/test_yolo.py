@@ -125,8 +125,8 @@ def test_a_missing_description(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: a\nval: b\n", "lacks names"),
-        ("", "lacks train, val, names"),
+        ("train: a\nval: b\n", "has no names"),
+        ("", "has no train, val, names"),
         ("a: [1", "not valid YAML"),
         ("7\n", "`key: value` lines"),
         ("[train, val, names]\n", "`key: value` lines"),
@@ -167,4 +167,4 @@ def test_coco128_loads(tmp_path):
 
 def test_the_size_of_the_made_up_images_is_that_of_their_boxes(dataset):
     data = load_annotated(config(dataset))
-    assert {tuple(extent) for extent in data.extents.tolist()} == {(WIDTH, HEIGHT)}
+    assert {tuple(size) for size in data.original_sizes.tolist()} == {(WIDTH, HEIGHT)}

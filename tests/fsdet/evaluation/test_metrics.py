@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import swap_control
 import torch
 from scipy.stats import ttest_rel
 
@@ -36,7 +37,7 @@ def test_swapped_supports_give_the_same_detections_under_other_labels(detector, 
     episode = source.batch(0, 1)
     with torch.no_grad():
         right = detector(episode.images, episode.supports)
-        swapped = detector(episode.images, episode.swapped().supports)
+        swapped = detector(episode.images, swap_control.swapped(episode).supports)
     assert torch.allclose(swapped.logits, right.logits.roll(1, dims=2), atol=1e-4)
     assert torch.allclose(swapped.head.boxes(), right.head.boxes(), atol=1e-3)
     assert not torch.allclose(swapped.logits, right.logits, atol=0.1)
@@ -51,12 +52,12 @@ def test_encoding_once_gives_the_figures_of_plain_forward_passes(detector, sourc
     right, swapped = [], []
     for index in range(3):
         episode = source.batch(index, 1)
-        for batch, rows in ((episode, right), (episode.swapped(), swapped)):
+        for batch, rows in ((episode, right), (swap_control.swapped(episode), swapped)):
             with torch.no_grad():
                 found = detect(detector(batch.images, batch.supports))
             rows.append(score_episode(episode.targets, found, episode.classes[0].tolist()))
     assert 0.01 < evaluation.ap50 < 0.9
-    assert evaluation.right.means() == pytest.approx(collect(right).means(), abs=1e-6)
+    assert evaluation.correct.means() == pytest.approx(collect(right).means(), abs=1e-6)
     assert evaluation.swapped.means() == pytest.approx(collect(swapped).means(), abs=1e-6)
     assert evaluation.swap_gap == evaluation.ap50 - evaluation.swapped.ap50
 
@@ -66,7 +67,7 @@ def test_the_error_of_the_gap_is_that_of_the_differences_of_its_episodes():
     result = Evaluation(scores(right), scores(swapped))
     assert result.swap_gap == pytest.approx(0.15)
     assert result.swap_gap_se == pytest.approx(ttest_rel_error(right, swapped))
-    assert result.swap_gap_se < result.right.ap50_se / 4  # what the episodes share cancels out
+    assert result.swap_gap_se < result.correct.ap50_se / 4  # what the episodes share cancels out
     assert math.isnan(Evaluation(scores([0.2]), scores([0.1])).swap_gap_se)
 
 
@@ -87,7 +88,7 @@ def test_the_error_over_classes_is_that_of_the_means_of_classes():
 
 
 def test_a_class_has_a_value_from_each_of_its_episodes(detector, source):
-    found = evaluate(detector, source, range(4), "cpu").right
+    found = evaluate(detector, source, range(4), "cpu").correct
     shown = [set(source.episode(index).classes[0].tolist()) for index in range(4)]
     assert set(found.classes) <= set.union(*shown)
     for label, values in found.classes.items():

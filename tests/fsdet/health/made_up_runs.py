@@ -9,6 +9,7 @@ from fsdet.health.checklist import (
     HealthReport,
     health_report,
 )
+from fsdet.health.run_record import RunRecord
 from fsdet.report import Explosion
 
 EXPLOSION = Explosion("norm_ceiling", 7, "scs_fusion", "gradient norm 2e+04 > 10000")
@@ -65,13 +66,14 @@ def report(
     explosion: Explosion | None = None,
     **settings: Any,
 ) -> HealthReport:
-    return health_report(
+    run = RunRecord(
         TrainConfig(**settings),
         steps() if rows is None else rows,
         GOOD_EVALUATIONS if evaluations is None else evaluations,
         PEAKS if peaks is None else peaks,
         explosion,
     )
+    return health_report(run)
 
 
 def status(name: str, *given_: Any, **named: Any) -> str:

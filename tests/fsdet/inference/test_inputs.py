@@ -29,7 +29,7 @@ def test_supports_that_belong_to_no_class_are_refused(pictures):
     folder = pictures / "supports"
     with pytest.raises(DataError, match="an image next to folders"):
         find_supports([folder / "cup", folder / "hat" / "0.png"])
-    with pytest.raises(DataError, match="two folders of this name"):
+    with pytest.raises(DataError, match="two folders have this name"):
         find_supports([folder / "cup", folder])
     (folder / "loose.png").write_bytes((folder / "cup" / "0.png").read_bytes())
     with pytest.raises(DataError, match=r"both images \(loose\.png\) and folders \(cup\)"):

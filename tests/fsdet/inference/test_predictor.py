@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fsdet
-from fsdet.data.images import letterbox
+from fsdet.data.images import letterbox, letterbox_boxes
 from fsdet.errors import DataError
 from fsdet.inference.predictor import Predictor, from_letterbox
 from fsdet.models.postprocess import SCORE_THRESHOLD, detect
@@ -98,7 +98,7 @@ def test_missing_supports_are_refused(predictor, scenes, supports, message):
 def test_a_checkpoint_of_stage_1_is_loaded_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         predictor = fsdet.load(str(STAGE_1), device="cpu")
-    assert "has not learnt to compare" in caplog.text
+    assert "has not learned to compare" in caplog.text
     assert predictor.config.stage == 1
 
 
@@ -119,7 +119,8 @@ def test_into_the_square_and_back_is_where_it_was(height, width, size, fractions
         [corners.reshape(-1, 2, 2).min(1), corners.reshape(-1, 2, 2).max(1)], 1
     )
     boxes = (corners * [width, height, width, height]).astype(np.float32)
-    square, moved = letterbox(np.zeros((height, width, 3), np.uint8), boxes, size)
+    square = letterbox(np.zeros((height, width, 3), np.uint8), size)
+    moved = letterbox_boxes(boxes, np.array([[width, height]]), size)
     back = from_letterbox(torch.from_numpy(moved), height, width, size)
     assert square.shape == (size, size, 3)
     # half a pixel of a picture that was shrunk a thousandfold cannot be told apart in float32

@@ -46,7 +46,7 @@ def predictions(**others: tuple[float, ...]) -> Tensor:
 
 def test_positives_are_the_points_inside_a_target_whatever_the_others_predict():
     found = assigned(predictions())
-    assert found.places.tolist() == [*IN_LEFT, *IN_RIGHT]
+    assert found.positive_indices.tolist() == [*IN_LEFT, *IN_RIGHT]
     assert found.of_positives(found.target_index).tolist() == [0] * 4 + [1] * 4
     assert found.of_positives(found.boxes).tolist() == [list(LEFT)] * 4 + [list(RIGHT)] * 4
     expected = torch.zeros(1, 16, 2)

@@ -1,6 +1,7 @@
 import inspect
 
 import pytest
+import swap_control
 import torch
 
 from fsdet.config import MODULES, LossConfig, TrainConfig
@@ -82,7 +83,7 @@ def test_an_episode_does_not_see_its_neighbours(detector):
 def test_the_forward_pass_is_given_no_truth(detector):
     assert list(inspect.signature(Detector.forward).parameters) == ["self", "images", "supports"]
     assert list(inspect.signature(Detector.encode).parameters) == ["self", "images"]
-    assert list(inspect.signature(Detector.search).parameters) == ["self", "images", "shots"]
+    assert list(inspect.signature(Detector.search).parameters) == ["self", "images", "supports"]
     assert list(inspect.signature(Detector.find_objects).parameters) == ["self", "images"]
 
 
@@ -120,6 +121,6 @@ def test_swapped_batches_change_the_predictions(detector, train_set):
     batch: Batch = source.batch(0, 1)
     with torch.no_grad():
         plain = detector(batch.images, batch.supports).logits
-        swapped = detector(batch.images, batch.swapped().supports).logits
+        swapped = detector(batch.images, swap_control.swapped(batch).supports).logits
     torch.testing.assert_close(swapped, plain.flip(-1), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(swapped, plain, atol=1e-4)

@@ -19,12 +19,12 @@ from fsdet.training.build import build_state
 from fsdet.training.resuming import (
     ARCHITECTURE,
     BY_CONTENT,
-    CURES,
+    FIXES,
     HARMLESS,
     check_architecture,
     check_changes,
-    continues,
     find_changes,
+    is_same_stage,
 )
 
 STATE = {"stage": 2, "step": 3, "detector": {"w": torch.arange(4.0)}, "reference_norm": None}
@@ -151,7 +151,7 @@ def test_other_inputs_are_a_change(name):
     changes = find_changes(STORED, TrainConfig(**COCO), {**INPUTS, name: "b" * 64})
     assert changes == {name: (INPUTS[name], "b" * 64)}
     with pytest.raises(
-        CheckpointError, match=f"{name} was .* and is '{'b' * 12}'; {CURES[name]}, or"
+        CheckpointError, match=f"{name} was .* and is '{'b' * 12}'; {FIXES[name]}, or"
     ):
         check_changes(changes, TrainConfig(**COCO), Path("a.pt"))
 
@@ -161,7 +161,7 @@ def test_an_exported_checkpoint_starts_its_stage_anew_with_any_settings():
     config, path = TrainConfig(lr=0.2, epochs=7), Path("a.pt")
     with pytest.raises(CheckpointError, match="lr was"):
         check_architecture(STORED, config, path)
-    assert not continues(exported, config)
+    assert not is_same_stage(exported, config)
     check_architecture(exported, config, path)
 
 

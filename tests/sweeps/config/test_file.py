@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from yaml_files import load
 
-from sweeps.config import SweepSpec
 from sweeps.config.check import check_spec, missing_paths
 from sweeps.config.file import FOLDER, load_spec
 from sweeps.errors import SweepError
 
 REPOSITORY = Path(__file__).parents[3]
-
 GOOD = """\
 name: good
 space:
@@ -27,14 +26,6 @@ fixed:
   epochs: 4
 trials: 4
 """
-
-
-def load(text: str, *overrides: str) -> SweepSpec:
-    """Write `text` to a file, read and check it."""
-    Path("x.yaml").write_text(text, encoding="utf-8")
-    spec, lines = load_spec("x.yaml", overrides)
-    check_spec(spec, lines)
-    return spec
 
 
 MISTAKES = {
@@ -163,12 +154,6 @@ def test_override_reaches_the_file_and_the_trainer():
 def test_bad_override_is_told(override):
     with pytest.raises(SweepError, match="--set"):
         load(GOOD, override)
-
-
-def test_paths_are_absolute_and_found_beside_the_yaml(in_own_folder):
-    (in_own_folder / "weights.pt").touch()
-    spec = load(GOOD.replace("epochs: 4", "resume: weights.pt"))
-    assert spec.fixed["resume"] == str(in_own_folder / "weights.pt")
 
 
 def test_bare_name_is_looked_for_in_the_folder_of_spaces(in_own_folder):

@@ -57,7 +57,7 @@ def legal_specs(draw: st.DrawFn) -> SweepSpec:
 
 def possible(spec: SweepSpec) -> bool:
     """Whether no two conditions exclude one another."""
-    return all(all(spec.conditions.requirements(key).values()) for key in spec.space)
+    return all(all(spec.search_space.requirements(key).values()) for key in spec.space)
 
 
 @settings(max_examples=60, deadline=None)
@@ -114,9 +114,9 @@ def test_enqueued_trial_keeps_what_applies():
 def test_condition_on_a_fixed_setting_and_on_a_default():
     when = {"gradient_clip_mode": "norm"}  # the trainer's default
     space = {"gradient_clip_norm": Parameter(low=1, high=10, when=when)}
-    assert spec_of(space).conditions.example().keys() == {"gradient_clip_norm"}
+    assert spec_of(space).search_space.example().keys() == {"gradient_clip_norm"}
     agc = spec_of(space, fixed={"gradient_clip_mode": "agc"})
-    assert agc.conditions.example() == {}
+    assert agc.search_space.example() == {}
 
 
 def test_parameter_waits_for_one_that_does_not_apply():

@@ -173,7 +173,7 @@ def test_ablation_tells_which_setting_did_the_work(done):
 
 @pytest.mark.slow
 def test_best_yaml_and_the_sweep_s_run_hold_the_winner(done):
-    text = done.folder.best.read_text(encoding="utf-8")
+    text = done.folder.best_file.read_text(encoding="utf-8")
     values = yaml.safe_load(text)
     assert (values["lr"], values["novel_split"], values["seed"]) == (0.5, "val", 0)
     assert "# winner: trial 3, " in text
@@ -202,7 +202,7 @@ def test_all_is_printed_and_can_be_printed_again(done):
     for words in (
         "winner: trial 3, ",
         "infeasible: exploded at seed 1001",
-        "did the work: lr",
+        "made the difference: lr",
         "within noise: dfl_weight",
         "not ranked: measured at 2 of 3 seeds",
         "power: 3 seeds find a gain of 2 standard deviations",

@@ -41,6 +41,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     text = SWEEP.replace(
         "good: {fusion_lr_mult: 2.0}", "slow: {fusion_lr_mult: 0.1, dfl_weight: 3.0}"
     )
+    text = text.replace('"n_episodes": 20', '"n_episodes": 6')  # of many trainings
     text = text.replace("trials: 2", "trials: 3").replace(
         "high: 200, log: true}", "high: 4, log: true}\n  dfl_weight: {low: 0.1, high: 3}"
     )

@@ -131,7 +131,7 @@ def test_a_run_that_failed_at_a_hard_seed_is_no_advantage():
     assert found.estimate(found.feasible[0]).mean == pytest.approx(0.60)
     assert [c.difference.estimate.count for c in found.comparisons] == [5, 3]
     said = " ".join(conclusions(found))
-    assert "ranked were measured: 1002, 1003, 1004; differences are over all seeds" in said
+    assert "were measured: 1002, 1003, 1004; differences are over all seeds" in said
     assert "power: 3 seeds find" in said
 
 
@@ -210,7 +210,7 @@ def test_ablation_says_what_did_the_work():
     )
     found = replace(confirmed(measured("a", around(0.5, shift=1)), BASE), ablation=parts)
     assert ablation_lines(found)[:4] == [
-        "did the work: mult",
+        "made the difference: mult",
         "within noise: clip",
         "did harm: dfl",
         "w/o lr exploded at seed 1002: step 9, norm_ceiling",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -11,18 +11,11 @@ from conftest import Swept, small_spec, sweep
 from made_up_trainers import hungry
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from session_parts import Driver
 
-from fsdet.checkpoint import save_checkpoint
-from sweeps.config import Resources
-from sweeps.ray_tune.tuner import TuneJob, needs_of
-from sweeps.resources.machine import Machine
+from sweeps.ray_tune.adapters import WorkerFailures
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder, sweeps_root
-from sweeps.study.store import STUDY_NAME, JournalStore, build_storage
-from sweeps.trial.identity import claim, settings_of
-from sweeps.trial.messages import TrialRequest
-from sweeps.trial.trial import TrialContext
+from sweeps.study.store import STUDY_NAME, build_storage
+from sweeps.trial import failures
 
 LRS = {"small": 0.5, "large": 2, "too_large": 3, "lost_then_large": 4, "lost": 5, "then_lost": 6}
 """Baseline -> `lr`; see `hungry`."""
@@ -47,7 +40,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
 
 def tries(swept: Swept, name: str) -> list[list[int]]:
     """Process, CPUs and epochs done at each start of a trial."""
-    folder = swept.folder.trials / f"{list(LRS).index(name):04d}"
+    folder = swept.folder.trials_dir / f"{list(LRS).index(name):04d}"
     return [[int(n) for n in line.split()] for line in (folder / "tries").read_text().splitlines()]
 
 
@@ -69,7 +62,7 @@ def test_second_time_it_has_failed(swept):
     trial = swept.result.trials[2]
     assert trial.state is State.FAILED
     assert trial.reason.startswith("out of memory: ")
-    assert "second time, with nothing beside it" in trial.reason
+    assert "second time, running alone" in trial.reason
     assert trial.retried
 
 
@@ -82,7 +75,7 @@ def test_lost_worker_is_not_taken_for_a_lack_of_memory(swept):
     assert [cpus for _, cpus, _ in tries(swept, "then_lost")] == [1, 2]
     then_lost = swept.result.trials[5]
     assert then_lost.state is State.FAILED
-    assert then_lost.reason.startswith("the worker process died when tried again, alone, after")
+    assert then_lost.reason.startswith("the worker process died when retried alone, the first")
 
 
 @pytest.mark.slow
@@ -104,7 +97,7 @@ def test_sweep_goes_on_with_the_others(swept):
 
 @pytest.mark.slow
 def test_one_trial_one_run_and_both_say_that_it_was_tried_again(swept):
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
     states = [trial.state for trial in study.trials]
     assert states[:3] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL]
     assert list(study.trials[1].intermediate_values) == [1, 2, 3]
@@ -127,47 +120,33 @@ def test_display_tells_of_it(swept):
     assert len(lines) == 3
 
 
-@pytest.mark.slow
-def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed():
-    """The first driver is killed between the lack of memory and the second try."""
-    spec = small_spec(
-        space={"lr": {"low": 0.1, "high": 6}},
-        baselines={"large": {"lr": 2}, "small": {"lr": 0.5}},
-        resources={"cpus": 1},
-    )
-    folder = SweepFolder(sweeps_root() / "small")
-    folder.path.mkdir(parents=True)
-    first_driver = Driver(spec, JournalStore(folder.study))
-    request = first_driver.start()
-    first_driver.trials.on_retry(replace(request, retried="out of memory: MemoryError"))
-    run_dir = folder.trials / "0000"
-    run_dir.mkdir(parents=True)
-    config = spec.config({"lr": 2.0}, run_dir)
-    claim(run_dir, settings_of(config), "x")
-    save_checkpoint(run_dir / "stage2_epoch0001.pt", {"epoch": 1}, config)
-    (run_dir / "tries").write_text("1 1 0\n")
-    swept = sweep(spec, hungry, cpus=2)
-    assert [t.state for t in swept.result.trials] == [State.COMPLETED] * 2
-    first, second = (line.split() for line in (run_dir / "tries").read_text().splitlines())
-    assert (first, second[1:]) == (["1", "1", "0"], ["2", "1"])
+def dead(trial_id: str, texts: list[str], folder: Path) -> SimpleNamespace:
+    """A trial of Ray Tune, as far as it tells of its failures."""
+    file = folder / f"{trial_id}.txt"
+    parts = (f"Failure # {i} (occurred at noon)\n{text}\n" for i, text in enumerate(texts, 1))
+    file.write_text("".join(parts))
+    metadata = SimpleNamespace(num_failures=len(texts))
+    return SimpleNamespace(trial_id=trial_id, error_file=str(file), run_metadata=metadata)
 
 
-@pytest.mark.parametrize(
-    ("gpus", "why", "cpus", "cards"),
-    [
-        (0, "", 2, 0),
-        (0, "out of memory: MemoryError", 8, 0),
-        (0.25, "", 2, 0.25),
-        (0.25, "out of memory: OutOfMemoryError: CUDA out of memory. Tried", 2, 1),
-        (0.25, "out of memory: the kernel killed the worker", 8, 1),
-        (1.5, "out of memory: OutOfMemoryError: CUDA out of memory. Tried", 2, 2),
-    ],
-)
-def test_what_lacked_memory_is_what_a_trial_gets_alone(gpus, why, cpus, cards):
-    resources, machine, spec = Resources(cpus=2, gpus=gpus), Machine(8, 2), small_spec()
-    context = TrialContext(spec.objective, Path("trials"), "x")
-    job = TuneJob(context, 1, "max", resources, machine, SweepFolder(Path()))
-    config = spec.config({"lr": 1.0})
-    request = TrialRequest(0, "0000", "0", {}, config, retried=why)
-    asked = needs_of(job)(request).required_resources
-    assert asked == {"CPU": cpus} | ({"GPU": cards} if cards else {})
+def test_kill_by_the_kernel_explains_one_death(tmp_path, monkeypatch):
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 1\noom_kill 3\n")
+    monkeypatch.setattr(failures, "EVENTS", events)
+    found = WorkerFailures()
+    before, first, second = (dead(name, ["ActorDiedError"], tmp_path) for name in "abc")
+    assert found.cause(before).startswith("the worker process died")
+    events.write_text("low 0\noom 2\noom_kill 4\n")
+    assert found.cause(first).startswith("out of memory: the kernel")
+    assert found.cause(second).startswith("the worker process died")
+    assert found.cause(first).startswith("out of memory: the kernel")
+
+
+def test_latest_failure_counts(tmp_path):
+    raised = "ray::train()\nsweeps.trial.failures.RanOutOfMemory: out of memory: MemoryError: a lot; less\n"
+    one = dead("a", [raised], tmp_path)
+    assert WorkerFailures().cause(one) == "out of memory: MemoryError: a lot; less"
+    two = dead("a", [raised, "ActorDiedError"], tmp_path)
+    assert WorkerFailures().cause(two).startswith("the worker process died")
+    never = SimpleNamespace(trial_id="b", error_file=None, run_metadata=one.run_metadata)
+    assert WorkerFailures().cause(never).startswith("the worker process died")

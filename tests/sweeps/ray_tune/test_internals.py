@@ -17,8 +17,8 @@ def test_a_member_that_is_gone_is_named_with_what_needs_it(monkeypatch):
     monkeypatch.setitem(internals.RELIED_ON, CONTROLLER, members)
     (line,) = missing_members()
     assert line == (
-        "ray.tune.execution.tune_controller.TuneController has no member _never_there any more, "
-        "which serves retire_worker: a test"
+        "ray.tune.execution.tune_controller.TuneController no longer has the member _never_there, "
+        "needed by retire_worker: a test"
     )
 
 
@@ -27,5 +27,5 @@ def test_a_member_of_a_module_that_is_gone_is_named_too(monkeypatch):
     monkeypatch.setitem(internals.RELIED_ON, place, {"NEVER_THERE": "a test"})
     (line,) = missing_members()
     assert line == (
-        "ray.tune.execution.class_cache has no member NEVER_THERE any more, which serves a test"
+        "ray.tune.execution.class_cache no longer has the member NEVER_THERE, needed by a test"
     )

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from conftest import small_spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_up_trainers import made_up
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -17,11 +19,13 @@ from sweeps.trial.messages import TrialRequest
 
 STOPPING = ("asha", "hyperband", "median")
 EPOCHS = 27
+curves = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=9), min_size=1, max_size=12)
 
 
 def scheduler_of(name: str, mode: str = "max", epochs: int = EPOCHS) -> TrialScheduler:
     objective = {"metric": "val/nAP50", "mode": mode}
-    return build_scheduler(small_spec(scheduler={"name": name}, objective=objective), epochs)
+    fixed = {"epochs": epochs, "n_episodes": 3}
+    return build_scheduler(small_spec(scheduler={"name": name}, objective=objective, fixed=fixed))
 
 
 class Trial:
@@ -162,3 +166,47 @@ def test_real_sweep_prunes_but_no_baseline(name, run_small):
     assert states[:6] == [State.COMPLETED] * 4 + [State.INFEASIBLE, State.COMPLETED]
     assert State.PRUNED in states[6:]
     assert not {State.FAILED, State.INTERRUPTED} & set(states)
+
+
+def stub(number: int, trial_id: str) -> SimpleNamespace:
+    request = SimpleNamespace(number=number, baseline=None)
+    return SimpleNamespace(trial_id=trial_id, config={REQUEST: request})
+
+
+@settings(max_examples=60, deadline=None)
+@given(curves, curves, st.sampled_from(["asha", "hyperband"]))
+def test_rungs_decide_after_a_resume_as_before(before, after, name):
+    """One scheduler sees all; the other is built anew between `before` and `after`.
+
+    The last trial of `before` is cut off in its middle and goes on under another id.
+    """
+    spec = small_spec(scheduler={"name": name, "grace": 1, "reduction": 2}, fixed={"epochs": 9})
+    whole, first, second = (build_scheduler(spec) for _ in range(3))
+
+    def feed(scheduler: Any, trial: Any, values: list[float], start: int = 1) -> list[str]:
+        decisions = []
+        for epoch, value in enumerate(values, start):
+            if epoch < 9:
+                result = {"epoch": epoch, "objective": value}
+                decisions.append(scheduler.on_trial_result(None, trial, result))
+        return decisions
+
+    half = (len(before[-1]) + 1) // 2
+    for number, values in enumerate(before):
+        for scheduler in (whole, first):
+            scheduler.on_trial_add(None, stub(number, f"t{number}"))
+        last = number == len(before) - 1
+        feed(whole, stub(number, f"t{number}"), values[:half] if last else values)
+    known = [*before[:-1], before[-1][:half]]
+    restore_rungs(second, {n: dict(enumerate(values, 1)) for n, values in enumerate(known)})
+    again = stub(len(before) - 1, "another id")
+    second.on_trial_add(None, again)
+
+    rest = before[-1][half - 1 :]  # the epoch of the checkpoint is reported again
+    old = stub(len(before) - 1, f"t{len(before) - 1}")
+    assert feed(whole, old, rest, half) == feed(second, again, rest, half)
+    for number, values in enumerate(after, len(before)):
+        for scheduler in (whole, second):
+            scheduler.on_trial_add(None, stub(number, f"t{number}"))
+        trial = stub(number, f"t{number}")
+        assert feed(whole, trial, values) == feed(second, trial, values)

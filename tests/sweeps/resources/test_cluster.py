@@ -17,8 +17,6 @@ from two_nodes import HEAD, QUIET, SECOND, TwoNodes, can_hide, two_nodes
 
 import fsdet
 import sweeps
-from sweeps.config import Resources
-from sweeps.resources.machine import Cluster, Machine, Node
 from sweeps.states import State
 from sweeps.storage.folder import find_folder
 from sweeps.study.study import read_trials
@@ -70,7 +68,7 @@ def run(driver: Path, *words: str, address: str | None = None, **changes: object
         env={
             **environment,
             "PYTHONPATH": os.pathsep.join(paths),
-            "DRILL_EPOCH_SECONDS": "1",
+            "DRILL_EPOCH_SECONDS": "0.1",
             "MEETING": str(driver.with_name(f"meeting-{changes.get('name')}")),
         },
         capture_output=True,
@@ -87,7 +85,7 @@ def seen_by(folder: Path) -> list[dict[str, object]]:
 
 def audit(name: str, uri: str, storage: str | None) -> None:
     """Every trial completed, and MLflow has its files."""
-    trials = read_trials(find_folder(name, storage).study)
+    trials = read_trials(find_folder(name, storage).study_file)
     assert [t.state for t in trials] == [State.COMPLETED] * 4
     client = MlflowClient(uri)
     runs = client.search_runs(
@@ -176,18 +174,3 @@ def test_cluster_that_is_not_there_is_told_in_one_line(address, told, in_own_fol
     (line,) = ran.errors
     assert told in line
     assert not (in_own_folder / "mlruns").exists()
-
-
-def test_capacity_is_what_fits_each_node():
-    nodes = tuple(Node(cpus, gpus, str(i), f"n{i}") for i, (cpus, gpus) in enumerate(SIZES))
-    cluster = Cluster(8, 2, "a:1", nodes)
-    assert cluster.capacity(Resources(cpus=3)) == 0 + 1 + 2
-    assert cluster.capacity(Resources(cpus=3, gpus=1)) == 2
-    assert cluster.capacity(Resources(cpus=1, max_concurrent=5)) == 5
-    assert cluster.capacity(Resources(cpus=9)) == 0
-    assert cluster.description == "the largest of 3 nodes"
-    assert Machine(8, 2).description == "this machine"
-
-
-SIZES = ((2, 0), (4, 0), (8, 2))
-"""CPUs and GPUs of made-up nodes."""

@@ -12,15 +12,41 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from conftest import small_spec
+from made_up_trainers import made_up
+from measured_costs import GB, MEASURED
 from waiting import PATIENCE, wait_until
 
 from fsdet.config import TrainConfig
 from sweeps.errors import SweepError
-from sweeps.resources.probe import STEPS, measure, shortened
+from sweeps.resources.cost import (
+    TrialCost,
+)
+from sweeps.resources.machine import Machine, check_machine
+from sweeps.resources.probe import (
+    STEPS,
+    find_gpus,
+    measure,
+    shortened,
+    with_gpus,
+    with_measured_gpus,
+    with_shared_card,
+)
 from sweeps.run import main
+from sweeps.states import State
+from sweeps.storage.folder import find_folder, new_folder
+from sweeps.study.study import read_trials
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKPOINT = ROOT / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
+SWEEP = """
+name: auto
+space: {lr: {low: 0.1, high: 1}}
+fixed: {epochs: 1, n_episodes: 3}
+trials: 1
+resources: {cpus: 1, gpus: auto}
+"""
 
 
 def small_config(folder: Path, **more: object) -> TrainConfig:
@@ -135,3 +161,46 @@ def test_no_process_and_no_file_outlives_the_command(tmp_path, scratch, number):
 def loads_torch(process: psutil.Process) -> bool:
     """Whether the trainer's libraries are on their way into this process."""
     return any("libtorch" in part.path for part in process.memory_maps())
+
+
+def test_auto_is_no_gpu_where_there_is_none():
+    spec = small_spec(resources={"cpus": 1, "gpus": "auto"})
+    assert spec.settings["device"] == "auto"
+    check_machine(spec, Machine(2, 0))
+    said: list[str] = []
+    found = find_gpus(spec, Machine(2, 0), said.append)
+    assert (found.resources.gpus, found.settings["device"], said) == (0, "cpu", [])
+    assert Machine(2, 0).capacity(found.resources) == 2
+
+
+def test_auto_shares_a_card_by_memory_and_cores():
+    spec = small_spec(resources={"cpus": 2, "gpus": "auto"})
+    one = TrialCost(**{**vars(MEASURED), "card_bytes": 11 * GB, "card_total": 80 * GB})
+    assert with_shared_card(spec, Machine(64, 4), one).resources.gpus == 0.1666  # six by memory
+    assert with_shared_card(spec, Machine(24, 4), one).resources.gpus == 0.3333  # three by cores
+    assert with_shared_card(spec, Machine(24, 4), one).settings["device"] == "cuda"
+    large = TrialCost(**{**vars(one), "card_bytes": 79 * GB})
+    assert with_shared_card(spec, Machine(64, 4), large).resources.gpus == 1
+
+
+def test_resumed_sweep_keeps_the_gpus_that_were_measured():
+    auto = small_spec(resources={"cpus": 1, "gpus": "auto"})
+    folder = new_folder("small")
+    folder.save_spec(with_gpus(auto, 0.25))
+    assert with_measured_gpus(auto, folder).resources.gpus == 0.25
+    given = small_spec(resources={"cpus": 1, "gpus": 0.5})
+    assert with_measured_gpus(given, folder) is given
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU, which made-up trials do not use")
+def test_number_that_was_found_is_kept_and_resumed(tmp_path, capsys):
+    file = tmp_path / "auto.yaml"
+    file.write_text(SWEEP)
+    assert main([str(file)], made_up) == 0
+    folder = find_folder("auto")
+    assert folder.load_spec().resources.gpus == 0
+    assert "gpus: 0.0" in folder.spec_file.read_text(encoding="utf-8")
+    assert main([str(file), "--resume", "--trials", "2"], made_up) == 0
+    assert [t.state for t in read_trials(folder.study_file)] == [State.COMPLETED] * 2
+    assert "measuring" not in capsys.readouterr().out

@@ -140,8 +140,8 @@ def test_grid_tries_every_configuration_once_two_at_a_time():
             spec.suggest(trial)
         study.tell(trials[0], 1.0)
         study.tell(trials[1], 1.0 if states[i] is TrialState.COMPLETE else None, state=states[i])
-    tried = [spec.conditions.complete(trial.params) for trial in study.trials]
-    assert sorted(map(str, tried)) == sorted(map(str, spec.conditions.grid(100)))
+    tried = [spec.search_space.complete(trial.params) for trial in study.trials]
+    assert sorted(map(str, tried)) == sorted(map(str, spec.search_space.grid(100)))
 
 
 def test_grid_skips_what_a_baseline_has_tried():

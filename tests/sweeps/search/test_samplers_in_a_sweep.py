@@ -33,7 +33,7 @@ def test_a_sampler_is_told_the_truth_of_every_trial(name):
     more = {"space": SPACE, "baselines": BASELINES, "trials": 6, **SAMPLERS[name]}
     spec = small_spec(sampler=sampler, **more)
     swept = sweep(spec, made_up)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study))
+    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
     records = swept.result.trials
     assert len(records) == len(study.trials) == 6
     assert {State.COMPLETED, State.INFEASIBLE} <= {t.state for t in records}
@@ -54,7 +54,9 @@ def test_a_sweep_starts_warm_from_an_earlier_one():
     first = sweep(small_spec(space=SPACE, baselines=BASELINES, trials=4), made_up)
     warm = small_spec(name="warm", space=SPACE, trials=3, warm_start=first.folder.name)
     second = sweep(warm, made_up)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(second.folder.study))
+    study = optuna.load_study(
+        study_name=STUDY_NAME, storage=build_storage(second.folder.study_file)
+    )
     assert len(second.result.trials) == 3
     assert len(study.trials) == 3 + len(first.result.trials)
     assert {str(t.parameters) for t in second.result.trials}.isdisjoint(

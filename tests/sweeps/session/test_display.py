@@ -24,7 +24,7 @@ def request(number: int, title: str = "") -> TrialRequest:
 def build(terminal: bool, trials: int = 4) -> tuple[Display, io.StringIO]:
     printed = io.StringIO()
     console = Console(file=printed, force_terminal=terminal, width=120, height=40)
-    return build_display(trials, 3, "val/nAP50", "max", console), printed
+    return build_display(small_spec(trials=trials), console), printed
 
 
 def end(display: Display, number: int, state: State, reason: str = "", **more: Any) -> None:

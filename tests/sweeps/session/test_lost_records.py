@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray import cloudpickle
 
+from sweeps.config import Objective
 from sweeps.confirmation.results import load_confirmation
 from sweeps.run import main
 from sweeps.states import State
@@ -92,10 +93,10 @@ class Swept:
         self.before = self.runs()
 
     def trial(self, number: int) -> Path:
-        return self.folder.trials / f"{number:04d}"
+        return self.folder.trials_dir / f"{number:04d}"
 
     def records(self) -> list[TrialRecord]:
-        return read_trials(self.folder.study)
+        return read_trials(self.folder.study_file)
 
     def runs(self) -> dict[str, Run]:
         """Key -> run; none is doubled, none is open."""
@@ -114,7 +115,7 @@ class Swept:
 
     def cut_off(self, number: int) -> None:
         """Let the study be as if the driver was killed after the second report of a trial."""
-        lines = self.folder.study.read_text().splitlines(keepends=True)
+        lines = self.folder.study_file.read_text().splitlines(keepends=True)
         reports = [
             i
             for i, line in enumerate(map(json.loads, lines))
@@ -125,7 +126,7 @@ class Swept:
             i for i, line in enumerate(map(json.loads, lines)) if line.get("trial_id") == number
         ]
         cut = set(ended[ended.index(reports[1]) + 1 :])
-        self.folder.study.write_text("".join(x for i, x in enumerate(lines) if i not in cut))
+        self.folder.study_file.write_text("".join(x for i, x in enumerate(lines) if i not in cut))
         (self.trial(number) / "stage1_epoch0003.pt").unlink()  # as that worker would have left it
 
 
@@ -164,21 +165,21 @@ def without_the_last_trial(path: Path) -> None:
     ids=["deleted", "emptied", "half a line", "the last trial"],
 )
 def test_study_that_lost_trials_is_refused(swept, lose, lost, capsys):
-    backup = swept.folder.study.read_bytes()
-    files = {p: p.read_bytes() for p in swept.folder.trials.rglob("*") if p.is_file()}
-    lose(swept.folder.study)
+    backup = swept.folder.study_file.read_bytes()
+    files = {p: p.read_bytes() for p in swept.folder.trials_dir.rglob("*") if p.is_file()}
+    lose(swept.folder.study_file)
     line = refusal(go_on("--trials", "4"), capsys)
     assert f"study.journal: the study has lost trials: it does not hold {lost}, whose" in line
-    assert "put the study back from a backup, or start a new sweep with --name NAME" in line
-    assert {p: p.read_bytes() for p in swept.folder.trials.rglob("*") if p.is_file()} == files
+    assert "restore the study from a backup, or start a new sweep with --name NAME" in line
+    assert {p: p.read_bytes() for p in swept.folder.trials_dir.rglob("*") if p.is_file()} == files
     assert swept.runs().keys() == swept.before.keys()
-    swept.folder.study.write_bytes(backup)
+    swept.folder.study_file.write_bytes(backup)
     assert go_on() == 0
 
 
 def test_study_that_cannot_be_read_is_refused(swept, capsys):
-    lines = swept.folder.study.read_text().splitlines(keepends=True)
-    swept.folder.study.write_text("".join([*lines[:3], "what is this\n", *lines[3:]]))
+    lines = swept.folder.study_file.read_text().splitlines(keepends=True)
+    swept.folder.study_file.write_text("".join([*lines[:3], "what is this\n", *lines[3:]]))
     assert "study.journal: the study is damaged" in refusal(go_on(), capsys)
 
 
@@ -192,8 +193,8 @@ def test_study_that_was_deleted_from_a_database_is_refused(database, in_own_fold
 
 
 def test_sweep_whose_files_lost_their_yaml_is_not_taken_for_a_new_one(swept, capsys):
-    swept.folder.spec.unlink()
-    swept.folder.study.unlink()
+    swept.folder.spec_file.unlink()
+    swept.folder.study_file.unlink()
     code = main(["small.yaml"], drill_sweep.train)
     assert "the study has lost trials" in refusal(code, capsys)
 
@@ -217,9 +218,9 @@ def test_lost_record_doubles_no_run(
     swept = Swept(request.getfixturevalue(kind))
     study = swept.folder.load_record()["study"]
     if content is None:
-        swept.folder.record.unlink()
+        swept.folder.record_file.unlink()
     else:
-        swept.folder.record.write_text(content)
+        swept.folder.record_file.write_text(content)
     assert go_on(*more) == 0
     runs = swept.runs()
     assert len(swept.before) == 9  # the sweep's own, two trials, two baselines at three seeds
@@ -234,15 +235,15 @@ def test_lost_record_doubles_no_run(
 
 
 def test_lost_record_is_refused_where_the_store_does_not_have_the_runs(swept, capsys, monkeypatch):
-    swept.folder.record.unlink()
+    swept.folder.record_file.unlink()
     other = f"sqlite:///{Path.cwd() / 'other.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     line = refusal(go_on(), capsys)
     assert f"tracking.json: it is lost or damaged, and {other} holds no run of this sweep" in line
-    assert "name the store that has the runs (tracking.uri or MLFLOW_TRACKING_URI)" in line
+    assert "set tracking.uri or MLFLOW_TRACKING_URI to the store that has the runs" in line
     client = MlflowClient(other)
     assert not client.search_runs([client.get_experiment_by_name("sweeps").experiment_id])
-    assert not swept.folder.record.exists()
+    assert not swept.folder.record_file.exists()
 
 
 def check_outcome(swept: Swept) -> None:
@@ -252,10 +253,10 @@ def check_outcome(swept: Swept) -> None:
         assert trial.state is State.COMPLETED
         assert trial.value == value_at(lr, 3)
         assert swept.values(str(trial.number)) == [value_at(lr, epoch) for epoch in (1, 2, 3)]
-    best = best_of(swept.records(), "max")
+    best = best_of(swept.records(), Objective())
     assert best is not None
     assert best.parameters == BASELINES["high"]
-    assert yaml.safe_load(swept.folder.best.read_text())["lr"] == 0.5
+    assert yaml.safe_load(swept.folder.best_file.read_text())["lr"] == 0.5
 
 
 def test_trial_that_was_cut_off_goes_on_from_its_own_files(swept):
@@ -267,14 +268,16 @@ def test_trial_that_was_cut_off_goes_on_from_its_own_files(swept):
 
 def test_trial_in_the_folder_of_another_one_begins_anew(swept, caplog):
     swept.cut_off(0)
-    swept.trial(0).rename(swept.folder.trials / "x")
+    swept.trial(0).rename(swept.folder.trials_dir / "x")
     swept.trial(1).rename(swept.trial(0))
-    (swept.folder.trials / "x").rename(swept.trial(1))
+    (swept.folder.trials_dir / "x").rename(swept.trial(1))
     assert go_on() == 0
     assert sessions(swept.trial(0)) == ["0"]
     aside = swept.trial(0) / "earlier-1"
     assert {"trial.json", "stage1_epoch0003.pt", "steps.jsonl"} <= {p.name for p in aside.iterdir()}
-    told = "its folder was made with lr 0.5, but this trial has 0.2: the files are set aside in earlier-1"
+    told = (
+        "its folder was made with lr 0.5, but this trial has 0.2: the files are moved to earlier-1"
+    )
     assert f"trial 0 (low): {told}" in caplog.text
     assert told in swept.runs()["0"].data.tags["set_aside"]
     check_outcome(swept)
@@ -302,9 +305,7 @@ def test_run_is_not_filled_in_from_the_folder_of_another_trial(swept, caplog):
     assert run.data.params["lr"] == "0.2"
     assert swept.values("0") == []
     assert client.list_artifacts(run.info.run_id) == []
-    assert (
-        "was made with lr 0.5, but this trial has 0.2: nothing of it goes to MLflow" in caplog.text
-    )
+    assert "was made with lr 0.5, but this trial has 0.2: it is not logged to MLflow" in caplog.text
 
 
 def test_result_of_a_confirmation_does_not_depend_on_what_lies_in_its_folder(
@@ -330,12 +331,12 @@ def test_run_of_a_confirmation_that_was_cut_off_begins_anew_in_the_folder_of_ano
     own, other = (runs / f"baseline_{name}" / "seed_1000" for name in ("low", "high"))
     shutil.rmtree(own)
     shutil.copytree(other, own)
-    study = load_study(JournalStore(swept.folder.study).beside("confirm"))
+    study = load_study(JournalStore(swept.folder.study_file).beside("confirm"))
     (number,) = [t.number for t in study.trials if t.user_attrs["preset"]["key"] == KEY]
-    lines = swept.folder.study.read_text().splitlines(keepends=True)
+    lines = swept.folder.study_file.read_text().splitlines(keepends=True)
     identity = study.trials[number]._trial_id
     kept = [line for line in lines if json.loads(line).get("trial_id") != identity]
-    swept.folder.study.write_text("".join(kept))
+    swept.folder.study_file.write_text("".join(kept))
     assert go_on() == 0
     assert {"trial.json", "stage1_epoch0003.pt"} <= {p.name for p in (own / "earlier-1").iterdir()}
     found = load_confirmation(swept.folder.path / "confirm.json")

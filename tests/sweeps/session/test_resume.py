@@ -5,27 +5,18 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import torch
 from conftest import small_spec, sweep
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from made_up_trainers import made_up
 from mlflow import MlflowClient
 
-from fsdet.checkpoint import save_checkpoint
-from fsdet.config import TrainConfig
 from sweeps.config import Objective
 from sweeps.errors import SweepError
-from sweeps.ray_tune.schedulers import REQUEST, build_scheduler, restore_rungs
 from sweeps.session.resume import check_same, recorded_reports
 from sweeps.states import State
 from sweeps.storage.folder import new_folder
 from sweeps.study.study import read_trials
-from sweeps.trial.identity import newest_checkpoint
 from sweeps.trial.messages import BestValue
 
 
@@ -53,56 +44,6 @@ def test_budget_scheduler_and_sampler_may_change():
     folder.save_spec(small_spec())
     changes = {"trials": 30, "budget": {"hours": 3}, "sampler": {"name": "random"}}
     check_same(small_spec(**changes, stall_minutes=3, scheduler={"name": "asha"}), folder)
-
-
-def checkpoint(path: Path, **changes: Any) -> Path:
-    """One of the trainer's, of a trial with `changes`."""
-    save_checkpoint(path, {"weights": torch.arange(5000)}, TrainConfig(**changes))
-    return path
-
-
-def newest(folder: Path, **changes: Any) -> tuple[Path | None, list[str]]:
-    """The checkpoint that a trial with `changes` goes on from, and what it says of the others."""
-    told: list[str] = []
-    config = TrainConfig(checkpoint_dir=folder, **changes)
-    return newest_checkpoint(config, told.append), told
-
-
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
-def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage):
-    for epoch in (1, 2, 10):
-        checkpoint(Path(f"stage2_epoch{epoch:04d}.pt"))
-    last = Path("stage2_epoch0010.pt")
-    assert newest(Path()) == (last, [])
-    data = bytearray(last.read_bytes())
-    data[20000] ^= 1
-    content = {"cut": data[:20000], "flipped": data, "empty": b"", "text": b"hello"}[damage]
-    last.write_bytes(content)
-    found, (told,) = newest(Path())
-    assert found == Path("stage2_epoch0002.pt")
-    assert "stage2_epoch0010.pt is damaged" in told
-    assert newest(Path("nowhere")) == (None, [])
-
-
-def test_checkpoint_of_other_settings_falls_back_to_the_one_before():
-    own = checkpoint(Path("stage2_epoch0001.pt"), lr=0.2, checkpoint_dir="elsewhere", device="cpu")
-    checkpoint(Path("stage2_epoch0002.pt"), lr=0.5)
-    torch.save({"weights": torch.arange(9)}, "stage2_epoch0003.pt")
-    found, told = newest(Path(), lr=0.2)
-    assert found == own
-    assert "stage2_epoch0003.pt does not say which settings made it" in told[0]
-    assert "stage2_epoch0002.pt was made with lr 0.5, but this trial has 0.2" in told[1]
-    assert "put it back and resume" in told[1]
-    assert sorted(p.name for p in Path().iterdir())[1:] == [
-        "stage2_epoch0002.foreign",
-        "stage2_epoch0003.foreign",
-    ]
-
-
-def test_checkpoint_of_another_node_is_the_trial_s_though_it_found_the_files_elsewhere():
-    path = checkpoint(Path("stage2_epoch0001.pt"), resume="/there/files/1f-a.pt")
-    assert newest(Path(), resume="/here/files/1f-a.pt") == (path, [])
-    assert newest(Path(), resume="/here/files/2e-b.pt")[0] is None
 
 
 def test_reports_are_read_back_from_the_trainer_s_files():
@@ -133,53 +74,6 @@ def test_the_best_epoch_is_read_back_and_the_last_evaluation_stands_for_its_epoc
     ]
 
 
-def stub(number: int, trial_id: str) -> SimpleNamespace:
-    request = SimpleNamespace(number=number, baseline=None)
-    return SimpleNamespace(trial_id=trial_id, config={REQUEST: request})
-
-
-curves = st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=9), min_size=1, max_size=12)
-
-
-@settings(max_examples=60, deadline=None)
-@given(curves, curves, st.sampled_from(["asha", "hyperband"]))
-def test_rungs_decide_after_a_resume_as_before(before, after, name):
-    """One scheduler sees all; the other is built anew between `before` and `after`.
-
-    The last trial of `before` is cut off in its middle and goes on under another id.
-    """
-    spec = small_spec(scheduler={"name": name, "grace": 1, "reduction": 2}, fixed={"epochs": 9})
-    whole, first, second = (build_scheduler(spec, 9) for _ in range(3))
-
-    def feed(scheduler: Any, trial: Any, values: list[float], start: int = 1) -> list[str]:
-        decisions = []
-        for epoch, value in enumerate(values, start):
-            if epoch < 9:
-                result = {"epoch": epoch, "objective": value}
-                decisions.append(scheduler.on_trial_result(None, trial, result))
-        return decisions
-
-    half = (len(before[-1]) + 1) // 2
-    for number, values in enumerate(before):
-        for scheduler in (whole, first):
-            scheduler.on_trial_add(None, stub(number, f"t{number}"))
-        last = number == len(before) - 1
-        feed(whole, stub(number, f"t{number}"), values[:half] if last else values)
-    known = [*before[:-1], before[-1][:half]]
-    restore_rungs(second, {n: dict(enumerate(values, 1)) for n, values in enumerate(known)})
-    again = stub(len(before) - 1, "another id")
-    second.on_trial_add(None, again)
-
-    rest = before[-1][half - 1 :]  # the epoch of the checkpoint is reported again
-    old = stub(len(before) - 1, f"t{len(before) - 1}")
-    assert feed(whole, old, rest, half) == feed(second, again, rest, half)
-    for number, values in enumerate(after, len(before)):
-        for scheduler in (whole, second):
-            scheduler.on_trial_add(None, stub(number, f"t{number}"))
-        trial = stub(number, f"t{number}")
-        assert feed(whole, trial, values) == feed(second, trial, values)
-
-
 @pytest.mark.slow
 def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     from rich.console import Console
@@ -193,8 +87,8 @@ def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     first = sweep(small_spec(trials=2), made_up)
     more = small_spec(trials=3)
     printed = io.StringIO()
-    display = build_display(3, 3, "val/nAP50", "max", Console(file=printed))
-    (first.folder.trials / "0001" / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    display = build_display(more, Console(file=printed))
+    (first.folder.trials_dir / "0001" / "steps.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     tracker = Tracker(first.uri, "sweeps")
     client = MlflowClient(first.uri)
     experiment = client.get_experiment_by_name("sweeps").experiment_id
@@ -205,7 +99,7 @@ def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     tracker.close()
     assert [t.state for t in result.trials] == [State.COMPLETED] * 3
     assert len({str(t.parameters) for t in result.trials}) == 3
-    assert read_trials(first.folder.study)[:2] == first.result.trials
+    assert read_trials(first.folder.study_file)[:2] == first.result.trials
     assert len(printed.getvalue().splitlines()) == 1
     runs = client.search_runs([experiment])
     assert {r.info.status for r in runs} == {"FINISHED"}

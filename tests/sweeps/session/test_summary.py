@@ -8,8 +8,10 @@ import yaml
 from conftest import small_spec
 
 from sweeps.config.file import load_spec
-from sweeps.session.summary import commands, resume_command
+from sweeps.session.summary import advice, commands, resume_command
+from sweeps.states import State
 from sweeps.storage.folder import new_folder
+from sweeps.study.study import TrialRecord
 
 
 def test_what_to_type_names_a_file_that_says_all_of_the_sweep(in_own_folder):
@@ -32,3 +34,10 @@ def test_confirmation_is_offered_where_there_was_none(in_own_folder):
     assert first.endswith("--resume --name small --set confirm.seeds=5")
     confirmed = small_spec(confirm={"top_k": 1, "seeds": 3})
     assert not any("confirm" in command for command, _ in commands(confirmed, folder))
+
+
+def test_all_exploding_is_said():
+    exploded = TrialRecord(0, State.INFEASIBLE, {"lr": 8}, reason="step 3, norm_ceiling")
+    said = advice(small_spec(), [exploded])
+    assert "every trial exploded, the first one with: step 3, norm_ceiling" in said
+    assert "lower the upper ends of lr" in said

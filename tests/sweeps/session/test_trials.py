@@ -72,7 +72,11 @@ def test_restart_of_a_worker_is_no_second_start():
         ("", "", "the worker process raised or died; see the log of the trial"),
         ("", "out of memory: the kernel killed it", "out of memory: the kernel killed it"),
         ("out of memory: a", "out of memory: b", f"out of memory: b{ALONE_TOO}"),
-        ("out of memory: a", "died", "the worker process died when tried again, alone, after this"),
+        (
+            "out of memory: a",
+            "died",
+            "the worker process died when retried alone, the first time with",
+        ),
     ],
 )
 def test_crash_is_explained(retried, crash, reason):

@@ -8,7 +8,7 @@ import pytest
 from conftest import small_spec
 
 from sweeps.errors import SweepError
-from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
+from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder, sweeps_root
 
 
 def made(name: str) -> SweepFolder:
@@ -54,7 +54,7 @@ def test_spec_comes_back_as_it_was_saved():
     folder = new_folder("a")
     spec = small_spec(baselines={"b": {"lr": 1}}, space={"lr": {"choices": [1, 0.1]}})
     folder.save_spec(spec)
-    assert folder.load_spec() == spec.with_source(str(folder.spec))
+    assert folder.load_spec() == spec.with_source(str(folder.spec_file))
 
 
 @pytest.mark.parametrize("content", ["", '{"study": "jour', "[]", "null", "{}"])
@@ -62,7 +62,7 @@ def test_damaged_record_counts_as_lost(content):
     folder = made("a")
     folder.save_record({"study": "journal", "sweep_id": "x"})
     assert not folder.is_record_lost()
-    folder.record.write_text(content)
+    folder.record_file.write_text(content)
     assert folder.is_record_lost()
     assert folder.load_record() == {}
 
@@ -70,7 +70,7 @@ def test_damaged_record_counts_as_lost(content):
 def test_folders_of_trials_are_those_that_hold_a_file():
     folder = made("a")
     for name in ("0000/config.yaml", "0002/.lock", "12345/x", "notes/x"):
-        path = folder.trials / name
+        path = folder.trials_dir / name
         path.parent.mkdir(parents=True)
         path.touch()
     assert folder.trial_folders() == {0: "0000", 12345: "12345"}
@@ -86,3 +86,31 @@ def test_one_process_at_a_time_holds_a_folder():
         pass
     with folder.locked():
         pass
+
+
+def test_shared_folder_holds_the_sweeps(tmp_path):
+    shared = str(tmp_path / "shared")
+    folder = new_folder("a", storage=shared)
+    folder.save_spec(small_spec())
+    assert folder.path == tmp_path / "shared" / "a"
+    assert find_folder("a", shared) == folder
+    with pytest.raises(SweepError, match=r"no such sweep in .*mlruns"):
+        find_folder("a")
+    assert sweeps_root(str(tmp_path)) == tmp_path
+
+
+def test_another_machine_finds_the_sweep_at_its_url(url, tmp_path, monkeypatch):
+    folder = new_folder("a", storage=url)
+    folder.save_spec(small_spec(trials=7))
+    folder.update_record(sweep_id="of this one")
+    with pytest.raises(SweepError, match="holds one already"):
+        new_folder("a", storage=url)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert new_folder("a", numbered=True, storage=url).name == "a-2"
+    found = find_folder("a", url)
+    assert found.path.is_relative_to(tmp_path / "other")
+    assert found.load_spec().trials == 7
+    assert found.sweep_id() == "of this one"
+    with pytest.raises(SweepError, match=f"no such sweep in {url}"):
+        find_folder("b", url)

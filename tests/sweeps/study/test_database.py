@@ -24,10 +24,9 @@ from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study import database
 from sweeps.study.database import DatabaseStore
-from sweeps.study.location import begin_store, check_separate_databases, store_of
+from sweeps.study.location import begin_store, store_of
 from sweeps.study.store import JournalStore
 from sweeps.study.study import baselines_left, create_study, load_study, read_trials, warm_start
-from sweeps.tracking import tracking_uri
 from sweeps.trial.messages import BestValue, Phase, TrialReport
 
 
@@ -58,7 +57,7 @@ class Driver:
         self.store = begin_store(self.spec, folder)
         self.study = open_study(self.spec, self.store)
         self.stopping = StoppingCriteria(self.spec)
-        context = context_for(self.spec, folder.trials)
+        context = context_for(self.spec, folder.trials_dir)
         searcher = StudySearcher(
             self.study,
             self.spec,
@@ -172,7 +171,7 @@ def test_warm_start_takes_over_from_a_database(running):
     driver.trials.next_request()
     driver.complete(0, report(3, 0.6, "final"))
     spec = small_spec()
-    study = create_study(JournalStore(new_folder("later").study), spec, driver.study.sampler)
+    study = create_study(JournalStore(new_folder("later").study_file), spec, driver.study.sampler)
     assert warm_start(study, spec, "earlier", driver.store) == 1
     assert study.trials[0].params == driver.study.trials[0].params
 
@@ -182,10 +181,10 @@ def test_password_is_kept_nowhere_and_asked_for_again(running, monkeypatch):
     driver = Driver(running.url, folder)
     folder.save_spec(driver.spec)
     driver.trials.next_request()
-    for path in (folder.spec, folder.record):
+    for path in (folder.spec_file, folder.record_file):
         assert PASSWORD not in path.read_text()
     assert folder.load_spec().storage.study == driver.store.place
-    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the whole URL") as caught:
+    with pytest.raises(SweepError, match="set OPTUNA_STORAGE to the full URL") as caught:
         store_of(folder)
     assert PASSWORD not in str(caught.value)
     monkeypatch.setenv("OPTUNA_STORAGE", running.url)
@@ -196,8 +195,8 @@ def test_sweep_stays_with_its_store(running, monkeypatch):
     folder = new_folder("in_a_file")
     begin_store(small_spec(), folder)
     monkeypatch.setenv("OPTUNA_STORAGE", running.url)  # set since then: changes nothing
-    assert begin_store(small_spec(), folder).place == str(folder.study)
-    with pytest.raises(SweepError, match="has its study in a file"):
+    assert begin_store(small_spec(), folder).place == str(folder.study_file)
+    with pytest.raises(SweepError, match=r"the study of .* is in a file"):
         begin_store(small_spec(storage={"study": running.url}), folder)
 
 
@@ -217,12 +216,3 @@ def test_database_that_cannot_be_opened_is_told_in_one_line(running, url, told):
         Driver(whole, new_folder("wrong"))
     assert PASSWORD not in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_study_and_runs_in_one_database_are_refused():
-    url = "postgresql://tester:secret@127.0.0.1/one"
-    spec = small_spec(storage={"study": url}, tracking={"uri": f"{url}?sslmode=require"})
-    with pytest.raises(SweepError, match="cannot share; give each its own") as caught:
-        check_separate_databases(spec, tracking_uri(spec.tracking))
-    assert "secret" not in str(caught.value)
-    check_separate_databases(spec, "postgresql://tester:secret@127.0.0.1/other")

@@ -14,7 +14,6 @@ from waiting import wait_until
 
 from sweeps.config.sections import TrackingSpec
 from sweeps.errors import SweepError
-from sweeps.secrets import without_password
 from sweeps.states import Outcome, State
 from sweeps.tracking import Tracker, tracking_uri
 from sweeps.trial.messages import TrialReport
@@ -136,29 +135,6 @@ def test_store_that_cannot_be_opened_is_told_without_its_password():
         Tracker("postgresql://me:secret@127.0.0.1:1/x", "test")
     assert "secret" not in str(caught.value)
     assert "tracking.uri" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "postgresql://me:secret@host/x",
-        "cannot reach https://me:se/secret@host:80/x, nor that",
-        "https://secret@host",
-        "postgresql://host/x?user=me&password=secret&ssl=on",
-        "https://host/?token=secret",
-        "401 for hunter2-secret",
-    ],
-)
-def test_password_is_hidden(text, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2-secret")
-    shown = without_password(text)
-    assert "secret" not in shown
-    assert "…" in shown
-
-
-def test_text_without_a_password_stays():
-    text = "sqlite:////a/b.db, mail me@host, http://host:80/x?a=b"
-    assert without_password(text) == text
 
 
 def test_run_that_goes_on_holds_everything_once(database):

@@ -14,9 +14,8 @@ from trial_requests import context_for, request_for
 
 from fsdet.config import TrainConfig
 from fsdet.report import Report, Result
-from sweeps.search.searcher import LEAST_VIOLATION, constraint_of
-from sweeps.states import Outcome, State
-from sweeps.trial.messages import BestValue, TrialReport, outcome_of
+from sweeps.states import State
+from sweeps.trial.messages import TrialReport, outcome_of
 from sweeps.trial.trial import Train, run_trial
 
 
@@ -65,35 +64,6 @@ def test_last_report_tells_the_end(lr, state, reason):
     assert outcome.state is state
     assert reason in outcome.reason
     assert (last.objective is not None) == (state is State.COMPLETED)
-
-
-def test_end_without_report_and_after_a_stop():
-    assert outcome_of(None, crash="it died") == Outcome(State.FAILED, "it died")
-    assert outcome_of(None).state is State.FAILED
-    assert outcome_of(TrialReport("running")).state is State.PRUNED
-
-
-def test_a_crash_counts_more_than_what_was_reported_before():
-    assert outcome_of(TrialReport("running"), crash="it died").state is State.FAILED
-
-
-def test_end_without_a_value_is_a_failure():
-    assert outcome_of(TrialReport("final")).state is State.FAILED
-    assert outcome_of(TrialReport("final", best=BestValue(None, 1))).state is State.FAILED
-
-
-@pytest.mark.parametrize(
-    ("state", "violation", "expected"),
-    [
-        (State.INFEASIBLE, 0.7, 0.7),
-        (State.INFEASIBLE, -2.0, LEAST_VIOLATION),
-        (State.COMPLETED, 0.3, 0.0),
-        (State.COMPLETED, -2.0, -2.0),
-        (State.PRUNED, float("nan"), 0.0),
-    ],
-)
-def test_sign_of_the_constraint_is_the_verdict(state, violation, expected):
-    assert constraint_of(Outcome(state), violation) == expected
 
 
 def last_evaluation_is_worse(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_until
 
 from sweeps.trial import worker
-from sweeps.trial.failures import cause_of, cause_of_death
-from sweeps.trial.watchdog import stalled
-from sweeps.trial.worker import MEMORY_BYTES, STEP_SECONDS, Costs
+from sweeps.trial.worker import MEMORY_BYTES, STEP_SECONDS, Costs, free_memory, wait_for_memory
 
 TRIALS = """
 import json, sys
@@ -34,6 +35,18 @@ for number in map(int, sys.argv[2:]):
     run_trial(TrialContext(spec.objective, Path.cwd(), "x"), request, reports.append)
     reports = [[r.epoch, r.step, r.metrics, r.phase] for r in reports]
     Path(f"{number}.json").write_text(json.dumps(reports))
+"""
+MB = 2**20
+HOLD = """
+import sys
+held = bytearray(int(sys.argv[1]))
+for page in range(0, len(held), 4096):
+    held[page] = 1
+print("held", flush=True)
+sys.stdin.readline()
+del held
+print("released", flush=True)
+sys.stdin.readline()
 """
 
 
@@ -86,94 +99,100 @@ def test_worker_that_grows_leaks(monkeypatch):
     assert not worker.has_leaked()
 
 
-HANG = """
-import sys, time
-from pathlib import Path
-from sweeps.trial.watchdog import watchdog
-with watchdog(Path(sys.argv[1]), 4 / 60) as dog:
-    for _ in range(int(sys.argv[2])):
-        time.sleep(0.4)
-        dog.reset()
-    time.sleep(float(sys.argv[3]))
-"""
+class Holder:
+    """A process that holds `size` bytes, every page of them written, until it is told to release them."""
+
+    def __init__(self, size: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._line() == "held"
+
+    def resident(self) -> int:
+        """Bytes that it has in main memory."""
+        return int(psutil.Process(self._process.pid).memory_info().rss)
+
+    def release(self) -> None:
+        """Returns when it has."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        assert self._line() == "released"
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=PATIENCE)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize(
-    ("reports", "silence", "ended"), [("1", "3600", True), ("12", "0", False)], ids=str
-)
-def test_watchdog_ends_a_process_that_says_nothing(tmp_path, reports, silence, ended):
-    """Twelve reports take longer than the watchdog waits; each of them a tenth of that."""
-    done = subprocess.run(
-        [sys.executable, "-c", HANG, tmp_path, reports, silence],
-        timeout=PATIENCE,
-        cwd=Path(__file__).resolve().parents[3],
-    )
-    assert (done.returncode != 0) == ended
-    assert stalled(tmp_path) == ended
+@contextmanager
+def holding(size: int) -> Iterator[Holder]:
+    holder = Holder(size)
+    try:
+        yield holder
+    finally:
+        holder.stop()
 
 
-@pytest.mark.parametrize(
-    ("error", "cause"),
-    [
-        (MemoryError(), "out of memory: "),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), "out of memory: "),
-        (RuntimeError("CUDA error: out of memory"), "out of memory: "),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "out of memory: "),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), "RuntimeError: "),
-        (OSError(28, "No space left on device"), "disk full: "),
-        (OSError(27, "File too large"), "disk full: "),
-        (RuntimeError("PytorchStreamWriter failed writing file data/1"), "disk full: "),
-        (OSError(2, "No such file"), "FileNotFoundError: "),
-        (ValueError("no"), "ValueError: no"),
-    ],
-)
-def test_cause_of_a_failure(error, cause):
-    assert cause_of(error).startswith(cause)
+def test_waits_until_memory_is_given_back():
+    with holding(300 * MB) as holder:
+        most = holder.resident()
+        found: list[int] = []
+
+        def free() -> int:
+            if len(found) == 2:
+                holder.release()
+            found.append(most - holder.resident())
+            return found[-1]
+
+        assert wait_for_memory(free, 200 * MB, seconds=PATIENCE, every=0.01)
+    assert all(size < 200 * MB for size in found[:2])
+    assert len(found) == 3
 
 
-def test_torch_s_own_lack_of_memory_is_recognised():
-    import torch
+def test_gives_up_when_it_does_not_come():
+    found: list[int] = []
 
-    assert cause_of(torch.cuda.OutOfMemoryError("CUDA")).startswith("out of memory")
+    def free() -> int:
+        found.append(free_memory())
+        return found[-1]
 
-
-@pytest.mark.parametrize(
-    ("text", "kills", "cause"),
-    [
-        ("ray.exceptions.OutOfMemoryError: Task was killed", 0, "out of memory: Ray"),
-        ("ActorDiedError: SIGKILL", 1, "out of memory: the kernel"),
-        ("ActorDiedError: SIGKILL", 0, "the worker process died"),
-    ],
-)
-def test_cause_of_a_worker_s_death(text, kills, cause):
-    assert cause_of_death(text, kills).startswith(cause)
+    assert not wait_for_memory(free, 2**50, seconds=0.2, every=0.05)
+    assert len(found) > 1
 
 
-FULL = """
-import resource, sys, torch
-from pathlib import Path
-from fsdet.config import TrainConfig
-from fsdet.checkpoint import save_checkpoint
-from sweeps.trial.failures import cause_of
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    save_checkpoint(Path("a.pt"), {"x": torch.ones(100_000)}, TrainConfig())
-except Exception as error:
-    print(cause_of(error))
-print(sorted(p.name for p in Path().iterdir()))
-"""
+def test_memory_that_is_there_is_not_waited_for():
+    asked: list[int] = []
+
+    def free() -> int:
+        asked.append(1)
+        return 5
+
+    assert wait_for_memory(free, 5, seconds=30, every=30)
+    assert len(asked) == 1
 
 
-def test_checkpoint_on_a_full_disk_says_so_and_leaves_nothing(tmp_path):
-    root = str(Path(__file__).resolve().parents[3])
-    script = f"import sys; sys.path.insert(0, {root!r})\n{FULL}"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    reason, files = done.stdout.splitlines()[-2:]
-    assert reason.startswith("disk full: ")
-    assert files == "[]"
+def test_memory_that_a_process_takes_is_free_no_more():
+    assert 0 < free_memory() <= psutil.virtual_memory().total
+    assert any(falls() for _ in range(3))  # other work may release as much at the same moment
+
+
+def falls() -> bool:
+    """Whether free memory falls while a process holds 1.5 GB; if it does, it must rise again.
+
+    Both by a third of that at least: the kernel counts pages that it has at hand for the next
+    process, up to some hundred MB, neither as free nor as used.
+    """
+    before = free_memory()
+    with holding(1500 * MB):
+        held = free_memory()
+    if before - held < 500 * MB:
+        return False
+    wait_until(lambda: free_memory() - held > 500 * MB)
+    return True

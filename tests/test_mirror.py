@@ -4,17 +4,16 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-SOURCE = TESTS.parents[1] / "fsdet"
+PACKAGES = ("fsdet", "sweeps")
 LISTED = dict(
-    re.findall(
-        r"^\| `(.+\.py)` \| (.+) \|$", (TESTS.parent / "README.md").read_text(), re.MULTILINE
-    )
+    re.findall(r"^\| `(.+\.py)` \| (.+) \|$", (TESTS / "README.md").read_text(), re.MULTILINE)
 )
 """Module without a test file of its own -> what tests it."""
 
 
 def test_every_module_has_a_test_file_or_is_listed():
-    modules = {path.relative_to(SOURCE) for path in SOURCE.rglob("*.py")}
+    root = TESTS.parent
+    modules = {path.relative_to(root) for name in PACKAGES for path in (root / name).rglob("*.py")}
     modules = {path for path in modules if path.name != "__init__.py"}
     without = {path for path in modules if not (TESTS / path.parent / f"test_{path.name}").exists()}
     assert {str(path) for path in without} == LISTED.keys()

@@ -1,4 +1,4 @@
-"""The input of the health report (`Evidence`) and one line of it (`Check`)."""
+"""The input of the health report (`RunRecord`), one line of it (`Check`), and how lines are built."""
 
 from __future__ import annotations
 
@@ -37,22 +37,18 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Everything that is known about a run.
-
-    Args:
-        config: of the run.
-        steps: one mapping per optimiser step, in order (the lines of `steps.jsonl`).
-        evaluations: one mapping per evaluation, in order (the lines of `evaluations.jsonl`).
-        peaks: tensor name -> largest gradient norm in the run.
-        explosion: of `fsdet.health.stability`, if there was one.
-    """
+class RunRecord:
+    """What a run has recorded so far."""
 
     config: TrainConfig
     steps: Sequence[Mapping[str, float]]
+    """What was measured at each optimiser step, in order (`steps.jsonl`); any value may be missing or not finite."""
     evaluations: Sequence[Mapping[str, float]]
+    """Metrics of each evaluation with its `step`, in order (`evaluations.jsonl`)."""
     peaks: Mapping[str, float]
+    """Trainable tensor -> its largest gradient norm in this stage; empty if not recorded."""
     explosion: Explosion | None
+    """The explosion found by `fsdet.health.stability`, if any."""
 
     @cached_property
     def window(self) -> int:
@@ -61,7 +57,7 @@ class Evidence:
 
     @property
     def long(self) -> bool:
-        """Whether the run has enough steps to have learned its task."""
+        """Whether the run has enough steps for its AP and its use of the supports to be judged."""
         return len(self.steps) >= self.long_from
 
     @property

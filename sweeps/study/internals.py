@@ -1,0 +1,30 @@
+"""The only module that uses private members of Optuna. One more is overridden in `sweeps.search.sampler`.
+
+- `FrozenTrial._trial_id`: Optuna hands out a `Trial` that can be written only from `ask`, never again for
+  a trial that is already running.
+- `Study._storage` and `JournalStorage._backend`: the file that a study writes to.
+- `JournalFileBackend._log_number_offset`: one entry for each line of the file, which grows without limit.
+- `CmaEsSampler._get_trials` (in `sweeps.search.sampler`): the trials that CMA-ES ranks.
+"""
+
+from __future__ import annotations
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+
+
+def running_trial(study: optuna.Study, number: int) -> optuna.Trial:
+    """The running trial `number`, to report to and to suggest for, whichever process created it."""
+    frozen = study.get_trials(deepcopy=False)[number]
+    return optuna.Trial(study, frozen._trial_id)
+
+
+def backend_of(study: optuna.Study) -> object:
+    """The journal backend of a study; None where it is stored elsewhere."""
+    return getattr(study._storage, "_backend", None)
+
+
+def drop_line_offsets(backend: JournalFileBackend) -> None:
+    """Forget where each line of the journal begins, except the next one to be read."""
+    newest = max(backend._log_number_offset)
+    backend._log_number_offset = {0: 0, newest: backend._log_number_offset[newest]}

@@ -1,0 +1,63 @@
+"""Which checkpoint a trial resumes from: the newest that is whole and its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fsdet.checkpoint import save_checkpoint
+from fsdet.config import TrainConfig
+from sweeps.trial.identity import newest_checkpoint
+
+
+def checkpoint(path: Path, **changes: Any) -> Path:
+    """One of the trainer's, of a trial with `changes`."""
+    save_checkpoint(path, {"weights": torch.arange(5000)}, TrainConfig(**changes))
+    return path
+
+
+def newest(folder: Path, **changes: Any) -> tuple[Path | None, list[str]]:
+    """The checkpoint that a trial with `changes` goes on from, and what it says of the others."""
+    told: list[str] = []
+    config = TrainConfig(checkpoint_dir=folder, **changes)
+    return newest_checkpoint(config, told.append), told
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage):
+    for epoch in (1, 2, 10):
+        checkpoint(Path(f"stage2_epoch{epoch:04d}.pt"))
+    last = Path("stage2_epoch0010.pt")
+    assert newest(Path()) == (last, [])
+    data = bytearray(last.read_bytes())
+    data[20000] ^= 1
+    content = {"cut": data[:20000], "flipped": data, "empty": b"", "text": b"hello"}[damage]
+    last.write_bytes(content)
+    found, (told,) = newest(Path())
+    assert found == Path("stage2_epoch0002.pt")
+    assert "stage2_epoch0010.pt is damaged" in told
+    assert newest(Path("nowhere")) == (None, [])
+
+
+def test_checkpoint_of_other_settings_falls_back_to_the_one_before():
+    own = checkpoint(Path("stage2_epoch0001.pt"), lr=0.2, checkpoint_dir="elsewhere", device="cpu")
+    checkpoint(Path("stage2_epoch0002.pt"), lr=0.5)
+    torch.save({"weights": torch.arange(9)}, "stage2_epoch0003.pt")
+    found, told = newest(Path(), lr=0.2)
+    assert found == own
+    assert "stage2_epoch0003.pt does not say which settings made it" in told[0]
+    assert "stage2_epoch0002.pt was made with lr 0.5, but this trial has 0.2" in told[1]
+    assert "move it back and resume" in told[1]
+    assert sorted(p.name for p in Path().iterdir())[1:] == [
+        "stage2_epoch0002.foreign",
+        "stage2_epoch0003.foreign",
+    ]
+
+
+def test_checkpoint_of_another_node_is_the_trial_s_though_it_found_the_files_elsewhere():
+    path = checkpoint(Path("stage2_epoch0001.pt"), resume="/there/files/1f-a.pt")
+    assert newest(Path(), resume="/here/files/1f-a.pt") == (path, [])
+    assert newest(Path(), resume="/here/files/2e-b.pt")[0] is None
