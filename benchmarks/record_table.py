@@ -174,7 +174,7 @@ def average_precision(state: Any, split: str) -> tuple[float, float]:
         for number in range(ALL):
             episode = source.batch(number, 1)
             encoded = detector.encode(episode.images)
-            found = detect(detector.search(encoded, features.look_up(episode.support_ids)))
+            found = detect(detector.search(encoded, features.embed(episode.support_ids)))
             scores.append(score_episode(episode.targets, found, episode.classes[0].tolist()))
     values = collect(scores).episodes["AP50"]
     return rounded(float(np.mean(values[:FEW]))), rounded(float(np.mean(values)))
