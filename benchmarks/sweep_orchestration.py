@@ -107,7 +107,7 @@ def run_ours(trials: int, reports: int, sampler: str) -> list[Mark]:
                 tracker.flush(600)
             marks.append(mark())
 
-    display = Marking(trials, reports, "val/nAP50", "max", Console(file=io.StringIO()))
+    display = Marking(spec, Console(file=io.StringIO()))
     tracker = Tracker(tracking_uri(spec.tracking), "trivial")
     session = Session(new_folder("trivial"), Machine(AT_ONCE, 0), tracker, trivial)
     run_sweep(spec, session, display)

@@ -65,7 +65,7 @@ def swept(folder: Path) -> tuple[str, SweepFolder]:
 
 
 def test_far_corner_explodes_and_the_good_one_completes(swept):
-    good, corner = read_trials(swept[1].study)
+    good, corner = read_trials(swept[1].study_file)
     assert good.state is State.COMPLETED
     assert good.metrics["val/swap_gap"] > 0.05
     assert corner.state is State.INFEASIBLE
@@ -85,7 +85,7 @@ def test_rerun_equals_the_trial_to_the_last_digit(swept, folder):
     done = command("sweeps.rerun", "tiny", folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "equal to the last digit" in done.stdout.splitlines()
-    trial = swept[1].trials / "0000" / "steps.jsonl"
+    trial = swept[1].trials_dir / "0000" / "steps.jsonl"
     again = next((swept[1].path / "reruns").iterdir()) / "steps.jsonl"
     assert again.read_bytes() == trial.read_bytes()
     client = MlflowClient(swept[1].load_record()["uri"])
@@ -98,10 +98,10 @@ def test_rerun_equals_the_trial_to_the_last_digit(swept, folder):
 
 def test_best_yaml_runs_without_mlflow(swept, folder):
     assert command("sweeps.best", "tiny", folder=folder).returncode == 0
-    best = yaml.safe_load(swept[1].best.read_text())
+    best = yaml.safe_load(swept[1].best_file.read_text())
     assert best["fusion_lr_mult"] == 2.0
-    done = command("fsdet.train", "--config", str(swept[1].best), folder=folder)
+    done = command("fsdet.train", "--config", str(swept[1].best_file), folder=folder)
     assert done.returncode == 0, done.stderr
-    best_trial = read_trials(swept[1].study)[0]
+    best_trial = read_trials(swept[1].study_file)[0]
     told = re.findall(r"last evaluation, of epoch (\d): val/nAP50 ([\d.]+)", done.stdout)
     assert told == [(str(best_trial.best_epoch), f"{best_trial.metrics['val/nAP50']:.4f}")]

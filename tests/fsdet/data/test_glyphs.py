@@ -42,6 +42,7 @@ def test_no_novel_glyph_looks_like_another():
         assert (vectors[one] @ vectors[other].T).max() <= NEAR_DUPLICATE
 
 
+@pytest.mark.slow
 def test_a_family_lies_in_one_split():
     glyphs = distinct_glyphs()
     split_of = {code: name for name, codes in load_classes().items() for code in codes}

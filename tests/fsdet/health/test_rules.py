@@ -256,6 +256,7 @@ def test_the_last_evaluation_is_not_compared_with_those_over_other_episodes():
     assert status("ap", evaluations=[*scores, last]) == "warn"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "metric"), [(1, "object_AP50"), (2, "nAP50")])
 def test_a_run_on_the_test_classes_is_judged_by_their_metrics(small_config, stage, metric):
     result = train(small_config(stage=stage, novel_split="test", epochs=1, eval_draws=1))

@@ -229,6 +229,7 @@ def test_a_stage_does_not_resume_with_other_settings(small_config, tmp_path, key
     assert not (tmp_path / "on").exists()
 
 
+@pytest.mark.slow
 def test_a_deliberate_change_is_made_logged_and_recorded(small_config, tmp_path, caplog):
     with pytest.raises(InterruptError):
         train(small_config(), stop_after(1))

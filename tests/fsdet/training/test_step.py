@@ -308,6 +308,7 @@ def test_the_own_norm_is_that_of_the_first_batches_before_any_update(small_confi
     assert initial_norm(run, 3) == pytest.approx(max(norms), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "same"),
     [

@@ -139,7 +139,7 @@ def test_slurm_script_runs_the_real_trainer_on_both_nodes(in_own_folder):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 at once" in done.stdout
-    trials = read_trials(find_folder("slurm", str(shared)).study)
+    trials = read_trials(find_folder("slurm", str(shared)).study_file)
     assert [t.state for t in trials] == [State.COMPLETED] * 2
     left = [
         p for p in psutil.process_iter(["cmdline"]) if f"--port={port}" in (p.info["cmdline"] or [])

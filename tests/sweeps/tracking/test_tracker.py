@@ -180,6 +180,7 @@ def test_store_whose_making_was_cut_off_is_made_anew(tmp_path):
     assert sorted(p.name for p in tmp_path.glob("*.db*")) == ["mlflow.db", "mlflow.db.lock"]
 
 
+@pytest.mark.slow
 def test_locked_store_is_waited_for(tracker, caplog):
     tracker.start("a", "a", {}, {})
     tracker.flush()

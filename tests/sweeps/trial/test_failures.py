@@ -64,6 +64,7 @@ print(sorted(p.name for p in Path().iterdir()))
 """
 
 
+@pytest.mark.slow
 def test_checkpoint_on_a_full_disk_says_so_and_leaves_nothing(tmp_path):
     root = str(Path(__file__).resolve().parents[3])
     script = f"import sys; sys.path.insert(0, {root!r})\n{FULL}"

@@ -29,6 +29,7 @@ class CutOffError(BaseException):
     """As a worker ends: nothing catches it."""
 
 
+@pytest.mark.slow
 def test_a_trial_resumes_from_its_own_checkpoint_without_a_change(in_own_folder, monkeypatch):
     monkeypatch.setenv("FSDET_CACHE", str(in_own_folder / "cache"))
     monkeypatch.setattr(openmoji, "EVAL_SCENES", 32)

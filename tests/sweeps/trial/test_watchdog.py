@@ -23,6 +23,7 @@ with watchdog(Path(sys.argv[1]), 4 / 60) as dog:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reports", "silence", "ended"), [("1", "3600", True), ("12", "0", False)], ids=str
 )
