@@ -254,11 +254,13 @@ def work(job: tuple[str, int, int]) -> dict[str, Any]:
 
 def record(name: str, processes: int) -> None:
     """Append every run that is missing."""
+    from fsdet.files import write_text_atomic
+
     path = FOLDER / f"{name}.jsonl"
     FOLDER.mkdir(exist_ok=True)
     known, rows = read(path)
     text = [known or header(name), *rows]
-    path.write_text("".join(json.dumps(line) + "\n" for line in text), encoding="utf-8")
+    write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in text))
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes) as pool:
         while left := list(missing(name, rows)):
