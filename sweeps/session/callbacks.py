@@ -111,6 +111,6 @@ class TrackerCallback:
 
 def run_name(request: TrialRequest) -> str:
     """Name of a trial's run in the tracker."""
-    if request.run_key != str(request.number):
+    if request.is_confirmation:
         return f"confirm {request.title}"
     return f"trial {request.number:03d}" + (f" ({request.baseline})" if request.baseline else "")

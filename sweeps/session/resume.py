@@ -115,21 +115,22 @@ def reconcile_runs(
     """
     latest = {record.run_key: record for record in records}  # a failed run is retried under its key
     for record in latest.values():
+        run, ended = runs.get(record.run_key), record.state in ENDED
+        if not (run.running if run is not None else ended):
+            continue  # up to date: of most trials nothing is built or downloaded
         request = build_request(record, spec, context)
-        run, run_dir = runs.get(record.run_key), context.run_dir(record.folder)
-        if record.state not in ENDED:
-            if run is not None and run.running:
-                own = callback.download(request)
-                tracker.adopt(record.run_key, run.run_id)
-                for report in recorded_reports(run_dir, spec.objective) if own else ():
-                    if report.metrics:  # steps after the last evaluation will be repeated
-                        tracker.log(record.run_key, report)
-                outcome = Outcome(State.INTERRUPTED, "the sweep was killed")
-                tracker.end(record.run_key, outcome)
-        elif run is None or run.running:
-            own = callback.download(request)
-            if run is not None or run_dir.is_dir():
-                restore_run(record, request, spec.objective, callback, tracker, run_dir, own)
+        run_dir = context.run_dir(record.folder)
+        own = callback.download(request)
+        if not ended:
+            assert run is not None
+            tracker.adopt(record.run_key, run.run_id)
+            for report in recorded_reports(run_dir, spec.objective) if own else ():
+                if report.metrics:  # steps after the last evaluation will be repeated
+                    tracker.log(record.run_key, report)
+            outcome = Outcome(State.INTERRUPTED, "the sweep was killed")
+            tracker.end(record.run_key, outcome)
+        elif run is not None or run_dir.is_dir():
+            restore_run(record, request, spec.objective, callback, tracker, run_dir, own)
 
 
 def restore_run(

@@ -105,7 +105,9 @@ class SessionTrials:
             SweepStopped: one is met.
         """
         now = time.monotonic()
-        self._stopping.check(sum(now - t.started for t in self._open.values() if t.started))
+        self._stopping.check(
+            sum(now - t.started for t in self._open.values() if t.started is not None)
+        )
 
     def close(self, reason: str = "the sweep ended before the trial") -> int:
         """Record all trials that are still open as interrupted; returns their number."""

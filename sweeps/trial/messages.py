@@ -46,8 +46,15 @@ class TrialRequest:
     """Whether Ray Tune has restarted it already and will not do so again."""
 
     @property
+    def is_confirmation(self) -> bool:
+        """Whether it is a run of a confirmation, which has a key of its own."""
+        return self.run_key != str(self.number)
+
+    @property
     def label(self) -> str:
-        """Number and title, for messages."""
+        """For messages: number and title; of a confirmation, whose title names another trial, the title."""
+        if self.is_confirmation:
+            return self.title
         return f"trial {self.number}" + (f" ({self.title})" if self.title else "")
 
 
@@ -181,8 +188,13 @@ def _best(report: Report, objective: str) -> BestValue | None:
 
 def find_metric(metrics: Mapping[str, float], name: str) -> float | None:
     """The metric `name` on any split; None if it is missing or not finite."""
-    found = next((v for key, v in metrics.items() if key.rpartition("/")[2] == name), None)
+    found = find_raw_metric(metrics, name)
     return None if found is None or not math.isfinite(found) else float(found)
+
+
+def find_raw_metric(metrics: Mapping[str, float], name: str) -> float | None:
+    """The metric `name` on any split, as it was measured; None if it is missing."""
+    return next((v for key, v in metrics.items() if key.rpartition("/")[2] == name), None)
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

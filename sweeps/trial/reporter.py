@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fsdet.report import Report
 from sweeps.config import Objective
-from sweeps.trial.messages import Phase, TrialReport, find_metric, to_report
+from sweeps.trial.messages import Phase, TrialReport, find_metric, find_raw_metric, to_report
 from sweeps.trial.trial_dir import TrialDir
 from sweeps.trial.watchdog import Watchdog
 from sweeps.trial.worker import Costs, has_leaked
@@ -89,8 +89,7 @@ class Reporter:
         self._send(replace(report, retire_worker=retire, set_aside=aside))
 
     def _require(self, metrics: Mapping[str, float], epoch: int) -> None:
-        name = self._objective.name
-        value = next((v for key, v in metrics.items() if key.rpartition("/")[2] == name), None)
+        value = find_raw_metric(metrics, self._objective.name)
         if value is None or not math.isfinite(value):
             state = "was not measured" if value is None else f"is {value}"
             raise NoObjectiveError(f"{self._objective.metric} {state} at epoch {epoch}")
