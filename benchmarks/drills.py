@@ -100,6 +100,17 @@ class Drill:
         self.start(*arguments)
         return self.finish()
 
+    def kill(self) -> None:
+        """SIGKILL to the session's driver."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.communicate()
+
+    def resume(self) -> list[str]:
+        """Run one more session to its end; everything that is wrong afterwards."""
+        code, printed = self.run()
+        return self.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+
     def wait_for(self, pattern: str) -> Path:
         """The first file of the sweep that matches `pattern`."""
         return self._wait(pattern, lambda: sorted(self.folder.path.glob(pattern)))[0]
@@ -264,8 +275,7 @@ def kill_driver(root: Path, kills: int = 20, seed: int = 0) -> tuple[list[str], 
             time.sleep(chance.uniform(0, 5))
         if process.poll() is not None:
             break
-        process.kill()
-        process.communicate()
+        drill.kill()
         done += 1
     code, printed = drill.finish() if process.poll() is not None and done < kills else drill.run()
     anew, on = drill.repeated()
@@ -297,8 +307,7 @@ def signalled(root: Path, number: int, expected: int, most: float = 10.0) -> tup
     wrongs += [f"{r.info.run_name} is left RUNNING" for r in runs if r.info.status == "RUNNING"]
     if "--resume" not in printed:
         wrongs.append("did not say how to go on")
-    code, printed = drill.run()
-    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    wrongs += drill.resume()
     return wrongs, f"stopped in {seconds:.1f} s"
 
 
@@ -325,8 +334,7 @@ def second_ctrl_c(root: Path) -> tuple[list[str], str]:
     seconds = time.monotonic() - began
     process.communicate()  # Ray's processes hold the pipe for some seconds
     wrongs = [] if code == 130 and seconds < 2 else [f"code {code} after {seconds:.1f} s"]
-    code, printed = drill.run()
-    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    wrongs += drill.resume()
     return wrongs, f"left in {seconds:.1f} s"
 
 
@@ -358,10 +366,9 @@ def kill_worker(root: Path) -> tuple[list[str], str]:
 def damaged_checkpoint(root: Path) -> tuple[list[str], str]:
     """The newest checkpoint is cut off: the one before serves."""
     drill = Drill(root, epoch_seconds=2.0)
-    process = drill.start()
+    drill.start()
     newest = drill.wait_for("trials/0000/stage1_epoch0003.pt")
-    process.kill()
-    process.communicate()
+    drill.kill()
     worker = int((newest.parent / "sessions.log").read_text().split()[0])
     psutil.wait_procs([psutil.Process(worker)] if psutil.pid_exists(worker) else [], PATIENCE)
     newest = max(newest.parent.glob("*.pt"))
@@ -384,8 +391,7 @@ def tracking_lost(root: Path) -> tuple[list[str], str]:
     code, printed = drill.finish()
     told = printed.count("could not write")
     wrongs = [] if code == 0 and told == 1 else [f"{code}, told {told} times: {printed[-900:]}"]
-    code, printed = drill.run()
-    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    wrongs += drill.resume()
     return wrongs, "told once, restored by --resume"
 
 
@@ -402,18 +408,16 @@ def study_lost(root: Path) -> tuple[list[str], str]:
     client = MlflowClient(drill.uri)
     runs = client.search_runs([client.get_experiment_by_name("sweeps").experiment_id])
     wrongs += [f"{r.info.run_name} is left RUNNING" for r in runs if r.info.status == "RUNNING"]
-    code, printed = drill.run()
-    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    wrongs += drill.resume()
     return wrongs, f"stopped, {len(runs)} runs closed"
 
 
 def study_emptied(root: Path) -> tuple[list[str], str]:
     """The driver is killed and the study emptied: refused, nothing begins; with the study back it goes on."""
     drill = Drill(root)
-    process = drill.start()
+    drill.start()
     drill.wait_for("trials/0002/stage1_epoch0001.pt")
-    process.kill()
-    process.communicate()
+    drill.kill()
     time.sleep(5)  # its workers live on for some seconds
     study, before = drill.folder.study_file.read_bytes(), drill._beginnings()
     drill.folder.study_file.write_bytes(b"")
@@ -422,31 +426,27 @@ def study_emptied(root: Path) -> tuple[list[str], str]:
     if drill._beginnings() != before:
         wrongs.append("a trial began in spite of that")
     drill.folder.study_file.write_bytes(study)
-    code, printed = drill.run()
-    wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    wrongs += drill.resume()
     return wrongs, "refused, restored, gone on with"
 
 
 def record_emptied(root: Path) -> tuple[list[str], str]:
     """The driver is killed and `tracking.json` emptied: a resume finds the open runs by their tags."""
     drill = Drill(root)
-    process = drill.start()
+    drill.start()
     drill.wait_for("trials/0002/stage1_epoch0001.pt")
-    process.kill()
-    process.communicate()
+    drill.kill()
     drill.folder.record_file.write_text("")
-    code, printed = drill.run()
-    wrongs = drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+    wrongs = drill.resume()
     return wrongs, ""
 
 
 def folders_swapped(root: Path) -> tuple[list[str], str]:
     """The driver is killed and the folders of two trials change places: each begins anew or has ended."""
     drill = Drill(root, epoch_seconds=2.0)
-    process = drill.start()
+    drill.start()
     drill.wait_for("trials/0001/stage1_epoch0002.pt")
-    process.kill()
-    process.communicate()
+    drill.kill()
     time.sleep(8)  # its workers live on for some seconds
     first, second, aside = (drill.folder.trials_dir / name for name in ("0000", "0001", "x"))
     first.rename(aside)
@@ -478,8 +478,7 @@ def disk_full(root: Path) -> tuple[list[str], str]:
         wrongs = [] if code in (4, 5) and "full" in printed else [f"{code}: {printed[-900:]}"]
         filler.unlink()
         states = Counter(str(t.state) for t in to_records(drill.study().trials, alive=False))
-        code, printed = drill.run()
-        wrongs += drill.audit() + ([] if code == 0 else [f"resumed: {code}: {printed[-500:]}"])
+        wrongs += drill.resume()
     finally:
         subprocess.run(["umount", "--lazy", str(root)], check=False)
     return wrongs, f"stopped with {dict(states)}"

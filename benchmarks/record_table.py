@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ PLANS = {
 }
 
 
+@cache
 def configurations(plan: Plan) -> list[dict[str, float]]:
     """Parameters of every configuration: the baselines first, then the Sobol points."""
     import numpy as np
