@@ -1,7 +1,7 @@
 """The states of a trial, distinguished everywhere: study, tracker, tables, exit code.
 
 running ─┬─ completed      ran to its end
-         ├─ pruned         stopped by the scheduler
+         ├─ paused         reached a rung ── running again when it is promoted, otherwise pruned at the end
          ├─ infeasible     exploded
          ├─ failed         raised, hung, died or ran out of memory
          └─ interrupted    the sweep ended first ── running again when the sweep is resumed
@@ -19,8 +19,10 @@ class State(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     """Ran to its end."""
+    PAUSED = "paused"
+    """Reached a rung and freed its worker; it continues from its checkpoint if it is promoted."""
     PRUNED = "pruned"
-    """Stopped by the scheduler: worse than its peers at the same rung."""
+    """Paused to the end of the sweep: never among the best at its rung."""
     INFEASIBLE = "infeasible"
     """Exploded: the configuration cannot be trained."""
     FAILED = "failed"

@@ -17,10 +17,13 @@ AUTO = "auto"
 """As `resources.gpus`: find the share of a card by measuring a trial."""
 COSTS = ("trial/step_seconds", "trial/memory_bytes")
 """Metrics of a complete trial, known at its end, of which less is better."""
-PBT = (
-    "pbt changes the settings of a running trial, so that its best is a schedule that no single job "
-    "with one configuration could run again; use asha or hyperband"
-)
+NOT_OFFERED = {
+    "pbt": "pbt changes the settings of a running trial, so that its best is a schedule that no single job "
+    "with one configuration could run again; use asha",
+    "hyperband": "asha finds its first rung itself, which the brackets of hyperband hedge; use asha",
+    "median": "asha reaches the same settings with less compute than the median rule; use asha",
+}
+"""Name of a scheduler that others offer -> why it is missing here, and what to use."""
 
 
 Mode: TypeAlias = Literal["max", "min"]
@@ -91,21 +94,21 @@ class SamplerSpec(Part):
 
 
 class SchedulerSpec(Part):
-    """How trials that do worse than their peers are stopped. Times are in epochs."""
+    """How compute is divided among trials. Times are in epochs."""
 
-    name: Literal["asha", "hyperband", "median", "none"] = "asha"
-    """`asha`; `hyperband`, asha that lets some trials begin at a later rung; `median`, which stops
-    what is worse than half of its peers; `none` to run every trial to its end."""
+    name: Literal["asha", "none"] = "asha"
+    """`asha`: trials pause at rungs, and the best of each rung continue from their checkpoints; `none`
+    trains every trial to its end."""
     grace: int = Field(default=1, ge=1)
-    """Epochs that every trial gets."""
-    reduction: float = Field(default=3.0, gt=1)
-    """At each rung the best 1/reduction continue; rungs lie this factor apart. Not used by `median`."""
+    """First rung: epochs that every trial gets."""
+    reduction: float = Field(default=4.0, gt=1)
+    """At each rung the best 1/reduction continue; rungs lie this factor apart."""
 
     @field_validator("name", mode="before")
     @classmethod
-    def _no_pbt(cls, name: Any) -> Any:
-        if name == "pbt":
-            raise ValueError(PBT)
+    def _no_others(cls, name: Any) -> Any:
+        if name in NOT_OFFERED:
+            raise ValueError(NOT_OFFERED[name])
         return name
 
 
@@ -116,6 +119,9 @@ class Budget(Part):
     """Wall time of the sweep."""
     gpu_hours: float | None = Field(default=None, gt=0)
     """Wall time of all trials together, times the GPUs of one."""
+    trainings: float | None = Field(default=None, gt=0)
+    """Epochs of all trials together, in complete trainings. Baselines, and the best trial, are still
+    trained to their end within it."""
     target: float | None = None
     """Value of the objective that is good enough."""
 

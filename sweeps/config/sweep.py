@@ -135,6 +135,13 @@ class SweepSpec(Part):
         """Epochs of the longest trial that the space allows."""
         return int(self.largest("epochs"))
 
+    def epochs_of(self, parameters: dict[str, Any]) -> int:
+        """Epochs of a complete trial with these searched settings."""
+        if "epochs" not in self.space:
+            return self.max_epochs
+        space = self.search_space
+        return int(space.complete(parameters).get("epochs", space.constant("epochs")))
+
     def largest(self, key: str) -> Any:
         """The largest value that setting `key` can have in a trial."""
         return max(self.search_space.possible(key))

@@ -5,6 +5,7 @@ How each end of a trial is reported to Optuna:
 | end         | state    | value                        | constraint |
 |-------------|----------|------------------------------|------------|
 | completed   | COMPLETE | best value of the trial      | <= 0       |
+| paused      | RUNNING  | see `sweeps.search.sampler_view`          |
 | pruned      | PRUNED   | with its intermediate ones   | <= 0       |
 | infeasible  | PRUNED   | with its intermediate ones   | > 0        |
 |             | COMPLETE | last finite one (see below)  | > 0        |
@@ -23,13 +24,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
+from sweeps.search.promotion import Idle, Progress, Train, decide, next_stop, rungs_of, standing
+from sweeps.search.sampler_view import sampler_view
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.states import Outcome, State
 from sweeps.study.internals import running_trial
@@ -38,6 +41,8 @@ from sweeps.study.study import (
     CONSTRAINT,
     CURVE,
     RETRIED,
+    UNTIL,
+    WARM_START,
     Preset,
     TrialRecord,
     add_preset,
@@ -73,6 +78,7 @@ class StudySearcher:
         stopping: asked to stop the sweep when the study cannot be written any more.
         unfinished: numbers of trials to resume; handed out first.
         presets: trials with given settings; handed out next, before any suggestion.
+        suggestions: further trials to suggest.
     """
 
     def __init__(
@@ -84,41 +90,74 @@ class StudySearcher:
         stopping: StoppingCriteria,
         unfinished: Sequence[int] = (),
         presets: Sequence[Preset] = (),
+        suggestions: int = 0,
     ) -> None:
         self._study = study
+        self._view = sampler_view(study, spec.sampler.name)
         self._spec = spec
         self._context = context
         self._store = store
         self._stopping = stopping
         self._unfinished = list(unfinished)
         self._presets = list(presets)
+        self._suggestions = suggestions
         self._open: dict[int, optuna.Trial] = {}
         self._curves: dict[int, dict[int, float]] = {}
+        self._rungs = rungs_of_sweep(spec)
+        self._progress = {t.number: progress_of(t, spec) for t in own_trials(study)}
         store.check()
 
-    def next_request(self) -> TrialRequest | None:
-        """The next trial to run; None if the study is lost and the sweep stops."""
-        return self._write(self._next_request)
+    def next_request(self) -> TrialRequest | Idle:
+        """The next trial to run, new or paused.
 
-    def _next_request(self) -> TrialRequest:
-        trial = self._next_trial()
-        with batched(self._study):
-            parameters = self._spec.suggest(trial)
-        self._open[trial.number] = trial
-        frozen = self._study.get_trials(deepcopy=False)[trial.number]
-        self._curves[trial.number] = curve_of(frozen)
-        return build_request(to_record(frozen), self._spec, self._context, parameters)
+        Returns:
+            DONE also if the study is lost and the sweep stops.
+        """
+        return self._write(self._next_request) or Idle.DONE
 
-    def _next_trial(self) -> optuna.Trial:
+    def _next_request(self) -> TrialRequest | Idle:
         if self._unfinished:
-            trial = running_trial(self._study, self._unfinished.pop(0))
-            trial.set_user_attr("state", str(State.RUNNING))
-            trial.set_user_attr("reason", "")
-            return trial
+            return self._run(running_trial(self._study, self._unfinished.pop(0)))
         if self._presets:
             number = add_preset(self._study, self._spec, self._presets.pop(0))
-            return running_trial(self._study, number)
-        return self._study.ask()
+            return self._run(running_trial(self._study, number), self._first_stop)
+        budget = self._spec.budget.trainings
+        decision = decide(
+            list(self._progress.values()),
+            self._rungs,
+            self._spec.scheduler.reduction,
+            self._suggestions > 0,
+            None if budget is None else budget * self._spec.max_epochs,
+        )
+        if isinstance(decision, Idle):
+            return decision
+        if decision.number is not None:
+            return self._run(running_trial(self._study, decision.number), decision)
+        self._suggestions -= 1
+        return self._run(self._view.ask(), decision)
+
+    @property
+    def _first_stop(self) -> Train:
+        return Train(None, self._rungs[0] if self._rungs else None)
+
+    def _run(self, trial: optuna.Trial, leg: Train | None = None) -> TrialRequest:
+        """The request to train a trial as far as `leg` says; None: as far as an earlier session wanted."""
+        with batched(self._study):
+            parameters = self._spec.suggest(trial)
+            begun: dict[str, Any] = {"state": str(State.RUNNING), "reason": ""}
+            if leg is not None:
+                begun[UNTIL] = next_stop(self._spec.epochs_of(parameters), leg.until)
+            _set_attributes(trial, begun)
+        frozen = self._study.get_trials(deepcopy=False)[trial.number]
+        self._open[trial.number] = running_trial(self._study, trial.number)
+        self._curves[trial.number] = curve_of(frozen)
+        self._progress[trial.number] = progress_of(frozen, self._spec)
+        return build_request(to_record(frozen), self._spec, self._context, parameters)
+
+    def paused(self) -> dict[int, str]:
+        """Number of each trial that is paused -> why it was not promoted."""
+        trials = list(self._progress.values())
+        return {t.number: standing(trials, t) for t in trials if t.state is State.PAUSED}
 
     def on_retry(self, request: TrialRequest) -> None:
         """Record that a trial ran out of memory and is restarted alone, in later sessions too."""
@@ -135,6 +174,7 @@ class StudySearcher:
         if value is None or not math.isfinite(value) or report.epoch in curve:
             return
         curve[report.epoch] = value
+        self._progress[request.number].values[report.epoch] = self._spec.objective.sign * value
         self._write(lambda: self._record(trial, value, report))
 
     def _record(self, trial: optuna.Trial, value: float, report: TrialReport) -> None:
@@ -154,14 +194,13 @@ class StudySearcher:
             "best_epoch": best.epoch,
             "standard_error": best.standard_error,
         }
-        if any(trial.user_attrs.get(name) != value for name, value in found.items()):
-            for name, value in found.items():
-                trial.set_user_attr(name, value)
+        _set_attributes(trial, found)
 
     def on_end(self, end: TrialEnd) -> None:
-        """Record how a trial ended, and report it to Optuna."""
-        trial = self._open.pop(end.number)
-        if end.outcome.state is State.INTERRUPTED:
+        """Record how a trial ended, and report it to Optuna; one that is paused or interrupted stays open there."""
+        trial = self._open.pop(end.number, None) or running_trial(self._study, end.number)
+        self._progress[end.number].state = end.outcome.state
+        if end.outcome.state in (State.INTERRUPTED, State.PAUSED):
             self._write(lambda: self._record_outcome(trial, end))
         else:
             self._write(lambda: self._tell(trial, end))
@@ -198,6 +237,40 @@ class StudySearcher:
         return None
 
 
+def _set_attributes(trial: optuna.Trial, values: dict[str, Any]) -> None:
+    """Write the attributes that differ; one that is missing counts as None."""
+    known = trial.user_attrs
+    for name, value in values.items():
+        if known.get(name) != value:
+            trial.set_user_attr(name, value)
+
+
+def rungs_of_sweep(spec: SweepSpec) -> tuple[int, ...]:
+    """Epochs at which the trials of a sweep pause."""
+    scheduler = spec.scheduler
+    if scheduler.name == "none":
+        return ()
+    return rungs_of(spec.max_epochs, scheduler.grace, scheduler.reduction)
+
+
+def own_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials of this sweep, without those of a warm start."""
+    return [t for t in study.get_trials(deepcopy=False) if WARM_START not in t.user_attrs]
+
+
+def progress_of(trial: FrozenTrial, spec: SweepSpec) -> Progress:
+    """How far a trial of the study has come."""
+    record = to_record(trial)
+    return Progress(
+        number=trial.number,
+        epochs=spec.epochs_of(record.parameters),
+        baseline=record.baseline is not None,
+        state=record.state,
+        until=record.until,
+        values={epoch: spec.objective.sign * v for epoch, v in curve_of(trial).items()},
+    )
+
+
 def build_request(
     record: TrialRecord,
     spec: SweepSpec,
@@ -226,6 +299,7 @@ def build_request(
         title=record.title,
         tags=preset.tags,
         retried=record.retried,
+        until=record.until,
     )
 
 

@@ -2,7 +2,8 @@
 
 - `FrozenTrial._trial_id`: Optuna hands out a `Trial` that can be written only from `ask`, never again for
   a trial that is already running.
-- `Study._storage` and `JournalStorage._backend`: the file that a study writes to.
+- `Study._storage` and `JournalStorage._backend`: where a study is stored, and the file that it writes to.
+- `FrozenTrial._system_attrs`: a copy shares them with the trial that it was made of.
 - `JournalFileBackend._log_number_offset`: one entry for each line of the file, which grows without limit.
 - `CmaEsSampler._get_trials` (in `sweeps.search.sampler`): the trials that CMA-ES ranks.
 """
@@ -10,13 +11,27 @@
 from __future__ import annotations
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 
 def running_trial(study: optuna.Study, number: int) -> optuna.Trial:
     """The running trial `number`, to report to and to suggest for, whichever process created it."""
     frozen = study.get_trials(deepcopy=False)[number]
     return optuna.Trial(study, frozen._trial_id)
+
+
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """The storage that a study writes to."""
+    return study._storage
+
+
+def with_constraint(copied: FrozenTrial, name: str, value: float) -> FrozenTrial:
+    """A copy of a trial with a constraint that the trial itself does not get."""
+    copied._system_attrs = dict(copied._system_attrs)
+    copied.set_constraint(name, value)
+    return copied
 
 
 def backend_of(study: optuna.Study) -> object:

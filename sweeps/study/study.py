@@ -30,6 +30,8 @@ WARM_START = "warm_start"
 """Attribute of a trial that was copied from the sweep of that name."""
 RETRIED = "retried"
 """Attribute of a trial that ran out of memory and was tried again, alone: the reason; tag of its run."""
+UNTIL = "until"
+"""Attribute with the epoch at which a trial pauses next; missing or None if it runs to its end."""
 PRESET = "preset"
 """Attribute of a trial with given settings: the rest of its `Preset`."""
 CURVE = "curve"
@@ -79,6 +81,8 @@ class TrialRecord:
     """Why it was retried alone; empty if it was not."""
     preset: Preset | None = None
     """Its given settings; None if they were suggested."""
+    until: int | None = None
+    """Epoch at which it pauses next, or is paused; None if it runs to its end."""
 
     @property
     def title(self) -> str:
@@ -202,6 +206,7 @@ def to_record(trial: FrozenTrial, alive: bool = True) -> TrialRecord:
         seconds=attrs.get("seconds", 0.0),
         retried=attrs.get(RETRIED, ""),
         preset=_preset(trial),
+        until=attrs.get(UNTIL),
     )
 
 

@@ -17,7 +17,7 @@ from fsdet.config import TrainConfig
 from fsdet.report import Report
 from sweeps.states import Outcome, State
 
-Phase = Literal["running", "final", "exploded", "failed"]
+Phase = Literal["running", "paused", "final", "exploded", "failed"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TrialRequest:
     config: TrainConfig
     """All settings, with the paths of the driver's machine."""
     baseline: str | None = None
-    """Name of the baseline, if it is one: schedulers never stop it."""
+    """Name of the baseline, if it is one: it is never pruned."""
     title: str = ""
     """Shown beside its number; often empty."""
     tags: dict[str, Any] = field(default_factory=dict)
@@ -44,6 +44,8 @@ class TrialRequest:
     """Why it ran out of memory, if it did: it is now retried alone on the machine or the card."""
     last_try: bool = False
     """Whether Ray Tune has restarted it already and will not do so again."""
+    until: int | None = None
+    """Epoch at which it pauses; None if it runs to its end."""
 
     @property
     def is_confirmation(self) -> bool:
@@ -149,8 +151,10 @@ def outcome_of(last: TrialReport | None, crash: str | None = None) -> Outcome:
             return Outcome(State.INFEASIBLE, last.reason)
         case "failed":
             return Outcome(State.FAILED, last.reason)
+        case "paused":
+            return Outcome(State.PAUSED, f"at epoch {last.epoch}")
         case _:
-            return Outcome(State.PRUNED, f"worse than its peers at epoch {last.epoch}")
+            return Outcome(State.FAILED, f"ended without a last report, at epoch {last.epoch}")
 
 
 def to_report(report: Report, objective: str) -> TrialReport:
