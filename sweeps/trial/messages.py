@@ -17,7 +17,7 @@ from fsdet.config import TrainConfig
 from fsdet.report import Report
 from sweeps.states import Outcome, State
 
-Phase = Literal["running", "final", "exploded", "failed"]
+Phase = Literal["running", "paused", "final", "exploded", "failed"]
 
 
 @dataclass(frozen=True)
