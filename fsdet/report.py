@@ -78,11 +78,11 @@ class Result:
     """The outcome of a run that has finished, paused or exploded."""
 
     metrics: dict[str, float]
-    """Metrics of the last evaluation, with the weights of the best epoch; empty if the run paused or ended before it."""
+    """Metrics of the last evaluation, with the weights of the best epoch; empty if the run did not get to it."""
     steps: int
     explosion: Explosion | None
     checkpoint: Path | None
-    """Last checkpoint of the run, or the one it resumed from; None if it ended before one was due."""
+    """Last checkpoint of the run, or the one it resumed from; None if it ended before any."""
     run_dir: Path
     """Folder with `config.yaml`, `training_debug.log`, `steps.jsonl` and the checkpoints."""
     best_epoch: int | None = None

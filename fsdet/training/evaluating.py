@@ -40,8 +40,13 @@ def episodes_due(state: TrainState, end: int) -> int:
 def evaluate_epoch(
     state: TrainState, evaluations: EvaluationLog, episodes: int
 ) -> dict[str, float]:
-    """Evaluate the current weights on the first `episodes` of the fixed episodes, log the metrics, and save the
-    weights if they are best."""
+    """Evaluate the current weights on the first of the fixed episodes, and save them if they are the best.
+
+    Args:
+        state: after the last step of an epoch.
+        evaluations: to which the metrics are appended.
+        episodes: number of episodes, see `episodes_due`.
+    """
     config = state.config.model_copy(update={"eval_episodes": episodes})
     metrics = evaluate_run(state.eval_detector, config, state.device, final=False)
     full = episodes == state.config.eval_episodes
