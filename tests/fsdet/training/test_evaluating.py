@@ -5,9 +5,10 @@ from trained_runs import LEARNING, differences, evaluations, evaluations_compute
 
 from fsdet.config.parsing import load_config, save_config
 from fsdet.report import Best
+from fsdet.run_files import EvaluationLog
 from fsdet.train import train
 from fsdet.training.build import build_state
-from fsdet.training.evaluating import episodes_due, is_better
+from fsdet.training.evaluating import episodes_due, is_better, stored_evaluation
 
 
 @pytest.mark.parametrize(
@@ -132,3 +133,15 @@ def test_the_best_evaluation_in_an_older_checkpoint_is_a_full_one(small_config, 
     del saved["best"]["full"]
     run.load_state_dict(saved)
     assert run.best.full
+
+
+def test_what_was_evaluated_before_a_change_is_not_taken_over(small_config, train_set):
+    config = small_config()
+    run = build_state(config, train_set, None)
+    run.step = config.steps_per_epoch
+    save_config(config, config.checkpoint_dir / "config.yaml")
+    EvaluationLog(config.checkpoint_dir, 0).append(run.step, 1, {"val/nAP50": 0.5}, "cpu")
+    run.changed = [{"stage": 2, "step": run.step - 1, "setting": "novel data"}]
+    assert stored_evaluation(run, config.total_steps)["val/nAP50"] == 0.5
+    run.changed = [{"stage": 2, "step": run.step, "setting": "novel data"}]
+    assert stored_evaluation(run, config.total_steps) is None
