@@ -66,7 +66,7 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
     given = {name: getattr(config, name) for name in SETTINGS}
     changed = {name: value for name, value in given.items() if value is not None}
     split = config.novel_split or stored.reported_split
-    changed |= {"novel_split": split, "final_split": None}
+    changed |= {"novel_split": split, "final_split": None, "early_eval_epochs": ()}
     settings = build_config({**stored.model_dump(), **changed}, "the command line")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

@@ -12,8 +12,10 @@ BEST_FILE = "best.pt"
 """Weights of the best epoch, in the folder of a run."""
 BEST_EPOCH = "best_epoch"
 """Key in `evaluations.jsonl` that only the last evaluation has: the epoch of its weights."""
+EARLY_EPISODES = "early_episodes"
+"""Key in `evaluations.jsonl` that only early evaluations have: the number of their episodes."""
 
-Phase = Literal["running", "final", "exploded"]
+Phase = Literal["running", "paused", "final", "exploded"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Best:
     """Optimiser steps done at it."""
     metrics: dict[str, float]
     """All metrics of that evaluation."""
+    full: bool = True
+    """Whether it was over all `eval_episodes`; an early evaluation counts only until the first full one."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """State of a run at an evaluation, at its end, or at an explosion."""
+    """State of a run at an evaluation, at a pause, at its end, or at an explosion."""
 
     phase: Phase
     step: int
@@ -71,15 +75,17 @@ class Report:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a finished run."""
+    """The outcome of a run that has finished, paused or exploded."""
 
     metrics: dict[str, float]
-    """Metrics of the last evaluation, with the weights of the best epoch; empty if the run ended before it."""
+    """Metrics of the last evaluation, with the weights of the best epoch; empty if the run did not get to it."""
     steps: int
     explosion: Explosion | None
     checkpoint: Path | None
-    """Last checkpoint of the run; None if it ended before one was due."""
+    """Last checkpoint of the run, or the one it resumed from; None if it ended before any."""
     run_dir: Path
     """Folder with `config.yaml`, `training_debug.log`, `steps.jsonl` and the checkpoints."""
     best_epoch: int | None = None
     """Epoch of the best evaluation; None if there was none."""
+    paused: bool = False
+    """Whether the run paused before its last epoch; it resumes from `checkpoint`."""

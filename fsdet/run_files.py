@@ -14,7 +14,7 @@ import torch
 
 from fsdet.errors import ConfigError
 from fsdet.files import write_text_atomic
-from fsdet.report import BEST_EPOCH, BEST_FILE
+from fsdet.report import BEST_EPOCH, BEST_FILE, EARLY_EPISODES
 
 STEPS_FILE = "steps.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -56,23 +56,27 @@ class StepHistory:
 
 
 class EvaluationLog:
-    """`evaluations.jsonl`: step, epoch, bytes of memory and metrics of every evaluation, appended at once."""
+    """`evaluations.jsonl`: step, epoch, bytes of memory and metrics of every evaluation, appended at once.
 
-    def __init__(self, folder: Path, steps_done: int) -> None:
+    Args:
+        folder: of the run.
+        steps_done: a resumed run drops the lines of this step and of later ones.
+        stored: the line of this step that is nevertheless kept, see `find_evaluation`.
+    """
+
+    def __init__(self, folder: Path, steps_done: int, stored: Row | None = None) -> None:
+        self.stored = stored
         self._path = folder / EVALUATIONS_FILE
-        _reopened(self._path, steps_done - 1).close()  # the last evaluation is repeated
+        lines = _lines_up_to(self._path, steps_done - 1)
+        if stored is not None:
+            lines.append(_line(stored))
+        write_text_atomic(self._path, "".join(lines))
 
-    def append(self, step: int, epoch: int, metrics: dict[str, float], device: str) -> None:
-        """Add one evaluation."""
-        values = {"step": float(step), "epoch": float(epoch), "memory": memory(device), **metrics}
+    def append(self, step: int, epoch: int, values: dict[str, float], device: str) -> None:
+        """Add one evaluation; `values` are its metrics, and `EARLY_EPISODES` or `BEST_EPOCH` where they apply."""
+        where = {"step": float(step), "epoch": float(epoch), "memory": memory(device)}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(values))
-
-    def append_final(
-        self, step: int, epoch: int, metrics: dict[str, float], device: str, best_epoch: int
-    ) -> None:
-        """Add the last evaluation, whose weights are those of `best_epoch`; only this evaluation has that key."""
-        self.append(step, epoch, {BEST_EPOCH: float(best_epoch), **metrics}, device)
+            file.write(_line({**where, **values}))
 
 
 def memory(device: str) -> float:
@@ -89,8 +93,7 @@ def _line(values: dict[str, float]) -> str:
 
 def _reopened(path: Path, steps_done: int) -> TextIO:
     """The file, opened for appending after the lines of the steps that are not repeated."""
-    lines = _lines_up_to(path, steps_done) if path.exists() and steps_done > 0 else []
-    write_text_atomic(path, "".join(lines))
+    write_text_atomic(path, "".join(_lines_up_to(path, steps_done)))
     return path.open("a", encoding="utf-8")
 
 
@@ -121,13 +124,17 @@ def set_aside(folder: Path) -> None:
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
-    lines = []
+    lines: list[str] = []
+    if step <= 0 or not path.exists():
+        return lines
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break  # the last line of a killed run may be cut off
         try:
             if json.loads(line)["step"] <= step:
                 lines.append(line)
         except (json.JSONDecodeError, KeyError):
-            break  # the last line of a killed run may be cut off
+            break
     return lines
 
 
@@ -139,6 +146,18 @@ def load_steps(run_dir: Path) -> list[Row]:
 def load_evaluations(run_dir: Path) -> list[Row]:
     """One mapping per evaluation, each with its `step`; empty if there was none."""
     return _load_lines(run_dir / EVALUATIONS_FILE)
+
+
+def find_evaluation(run_dir: Path, step: int) -> Row | None:
+    """The evaluation of the weights of `step`, not the last one of the run; None if no complete line holds it."""
+    rows = [row for row in load_evaluations(run_dir) if row["step"] == step]
+    return next((row for row in rows if BEST_EPOCH not in row), None)
+
+
+def metrics_of(row: Row) -> dict[str, float]:
+    """The metrics in a line of `evaluations.jsonl`, as they were measured."""
+    others = {"step", "epoch", "memory", EARLY_EPISODES, BEST_EPOCH}
+    return {key: value for key, value in row.items() if key not in others}
 
 
 def _load_lines(path: Path) -> list[Row]:

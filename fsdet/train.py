@@ -23,20 +23,34 @@ def train(
     config: TrainConfig,
     on_report: Callable[[Report], None] | None = None,
     resume: Path | None = None,
+    until: int | None = None,
 ) -> Result:
-    """Run one training from start to end.
+    """Run one training from start to end, or from one pause to the next.
+
+    A run that pauses and is resumed from its last checkpoint, in any process, gives on a CPU the same result as one
+    that never pauses. The pauses are not part of `config`: the learning-rate schedule is that of all its epochs.
 
     Args:
         config: everything the run depends on; files go to `config.checkpoint_dir`.
-        on_report: called at every evaluation, at the end and at an explosion; it stops the run by raising.
-        resume: checkpoint of this run to resume from; `config.resume` is one to start from.
+        on_report: called at every evaluation, at a pause, at the end and at an explosion; it stops the run by raising.
+        resume: checkpoint of this run to resume from; `config.resume` is one to start from. An evaluation of its epoch
+            that the run has stored is reported again, not computed again.
+        until: number of epochs done at which the run pauses: it saves a checkpoint, evaluates, and reports phase
+            `paused`. If `resume` has as many epochs already, it is reported at once. None, or at least
+            `config.epochs`, trains to the end. The pause is evaluated in full unless `config.early_eval_epochs` lists
+            the epoch. List it there, or make it a multiple of `config.eval_interval`: otherwise this evaluation is one
+            more that a run without the pause does not have, and by which the best epoch is chosen.
 
     Returns:
-        the last metrics and where the files are. An explosion is a result, not an exception.
+        the last metrics and where the files are. A pause and an explosion are results, not exceptions.
 
     Raises:
         FsdetError: the config or a file in it cannot be used; nothing was started.
     """
+    if until is not None and until < 1:
+        raise ConfigError(
+            f"until: must be at least 1, but got {until}; name the epoch to pause after, or None to train to the end"
+        )
     import torch
 
     from fsdet.data.sources import load_image_set, log_problems
@@ -56,7 +70,7 @@ def train(
         ) from None
     with debug_log(config.checkpoint_dir), torch.autograd.set_detect_anomaly(config.debug):
         log_problems(config)
-        return run_training(config, image_set, on_report, resume)
+        return run_training(config, image_set, on_report, resume, until)
 
 
 def check(config: TrainConfig) -> None:

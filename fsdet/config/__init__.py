@@ -8,6 +8,7 @@ without loading torch.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import model_validator
@@ -58,6 +59,7 @@ class TrainConfig(
                 f"n_shot must be at most k_shot, the number of supports per class, but got n_shot {self.n_shot} "
                 f"and k_shot {self.k_shot}"
             )
+        self._check_early_evaluations()
         if self.explosion_patience > self.explosion_window:
             raise ValueError(
                 f"explosion_patience must be at most explosion_window, the steps over which it is counted, but got "
@@ -71,6 +73,18 @@ class TrainConfig(
         if not any(self.lr_mults.values()):
             raise ValueError("at least one of the four *_lr_mult must be above 0")
         return self
+
+    def _check_early_evaluations(self) -> None:
+        epochs = self.early_eval_epochs
+        if any(a >= b for a, b in pairwise((0, *epochs))):
+            raise ValueError(
+                f"early_eval_epochs must be at least 1 and increasing, but got {', '.join(map(str, epochs))}"
+            )
+        if epochs and self.early_eval_episodes > self.eval_episodes:
+            raise ValueError(
+                f"early_eval_episodes must be at most eval_episodes, but got {self.early_eval_episodes} and "
+                f"{self.eval_episodes}"
+            )
 
     @property
     def reported_split(self) -> Literal["val", "test"]:
@@ -101,3 +115,8 @@ class TrainConfig(
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.epochs * self.steps_per_epoch
+
+    def steps_until(self, epoch: int | None) -> int:
+        """Optimiser steps up to the end of `epoch`; of the whole run if that is None or not before its end."""
+        epochs = self.epochs if epoch is None else min(epoch, self.epochs)
+        return epochs * self.steps_per_epoch

@@ -75,6 +75,8 @@ class DataConfig(Group):
     """Episodes (stages 2 and 3) or images (stage 1) in one forward pass."""
     eval_episodes: int = Field(40, ge=1)
     """Fixed episodes of each evaluation, the same for every run with the same data settings."""
+    early_eval_episodes: int = Field(8, ge=1)
+    """Episodes of the evaluations after `early_eval_epochs`: the first ones of the `eval_episodes`."""
     eval_draws: int = Field(3, ge=1)
     """Sets of `eval_episodes` other episodes that the last evaluation of a run averages over."""
     final_split: Literal["val", "test"] | None = None
@@ -215,6 +217,8 @@ class RunConfig(Group):
     """Number of epochs."""
     eval_interval: int = Field(1, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
+    early_eval_epochs: tuple[int, ...] = ()
+    """Epochs that are evaluated besides every `eval_interval`-th, over `early_eval_episodes` episodes only."""
     save_interval: int = Field(10, ge=1)
     """Epochs between checkpoints; the last epoch is always saved."""
     checkpoint_dir: Path = Path("checkpoints")

@@ -13,7 +13,7 @@ from fsdet.health.run_record import (
     RunRecord,
     build_check,
 )
-from fsdet.report import BEST_EPOCH
+from fsdet.report import BEST_EPOCH, EARLY_EPISODES
 
 CHANCE_AP50 = 0.1
 """AP50 with swapped supports in 8-way episodes of the embedded data (0.05 to 0.09); used if a run has no swap
@@ -51,8 +51,8 @@ def ap(run: RunRecord) -> Check:
 
 
 def over_same_episodes(run: RunRecord, row: Mapping[str, float]) -> bool:
-    """Whether an evaluation is over the same episodes as others: not the last one, except in stage 1."""
-    return run.config.stage == 1 or BEST_EPOCH not in row
+    """Whether an evaluation is over the same episodes as others: no early one, and except in stage 1 not the last."""
+    return EARLY_EPISODES not in row and (run.config.stage == 1 or BEST_EPOCH not in row)
 
 
 def supports(run: RunRecord) -> Check:

@@ -26,6 +26,7 @@ HARMLESS = {
     "resume_with_changes": "the permission itself",
     "save_interval": "how often the state is saved",
     "eval_interval": "how often the run is evaluated",
+    "early_eval_epochs": "how often too; early_eval_episodes is compared, since the values depend on it",
     "share_interval": "how often gradient shares are measured",
     "debug": "what is logged",
     "cache_dir": "where decoded images are stored",

@@ -71,6 +71,11 @@ class TrainState:
         """Epochs done."""
         return self.step // self.config.steps_per_epoch
 
+    def ends_epoch(self, interval: int = 1) -> bool:
+        """Whether the last step ended an `interval`-th epoch."""
+        ended = self.step > 0 and self.step % self.config.steps_per_epoch == 0
+        return ended and self.epoch % interval == 0
+
     @property
     def best_epoch(self) -> int:
         """Epoch of the best evaluation; the current one before the first."""

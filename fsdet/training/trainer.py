@@ -7,14 +7,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from fsdet.checkpoint import load_detector
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import save_config
 from fsdet.data.image_set import ImageSet
-from fsdet.evaluation.metrics import evaluate_run
 from fsdet.health.checklist import write_health
 from fsdet.progress import progress
-from fsdet.report import Best, Explosion, Phase, Report, Result
+from fsdet.report import Explosion, Phase, Report, Result
 from fsdet.run_files import (
     CONFIG_FILE,
     EvaluationLog,
@@ -23,7 +21,14 @@ from fsdet.run_files import (
     write_changes,
 )
 from fsdet.training.build import build_state
-from fsdet.training.logs import log_metrics, log_step
+from fsdet.training.evaluating import (
+    episodes_due,
+    evaluate_best,
+    evaluate_epoch,
+    evaluate_resumed,
+    stored_evaluation,
+)
+from fsdet.training.logs import log_step
 from fsdet.training.state import TrainState
 from fsdet.training.step import (
     backward,
@@ -46,33 +51,36 @@ def run_training(
     image_set: ImageSet,
     on_report: Callable[[Report], None] | None,
     resume: Path | None,
+    until: int | None,
 ) -> Result:
-    """Train to the end, to an explosion, or until `on_report` raises. See `fsdet.train.train`."""
+    """Train to the end, to a pause or an explosion, or until `on_report` raises. See `fsdet.train.train`."""
     state = build_state(config, image_set, resume)
-    history, evaluations = open_logs(state)
+    end = config.steps_until(until)
+    history, evaluations = open_logs(state, end)
     if state.stability.reference is None:
         measure_reference(state)
     final: dict[str, float] = {}
-    checkpoint: Path | None = None
+    phase: Phase = "running"
+    checkpoint = (resume or config.resume) if state.step else None
 
-    def report(phase: Phase, metrics: dict[str, float]) -> None:
+    def report(now: Phase, metrics: dict[str, float]) -> None:
+        nonlocal phase
+        phase = now
         built = build_report(state, phase, metrics, final, history)
         if on_report is not None:
             on_report(built)
 
-    def evaluate() -> None:
+    def report_evaluation(metrics: dict[str, float]) -> None:
         nonlocal final
-        metrics = evaluate_epoch(state, evaluations)
-        if state.step < config.total_steps:
-            report("running", metrics)
-            return
-        final = evaluate_best(state, evaluations)
-        report("final", metrics)
+        now = phase_at(state, end)
+        if now == "final":
+            final = evaluate_best(state, evaluations)
+        report(now, metrics)
 
     try:
-        if state.step and evaluation_due(state):
-            evaluate()  # the process may have been killed before it reported this epoch
-        for _ in progress(range(state.step, config.total_steps), f"stage {config.stage}"):
+        if (metrics := evaluate_resumed(state, evaluations, end)) is not None:
+            report_evaluation(metrics)
+        for _ in progress(range(state.step, end), f"stage {config.stage}"):
             values, found = training_step(state)
             history.append(values)
             log_step(values, log_level(state))
@@ -81,29 +89,33 @@ def run_training(
             if state.explosion and config.stop_on_explosion:
                 report("exploded", {})
                 break
-            if save_due(state):
+            if save_due(state, end):
                 checkpoint = save_epoch(state)
-            if evaluation_due(state):
-                evaluate()
+            if episodes := episodes_due(state, end):
+                report_evaluation(evaluate_epoch(state, evaluations, episodes))
     finally:
         history.close()
         write_health(config.checkpoint_dir, config, state.gradient_peaks(), state.explosion)
-    return Result(
-        final, state.step, state.explosion, checkpoint, config.checkpoint_dir, state.best_epoch
-    )
+    return build_result(state, final, checkpoint, paused=phase == "paused")
 
 
-def open_logs(state: TrainState) -> tuple[StepHistory, EvaluationLog]:
+def open_logs(state: TrainState, end: int) -> tuple[StepHistory, EvaluationLog]:
     """Write the settings to the run folder and open its `steps.jsonl` and `evaluations.jsonl`.
 
     A run that starts at step 0 first moves the files of an earlier run aside.
+
+    Args:
+        state: of the run.
+        end: step at which it pauses or ends.
     """
     folder = state.config.checkpoint_dir
     if not state.step:
         set_aside(folder)
+    stored = stored_evaluation(state, end)  # compares the settings that are replaced now
+    evaluations = EvaluationLog(folder, state.step, stored)
     save_config(state.config, folder / CONFIG_FILE)
     write_changes(folder, state.changed)
-    return StepHistory(folder, state.step), EvaluationLog(folder, state.step)
+    return StepHistory(folder, state.step), evaluations
 
 
 def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None]:
@@ -129,21 +141,16 @@ def record_explosion(state: TrainState, found: Explosion) -> None:
     log.error("step %d: exploded (%s): %s", found.step, found.reason, found.detail)
 
 
-def evaluation_due(state: TrainState) -> bool:
-    """Whether an evaluation is due: at the end of every `eval_interval`-th epoch, and of the last."""
-    return at_epoch_end(state, state.config.eval_interval)
+def save_due(state: TrainState, end: int) -> bool:
+    """Whether a checkpoint is due: after every `save_interval`-th epoch, and at the step `end`."""
+    return state.step >= end or state.ends_epoch(state.config.save_interval)
 
 
-def save_due(state: TrainState) -> bool:
-    """Whether a checkpoint is due: at the end of every `save_interval`-th epoch, and of the last."""
-    return at_epoch_end(state, state.config.save_interval)
-
-
-def at_epoch_end(state: TrainState, interval: int) -> bool:
-    """Whether the last step ended an `interval`-th epoch or the run."""
-    if state.step >= state.config.total_steps:
-        return True
-    return state.step % state.config.steps_per_epoch == 0 and state.epoch % interval == 0
+def phase_at(state: TrainState, end: int) -> Phase:
+    """Phase of the report of an evaluation; `end` is the step at which the run pauses or ends."""
+    if state.step < end:
+        return "running"
+    return "paused" if end < state.config.total_steps else "final"
 
 
 def build_report(
@@ -168,43 +175,19 @@ def build_report(
     )
 
 
-def evaluate_epoch(state: TrainState, evaluations: EvaluationLog) -> dict[str, float]:
-    """Evaluate the current weights on the fixed episodes, log the metrics, and save the weights if they are best."""
-    metrics = evaluate_run(state.eval_detector, state.config, state.device, final=False)
-    log_metrics(f"epoch {state.epoch}", metrics)
-    evaluations.append(state.step, state.epoch, metrics, state.device)
-    save_if_best(state, metrics)
-    return metrics
-
-
-def save_if_best(state: TrainState, metrics: dict[str, float]) -> None:
-    """Save the weights to `best.pt` if `metrics`, those of this epoch, are better than all before."""
-    if is_better(state, metrics):
-        state.best = Best(state.epoch, state.step, metrics)
-        state.save_best()
-
-
-def is_better(state: TrainState, metrics: dict[str, float]) -> bool:
-    """Whether this epoch's evaluation is the best so far."""
-    config = state.config
-    if state.best is None or config.stage == 1:  # without prototypes the last epoch is the best
-        return True
-    name = f"{config.novel_split}/{config.best_metric}"
-    value, best = (found.get(name, math.nan) for found in (metrics, state.best.metrics))
-    if math.isnan(best) or math.isnan(value):
-        return math.isnan(best)
-    return value > best if config.best_mode == "max" else value < best
-
-
-def evaluate_best(state: TrainState, evaluations: EvaluationLog) -> dict[str, float]:
-    """Evaluate the weights of the best epoch on episodes that were not used to select them, and log the metrics."""
-    detector = state.eval_detector
-    if state.best_epoch != state.epoch:
-        detector, _ = load_detector(state.best_path, state.device)
-    metrics = evaluate_run(detector, state.config, state.device, final=True)
-    log_metrics(f"last evaluation, of epoch {state.best_epoch}", metrics)
-    evaluations.append_final(state.step, state.epoch, metrics, state.device, state.best_epoch)
-    return metrics
+def build_result(
+    state: TrainState, final: dict[str, float], checkpoint: Path | None, paused: bool
+) -> Result:
+    """The outcome of the run for its caller."""
+    return Result(
+        metrics=final,
+        steps=state.step,
+        explosion=state.explosion,
+        checkpoint=checkpoint,
+        run_dir=state.config.checkpoint_dir,
+        best_epoch=state.best_epoch,
+        paused=paused,
+    )
 
 
 def save_epoch(state: TrainState) -> Path:

@@ -16,6 +16,7 @@ snapshot is not used: it holds less and is written later.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from fsdet.report import BEST_EPOCH
+from fsdet.report import BEST_EPOCH, EARLY_EPISODES
 from sweeps.config import Objective, SweepSpec
 from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.errors import SweepError
@@ -169,22 +170,23 @@ def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[TrialRepor
 def _with_best(
     path: Path, objective: Objective
 ) -> Iterator[tuple[dict[str, float], BestValue | None]]:
-    """Each evaluation with the best so far; the last one replaces that of its epoch."""
+    """Each evaluation with the best so far; the last one replaces that of its epoch.
+
+    An early evaluation, over fewer episodes, is the best only until the first full one.
+    """
     rows = list(_lines(path))
     best: BestValue | None = None
+    best_rank = (False, -math.inf)
     for number, row in enumerate(rows):
         row.pop("memory", None)
+        full = row.pop(EARLY_EPISODES, None) is None
         value = find_metric(row, objective.name)
         if BEST_EPOCH in row:
             best = BestValue(value, int(row.pop(BEST_EPOCH)))
-        elif value is not None and (best is None or _is_better(value, best, objective)):
-            best = BestValue(value, int(row["epoch"]))
+        elif value is not None and (rank := (full, objective.sign * value)) > best_rank:
+            best, best_rank = BestValue(value, int(row["epoch"])), rank
         if not any(BEST_EPOCH in following for following in rows[number + 1 : number + 2]):
             yield row, best
-
-
-def _is_better(value: float, best: BestValue, objective: Objective) -> bool:
-    return best.value is None or objective.sign * value > objective.sign * best.value
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:

@@ -20,6 +20,13 @@ def test_the_known_command_line_still_parses():
     assert (config.dfl_weight, config.resume) == (0.5, Path("stage1.pt"))
 
 
+def test_epochs_to_evaluate_early_are_read_from_flags_and_from_a_file(tmp_path):
+    assert parse(["--early_eval_epochs", "1", "3"]).early_eval_epochs == (1, 3)
+    (tmp_path / "c.yaml").write_text("early_eval_epochs: [1, 2]\nearly_eval_episodes: 4\n")
+    config = parse(["--config", str(tmp_path / "c.yaml")])
+    assert (config.early_eval_epochs, config.early_eval_episodes) == ((1, 2), 4)
+
+
 def test_flags_go_before_the_file_and_the_file_before_defaults(tmp_path):
     (tmp_path / "c.yaml").write_text("lr: 0.5\ndfl_weight: 2.5\n")
     config = parse(["--lr", "0.25", "--config", str(tmp_path / "c.yaml")])

@@ -1,6 +1,7 @@
 """Runs of the real trainer: interrupting them, and comparing what they leave."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -50,6 +51,24 @@ def state(path: Path) -> dict[str, object]:
     content = torch.load(path, weights_only=True)
     del content["config"]
     return tensors(content)
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Names of what differs between two checkpoints, besides their configs."""
+    a, b = state(one), state(other)
+    return [key for key in {**a, **b} if key not in a or key not in b or not equal(a[key], b[key])]
+
+
+def evaluations(run_dir: Path) -> list[dict[str, object]]:
+    """The lines of `evaluations.jsonl` without the memory in use."""
+    lines = (run_dir / "evaluations.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "memory"} for line in lines]
+
+
+def evaluations_computed(run_dir: Path) -> int:
+    """How many evaluations all processes of a run have computed, the last one included: each logs its metrics."""
+    log = (run_dir / "training_debug.log").read_text()
+    return len(re.findall(r"INFO - (?:epoch|last evaluation).*: val/nAP50 ", log))
 
 
 def kept_reports(config: TrainConfig, **arguments) -> tuple[list[Report], Result]:

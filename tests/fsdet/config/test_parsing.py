@@ -61,6 +61,30 @@ def test_at_least_one_module_must_learn():
         build_config(dict.fromkeys(MULTIPLIERS.values(), 0))
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"early_eval_epochs": (0, 2)}, "early_eval_epochs must be at least 1 and increasing"),
+        ({"early_eval_epochs": (2, 2)}, "but got 2, 2"),
+        ({"early_eval_epochs": (3, 1)}, "but got 3, 1"),
+        (
+            {"early_eval_epochs": (1,), "early_eval_episodes": 9, "eval_episodes": 8},
+            "early_eval_episodes must be at most eval_episodes, but got 9 and 8",
+        ),
+    ],
+)
+def test_early_evaluations_are_refused_in_one_line(settings, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        build_config(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_epochs_to_evaluate_early_may_lie_behind_the_last_or_be_evaluated_anyway():
+    config = TrainConfig(epochs=4, eval_interval=2, early_eval_epochs=(1, 2, 9))
+    assert TrainConfig(**config.model_dump(mode="json")) == config
+    assert TrainConfig(eval_episodes=2).early_eval_epochs == ()  # then their episodes do not matter
+
+
 def test_a_config_is_frozen():
     with pytest.raises(ValidationError):
         TrainConfig().lr = 1

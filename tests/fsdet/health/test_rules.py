@@ -256,6 +256,14 @@ def test_the_last_evaluation_is_not_compared_with_those_over_other_episodes():
     assert status("ap", evaluations=[*scores, last]) == "warn"
 
 
+def test_an_early_evaluation_is_not_compared_with_full_ones():
+    """Its few episodes are easier: the weights have not become worse since."""
+    early = {"step": 50, "early_episodes": 8, "val/nAP50": 0.9, "val/nAP50_se": 0.01}
+    later = {"step": 300, "val/nAP50": 0.5, "val/nAP50_se": 0.01}
+    assert status("ap", evaluations=[early, later]) == "pass"
+    assert status("ap", evaluations=[early]) == "skip"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "metric"), [(1, "object_AP50"), (2, "nAP50")])
 def test_a_run_on_the_test_classes_is_judged_by_their_metrics(small_config, stage, metric):

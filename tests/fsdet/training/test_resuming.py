@@ -75,6 +75,7 @@ SOME_VALUES = (
         "other",
         "test",
         ("x",),
+        (1, 2),
         (0.1, 100.0),
     ),
 )
@@ -117,7 +118,7 @@ def test_every_setting_is_harmless_or_compared_when_a_stage_resumes(name):
 def test_only_settings_that_change_neither_steps_nor_figures_are_harmless():
     steps = {"dfl_weight", "bbox_loss", "gradient_clip_norm", "support_size", "epochs", "threads"}
     steps |= {"warmup_fraction", "final_lr_fraction", "supcon_temperature", "stop_on_explosion"}
-    figures = {"novel_split", "eval_episodes", "eval_draws"}
+    figures = {"novel_split", "eval_episodes", "early_eval_episodes", "eval_draws"}
     assert not {*HARMLESS} & (steps | figures)
     assert {*HARMLESS, *BY_CONTENT} < {*TrainConfig.model_fields}
     assert not {*HARMLESS} & {*BY_CONTENT, *ARCHITECTURE}
@@ -176,13 +177,14 @@ def test_a_stage_starts_at_its_beginning_with_a_fresh_optimiser(small_config, ba
 
 
 def test_a_run_resumed_with_harmless_changes_equals_one_never_interrupted(small_config, tmp_path):
-    settings = {"n_query": 2, "share_interval": 1}
+    settings = {"n_query": 2, "share_interval": 1, "early_eval_episodes": 1}
     whole = train(small_config(**settings, checkpoint_dir=tmp_path / "whole"))
     with pytest.raises(InterruptError):
         train(small_config(**settings), stop_after(1))
     others = {
         "share_interval": None,
         "eval_interval": 7,
+        "early_eval_epochs": (2,),
         "save_interval": 5,
         "debug": True,
         "num_workers": 1,

@@ -3,17 +3,24 @@ import subprocess
 import sys
 
 import pytest
-from trained_runs import LEARNING, STAGE_1, kept_reports, steps
+from trained_runs import (
+    LEARNING,
+    STAGE_1,
+    differences,
+    evaluations,
+    evaluations_computed,
+    kept_reports,
+    steps,
+)
 from trainings import overfit
 
 from fsdet.checkpoint import load_detector
 from fsdet.config import MODULES
 from fsdet.config.parsing import save_config
+from fsdet.errors import ConfigError
 from fsdet.evaluation.metrics import evaluate_run
-from fsdet.report import Best, Report
+from fsdet.report import Report
 from fsdet.train import train
-from fsdet.training.build import build_state
-from fsdet.training.trainer import is_better
 
 
 @pytest.mark.slow
@@ -40,25 +47,6 @@ def test_the_best_epoch_is_reported_kept_and_evaluated_last(small_config, mode):
     assert rows[-1]["val/nAP50"] == result.metrics["val/nAP50"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "before", "now", "better"),
-    [
-        ({}, {"val/nAP50": 0.5}, {"val/nAP50": 0.6}, True),
-        ({}, {"val/nAP50": 0.5}, {"val/nAP50": 0.5}, False),
-        ({}, {"val/nAP50": 0.5}, {}, False),
-        ({}, {}, {"val/nAP50": 0.1}, True),
-        ({"best_mode": "min"}, {"val/nAP50": 0.5}, {"val/nAP50": 0.6}, False),
-        ({"best_metric": "nAP"}, {"val/nAP": 0.5}, {"val/nAP50": 0.9, "val/nAP": 0.4}, False),
-        ({"stage": 1}, {"val/nAP50": 0.5}, {"val/nAP50": 0.1}, True),
-    ],
-)
-def test_an_evaluation_is_the_best_so_far(small_config, train_set, settings, before, now, better):
-    run = build_state(small_config(**settings), train_set, None)
-    assert is_better(run, now)  # the first one
-    run.best = Best(1, 2, before)
-    assert is_better(run, now) is better
-
-
 def test_the_best_epoch_of_stage_1_is_its_last(small_config):
     _, result = kept_reports(small_config(stage=1, n_episodes=2, batch_size=4))
     assert result.best_epoch == 2
@@ -75,6 +63,62 @@ def test_only_the_newest_checkpoints_stay(small_config):
     result = train(small_config(stage=1, epochs=4, n_episodes=1, batch_size=2, eval_interval=4))
     kept = sorted(path.name for path in result.run_dir.glob("*.pt"))
     assert kept == ["best.pt", "stage1_epoch0003.pt", "stage1_epoch0004.pt"]
+
+
+def test_a_run_that_pauses_equals_one_that_never_does(small_config, tmp_path):
+    settings = {**LEARNING, "save_interval": 9, "eval_interval": 2}
+    settings |= {"early_eval_epochs": (1,), "early_eval_episodes": 2}
+    whole = train(small_config(**settings, checkpoint_dir=tmp_path / "whole"))
+    config = small_config(**settings, checkpoint_dir=tmp_path / "parts")
+    first_reports, first = kept_reports(config, until=1)
+    second_reports, second = kept_reports(config, resume=first.checkpoint, until=2)
+    last_reports, last = kept_reports(config, resume=second.checkpoint)
+
+    each = (first_reports, second_reports, last_reports)
+    assert [[(r.phase, r.epoch) for r in reports] for reports in each] == [
+        [("paused", 1)],
+        [("running", 1), ("paused", 2)],
+        [("running", 2), ("final", 3)],
+    ]
+    assert second_reports[0].metrics == first_reports[0].metrics
+    assert first_reports[0].metrics["val/nAP50"] > 0
+    assert last_reports[0].metrics == second_reports[1].metrics
+    assert [result.paused for result in (first, second, last, whole)] == [True, True, False, False]
+    assert [result.metrics for result in (first, second, last)] == [{}, {}, whole.metrics]
+    assert (last.steps, last.best_epoch) == (whole.steps, whole.best_epoch)
+
+    assert (last.run_dir / "steps.jsonl").read_bytes() == (
+        whole.run_dir / "steps.jsonl"
+    ).read_bytes()
+    assert evaluations(last.run_dir) == evaluations(whole.run_dir)
+    assert evaluations_computed(last.run_dir) == evaluations_computed(whole.run_dir) == 4
+    for name in (whole.checkpoint.name, "best.pt"):
+        assert differences(whole.run_dir / name, last.run_dir / name) == []
+
+
+def test_a_pause_that_is_already_reached_is_reported_at_once(small_config):
+    config = small_config(epochs=3, n_episodes=2)
+    reports, first = kept_reports(config, until=2)
+    files = {p: p.read_bytes() for p in config.checkpoint_dir.glob("*.jsonl")}
+    again, second = kept_reports(config, resume=first.checkpoint, until=1)
+    assert [(r.phase, r.epoch, r.metrics) for r in again] == [("paused", 2, reports[-1].metrics)]
+    assert (second.paused, second.checkpoint, second.steps) == (True, first.checkpoint, first.steps)
+    assert {p: p.read_bytes() for p in files} == files
+    assert evaluations_computed(config.checkpoint_dir) == 2
+
+
+def test_a_pause_at_or_behind_the_last_epoch_is_none(small_config):
+    reports, result = kept_reports(small_config(epochs=1, n_episodes=2), until=2)
+    assert [r.phase for r in reports] == ["final"]
+    assert not result.paused
+
+
+def test_a_pause_before_the_first_epoch_is_refused(small_config):
+    config = small_config()
+    with pytest.raises(ConfigError, match="until: must be at least 1, but got 0; ") as told:
+        train(config, until=0)
+    assert "\n" not in str(told.value)
+    assert not config.checkpoint_dir.exists()
 
 
 @pytest.mark.slow

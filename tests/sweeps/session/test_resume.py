@@ -74,6 +74,22 @@ def test_the_best_epoch_is_read_back_and_the_last_evaluation_stands_for_its_epoc
     ]
 
 
+def test_an_early_evaluation_is_the_best_until_the_first_full_one():
+    values = (0.6, 0.9, 0.3, 0.8, 0.4)
+    early = ({"early_episodes": 8}, {"early_episodes": 8}, {}, {"early_episodes": 8}, {})
+    rows = [
+        {"step": n, "epoch": n, **keys, "val/nAP50": value}
+        for n, (value, keys) in enumerate(zip(values, early, strict=True), start=1)
+    ]
+    Path("evaluations.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    reports = list(recorded_reports(Path(), Objective()))
+    assert [(r.best.value, r.best.epoch) for r in reports] == [
+        *((0.6, 1), (0.9, 2)),
+        *((0.3, 3), (0.3, 3), (0.4, 5)),
+    ]
+    assert [set(r.metrics) for r in reports] == [{"val/nAP50"}] * 5
+
+
 @pytest.mark.slow
 def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     from rich.console import Console
