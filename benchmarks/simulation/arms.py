@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
 from benchmarks.simulation.clock import Leg, Method
 from benchmarks.simulation.product import Product

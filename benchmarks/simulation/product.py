@@ -14,7 +14,7 @@ from benchmarks.simulation.clock import Leg
 from benchmarks.simulation.tables import EPOCHS, Problem
 from sweeps.config import SweepSpec
 from sweeps.search.sampler import build_sampler
-from sweeps.search.searcher import StudySearcher, rungs_of_sweep
+from sweeps.search.searcher import StudySearcher
 from sweeps.search.stopping import StoppingCriteria
 from sweeps.states import Outcome, State
 from sweeps.study.study import baselines_left, create_study
@@ -104,7 +104,7 @@ class Product:
             study, self._spec, context, store, stopping, presets=presets, suggestions=100_000
         )
         self.study: optuna.Study = study
-        self._rungs = (*rungs_of_sweep(self._spec), EPOCHS)
+        self._rungs = (*self._spec.rungs, EPOCHS)
         self._open: dict[int, TrialRequest] = {}
         self._reached: dict[int, int] = {}
 
@@ -137,5 +137,5 @@ class Product:
         self._end(leg.trial, Outcome(State.INFEASIBLE), report)
 
     def _end(self, number: int, outcome: Outcome, report: TrialReport) -> None:
-        self.searcher.on_end(TrialEnd(number, outcome, report.objective, 0.0, report))
+        self.searcher.on_end(TrialEnd(self._open[number], outcome, report.objective, 0.0, report))
         del self._open[number]

@@ -147,7 +147,9 @@ class _Process:
         self._weights = np.linalg.solve(noisy, scaled)
 
     def _between(self, scaled: Array) -> Array:
-        squares = (scaled**2).sum(-1)[..., None] + (self._points**2).sum(1) - 2 * scaled @ self._points.T
+        squares = (
+            (scaled**2).sum(-1)[..., None] + (self._points**2).sum(1) - 2 * scaled @ self._points.T
+        )
         return self._amplitude * np.exp(-0.5 * np.maximum(squares, 0))
 
     def mean(self, point: Array) -> Array:

@@ -104,6 +104,16 @@ class SchedulerSpec(Part):
     reduction: float = Field(default=4.0, gt=1)
     """At each rung the best 1/reduction continue; rungs lie this factor apart."""
 
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """Epochs at which trials of at most `epochs` pause, ascending."""
+        found: list[int] = []
+        rung = float(self.grace)
+        while round(rung) < epochs:
+            if not found or round(rung) > found[-1]:
+                found.append(round(rung))
+            rung *= self.reduction
+        return tuple(found)
+
     @field_validator("name", mode="before")
     @classmethod
     def _no_others(cls, name: Any) -> Any:

@@ -99,7 +99,21 @@ class SweepSpec(Part):
         defaults = {"threads": max(1, int(self.resources.cpus)), "save_interval": 1}
         device = "cuda" if self.resources.gpu_share else "cpu"
         device = AUTO if self.resources.gpus == AUTO else device
-        return {**defaults, **self.fixed, **self._best_epoch(), "device": device}
+        return {
+            **defaults,
+            **self._early_evaluations(),
+            **self.fixed,
+            **self._best_epoch(),
+            "device": device,
+        }
+
+    def _early_evaluations(self) -> dict[str, Any]:
+        """Evaluations at the rungs, over few episodes: a rank there needs no more."""
+        if not self.rungs:
+            return {}
+        fewest = min(Space(self.space, self.fixed).possible("eval_episodes"))
+        episodes = min(TrainConfig().early_eval_episodes, int(fewest))
+        return {"early_eval_epochs": self.rungs, "early_eval_episodes": episodes}
 
     def _best_epoch(self) -> dict[str, Any]:
         """How a trial chooses its best epoch."""
@@ -133,7 +147,14 @@ class SweepSpec(Part):
     @property
     def max_epochs(self) -> int:
         """Epochs of the longest trial that the space allows."""
-        return int(self.largest("epochs"))
+        return int(max(Space(self.space, self.fixed).possible("epochs")))
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which trials pause, ascending; empty if none does."""
+        if self.scheduler.name == "none":
+            return ()
+        return self.scheduler.rungs(self.max_epochs)
 
     def epochs_of(self, parameters: dict[str, Any]) -> int:
         """Epochs of a complete trial with these searched settings."""

@@ -186,7 +186,6 @@ def run_presets(opened: ConfirmationStudy, presets: dict[str, Preset]) -> None:
         store=opened.store,
         context=context,
         stopping=opened.stopping,
-        count=len(resumed) + len(remaining),
         tags={"sweep.name": folder.name, "sweep.id": sweep_id},
         earlier=earlier,
         runs=session.tracker.stored_runs(sweep_id),

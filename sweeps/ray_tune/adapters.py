@@ -1,5 +1,8 @@
 """Ray Tune's searcher, scheduler and callback, which forward every event to the trials of a session.
 
+A trial that pauses and is promoted later is two trials of Ray Tune, which never pauses anything itself. No
+scheduler of Ray's stops a trial.
+
 A trial that ran out of memory is retried once, alone. It has the same number, run and place in the rungs,
 and resumes from its newest checkpoint in a new process, so that the memory of the first one is free. Ray
 Tune restarts a trial whose worker died; `Retries` gives it more resources for that. While it waits for
@@ -15,23 +18,31 @@ from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.ray_tune import internals
-from sweeps.ray_tune.schedulers import EPOCH, OBJECTIVE, REQUEST, request_of
+from sweeps.search.promotion import Idle
 from sweeps.trial.failures import OUT_OF_MEMORY, cause_of_death, kernel_kills
 from sweeps.trial.messages import TrialReport, TrialRequest
 
+REQUEST = "request"
+"""Key of the `TrialRequest` in the config of a trial of Ray Tune."""
 REPORT, RETIRE_WORKER = "report", "retire_worker"
 """Keys in a result of Ray Tune."""
+
+
+def request_of(trial: Trial) -> TrialRequest:
+    """The request that a trial of Ray Tune carries in its config."""
+    request: TrialRequest = trial.config[REQUEST]
+    return request
 
 
 class Trials(Protocol):
     """What the adapters need of the trials of a session; independent of Ray."""
 
-    def next_request(self) -> TrialRequest | None:
-        """The next trial to run; None if there is no next one."""
+    def next_request(self) -> TrialRequest | Idle:
+        """The next trial to run, or why there is none now."""
 
     def on_start(self, request: TrialRequest) -> None:
         """A worker starts a trial, or starts it again after its worker died."""
@@ -53,8 +64,6 @@ def to_result(report: TrialReport) -> dict[str, Any]:
     """A report as a result of Ray Tune."""
     return {
         REPORT: report,
-        EPOCH: report.epoch,
-        **({} if report.objective is None else {OBJECTIVE: report.objective}),
         **({RETIRE_WORKER: True} if report.retire_worker else {}),
     }
 
@@ -136,15 +145,12 @@ class RaySearcher(Searcher):  # type: ignore[misc]
 
     Args:
         trials: of the session.
-        mode: of the objective.
         retries: while one waits, no trial is suggested.
         failures: why workers died.
     """
 
-    def __init__(
-        self, trials: Trials, mode: str, retries: Retries, failures: WorkerFailures
-    ) -> None:
-        super().__init__(metric=OBJECTIVE, mode=mode)
+    def __init__(self, trials: Trials, retries: Retries, failures: WorkerFailures) -> None:
+        super().__init__(metric=REPORT, mode="max")  # required; Ray compares nothing here
         self._trials, self._retries, self._failures = trials, retries, failures
         self._numbers: dict[str, int] = {}
         self.ray_trials: dict[str, Trial] = {}
@@ -154,11 +160,13 @@ class RaySearcher(Searcher):  # type: ignore[misc]
         """The attributes of Ray's base class only, as with `Retries`."""
         return internals.searcher_state(self)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._retries.waiting:
             return None
         request = self._trials.next_request()
-        if request is None:
+        if request is Idle.DONE:
+            return str(Searcher.FINISHED)
+        if request is Idle.WAIT:
             return None
         self._numbers[trial_id] = request.number
         self._retries.on_suggest(trial_id, request)
@@ -220,56 +228,32 @@ class RayCallback(tune.Callback):  # type: ignore[misc]
         self._trials.on_report(request_of(trial).number, result.pop(REPORT))
 
 
-class RayScheduler(TrialScheduler):  # type: ignore[misc]
-    """Wraps a scheduler: retires workers and prepares restarts, and forwards every call.
+class RayScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Runs trials in the order in which they come; retires workers and prepares restarts.
 
     Args:
-        scheduler: decides which trials to stop.
         retries: of this session.
     """
 
-    def __init__(self, scheduler: TrialScheduler, retries: Retries) -> None:
+    def __init__(self, retries: Retries) -> None:
         super().__init__()
-        self._inner, self._retries = scheduler, retries
+        self._retries = retries
 
-    @property
-    def metric(self) -> str | None:
-        metric: str | None = self._inner.metric
-        return metric
-
-    @property
-    def supports_buffered_results(self) -> bool:
-        return bool(self._inner.supports_buffered_results)
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        return bool(self._inner.set_search_properties(metric, mode, **spec))
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self._inner.on_trial_add(tune_controller, trial)
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as with `Retries`."""
+        return {}
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         self._retries.on_error(trial)
-        self._inner.on_trial_error(tune_controller, trial)
-
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        return str(self._inner.on_trial_result(tune_controller, trial, result))
+        super().on_trial_error(tune_controller, trial)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        self._inner.on_trial_complete(tune_controller, trial, result)
+        super().on_trial_complete(tune_controller, trial, result)
         if result.get(RETIRE_WORKER):  # Tune decides next whether to reuse the worker
             internals.retire_worker(tune_controller, trial)
 
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        self._inner.on_trial_remove(tune_controller, trial)
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        return self._inner.choose_trial_to_run(tune_controller)
-
-    def debug_string(self) -> str:
-        return str(self._inner.debug_string())
-
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a resumed sweep restores the rungs from the study."""
+        """Nothing: the study is on disk after every change."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a resumed sweep restores the rungs from the study."""
+        """Nothing: the study is on disk after every change."""

@@ -14,7 +14,6 @@ from typing import Any
 
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 from ray.tune.search import Searcher
 
 RELIED_ON = {
@@ -32,27 +31,11 @@ RELIED_ON = {
         "_metric": "searcher_state",
         "_mode": "searcher_state",
     },
-    ("ray.tune.schedulers.async_hyperband", "AsyncHyperBandScheduler"): {
-        "_brackets": "brackets_of, rungs_of",
-        "_trial_info": "assign_bracket",
-        "_metric_op": "record_in_bracket: sign of the metric",
-    },
-    ("ray.tune.schedulers.async_hyperband", "_Bracket"): {
-        "_rungs": "rungs_of: milestone and recorded values",
-        "on_result": "record_in_bracket",
-    },
-    ("ray.tune.schedulers.median_stopping_rule", "MedianStoppingRule"): {
-        "_results": "results_of",
-        "_stopped_trials": "unstop",
-    },
     ("ray.tune.execution.class_cache", ""): {
         "ENV_VARS_TO_PROPAGATE": "hide_from_workers",
     },
 }
 """(Module, class) -> member -> what needs it."""
-
-Rung = dict[Any, float]
-"""Trial id -> signed value recorded at a rung."""
 
 
 def missing_members() -> list[str]:
@@ -107,36 +90,3 @@ def latest_failure(trial: Trial) -> str:
 def searcher_state(searcher: Searcher) -> dict[str, Any]:
     """What a pickled searcher needs of Ray's base class."""
     return {"_metric": searcher._metric, "_mode": searcher._mode}
-
-
-def brackets_of(scheduler: AsyncHyperBandScheduler) -> list[Any]:
-    """The brackets of ASHA, the one with most rungs first."""
-    return list(scheduler._brackets)
-
-
-def rungs_of(bracket: Any) -> list[Rung]:
-    """The values recorded at each rung of a bracket."""
-    return [recorded for _, recorded in bracket._rungs]
-
-
-def assign_bracket(scheduler: AsyncHyperBandScheduler, trial: Trial, bracket: Any) -> None:
-    """Put a trial into a bracket."""
-    scheduler._trial_info[trial.trial_id] = bracket
-
-
-def record_in_bracket(
-    scheduler: AsyncHyperBandScheduler, bracket: Any, trial: Any, epoch: int, value: float
-) -> None:
-    """Record a value at the rung that `epoch` reaches."""
-    bracket.on_result(trial, epoch, scheduler._metric_op * value)
-
-
-def results_of(scheduler: MedianStoppingRule) -> dict[Any, list[dict[str, Any]]]:
-    """Trial -> its results, as the median rule compares them."""
-    results: dict[Any, list[dict[str, Any]]] = scheduler._results
-    return results
-
-
-def unstop(scheduler: MedianStoppingRule, trial: Trial) -> None:
-    """Undo the median rule's decision to stop a trial."""
-    scheduler._stopped_trials.discard(trial)

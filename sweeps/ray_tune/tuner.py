@@ -10,11 +10,11 @@ from typing import Any
 
 from ray import tune
 from ray.tune.progress_reporter import ProgressReporter
-from ray.tune.schedulers import TrialScheduler
 
 from sweeps.config import Resources
 from sweeps.ray_tune import internals
 from sweeps.ray_tune.adapters import (
+    REQUEST,
     RayCallback,
     RayScheduler,
     RaySearcher,
@@ -23,7 +23,6 @@ from sweeps.ray_tune.adapters import (
     WorkerFailures,
     to_result,
 )
-from sweeps.ray_tune.schedulers import REQUEST
 from sweeps.resources.machine import Machine
 from sweeps.secrets import SECRETS
 from sweeps.storage.folder import SweepFolder
@@ -43,10 +42,6 @@ class TuneJob:
 
     context: TrialContext
     """Of the trials."""
-    count: int
-    """Trials to run."""
-    mode: str
-    """`max` or `min`."""
     resources: Resources
     """Of a trial."""
     machine: Machine
@@ -57,19 +52,19 @@ class TuneJob:
     """The trainer, if not `fsdet.train.train`."""
 
 
-def build_tuner(job: TuneJob, trials: Trials, scheduler: TrialScheduler) -> tune.Tuner:
+def build_tuner(job: TuneJob, trials: Trials) -> tune.Tuner:
     """The Ray Tuner. Its folder holds only its own state; trials have folders of their own."""
     internals.hide_from_workers(SECRETS)  # every node has credentials of its own
     shutil.rmtree(job.folder.ray_dir, ignore_errors=True)
     failures = WorkerFailures()
     retries = Retries(trials, needs_of(job), failures)
-    searcher = RaySearcher(trials, job.mode, retries, failures)
+    searcher = RaySearcher(trials, retries, failures)
     return tune.Tuner(
         tune.with_resources(trainable(job), lambda config: needs_of(job)(config.get(REQUEST))),
         tune_config=tune.TuneConfig(
-            num_samples=job.count,
+            num_samples=-1,  # until the searcher has finished
             search_alg=searcher,
-            scheduler=RayScheduler(scheduler, retries),
+            scheduler=RayScheduler(retries),
             max_concurrent_trials=job.machine.capacity(job.resources),
             reuse_actors=True,
             trial_name_creator=ray_name,

@@ -70,23 +70,6 @@ class Idle(Enum):
 Decision = Train | Idle
 
 
-def rungs_of(epochs: int, grace: int, reduction: float) -> tuple[int, ...]:
-    """Epochs at which trials pause, ascending; empty if no trial does.
-
-    Args:
-        epochs: of the longest trial.
-        grace: first rung.
-        reduction: factor between rungs.
-    """
-    found: list[int] = []
-    rung = float(grace)
-    while round(rung) < epochs:
-        if not found or round(rung) > found[-1]:
-            found.append(round(rung))
-        rung *= reduction
-    return tuple(found)
-
-
 def decide(
     trials: Sequence[Progress],
     rungs: Sequence[int],
@@ -98,7 +81,7 @@ def decide(
 
     Args:
         trials: all that have begun.
-        rungs: of `rungs_of`.
+        rungs: epochs at which trials pause, ascending.
         reduction: at each rung the best 1/reduction go on.
         may_begin: whether there are further trials.
         budget: epochs that all trials together may take; None for no limit.
@@ -131,8 +114,12 @@ def committed(trials: Sequence[Progress], chosen: Train) -> int:
         if trial.number == chosen.number:
             until, goes_on = chosen.until, True
         ends = trial.baseline and trial.state not in ENDED
-        total += (trial.epochs if ends or until is None else until) if goes_on or ends else trial.epoch
-        completes |= not trial.baseline and (trial.state is State.COMPLETED or (goes_on and until is None))
+        total += (
+            (trial.epochs if ends or until is None else until) if goes_on or ends else trial.epoch
+        )
+        completes |= not trial.baseline and (
+            trial.state is State.COMPLETED or (goes_on and until is None)
+        )
     if chosen.number is None:
         total += longest if chosen.until is None else chosen.until
         completes |= chosen.until is None

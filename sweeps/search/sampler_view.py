@@ -32,10 +32,8 @@ def sampler_view(study: optuna.Study, sampler: str) -> optuna.Study:
         study: with its sampler.
         sampler: name of the sampler.
     """
-    storage = cast(BaseStorage, _View(storage_of(study), complete=sampler == "gp"))
-    return optuna.load_study(
-        study_name=study.study_name, storage=storage, sampler=study.sampler
-    )
+    storage = cast("BaseStorage", _View(storage_of(study), complete=sampler == "gp"))
+    return optuna.load_study(study_name=study.study_name, storage=storage, sampler=study.sampler)
 
 
 class _View:

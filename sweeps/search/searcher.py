@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
-from sweeps.search.promotion import Idle, Progress, Train, decide, next_stop, rungs_of, standing
+from sweeps.search.promotion import Idle, Progress, Train, decide, next_stop, standing
 from sweeps.search.sampler_view import sampler_view
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.states import Outcome, State
@@ -103,7 +103,7 @@ class StudySearcher:
         self._suggestions = suggestions
         self._open: dict[int, optuna.Trial] = {}
         self._curves: dict[int, dict[int, float]] = {}
-        self._rungs = rungs_of_sweep(spec)
+        self._rungs = spec.rungs
         self._progress = {t.number: progress_of(t, spec) for t in own_trials(study)}
         store.check()
 
@@ -154,10 +154,18 @@ class StudySearcher:
         self._progress[trial.number] = progress_of(frozen, self._spec)
         return build_request(to_record(frozen), self._spec, self._context, parameters)
 
-    def paused(self) -> dict[int, str]:
-        """Number of each trial that is paused -> why it was not promoted."""
+    def paused(self) -> list[tuple[TrialRequest, Outcome]]:
+        """The trials that are paused, each pruned for its rank."""
         trials = list(self._progress.values())
-        return {t.number: standing(trials, t) for t in trials if t.state is State.PAUSED}
+        frozen = self._study.get_trials(deepcopy=False)
+        return [
+            (
+                build_request(to_record(frozen[trial.number]), self._spec, self._context),
+                Outcome(State.PRUNED, standing(trials, trial)),
+            )
+            for trial in trials
+            if trial.state is State.PAUSED
+        ]
 
     def on_retry(self, request: TrialRequest) -> None:
         """Record that a trial ran out of memory and is restarted alone, in later sessions too."""
@@ -206,13 +214,11 @@ class StudySearcher:
             self._write(lambda: self._tell(trial, end))
 
     def _tell(self, trial: optuna.Trial, end: TrialEnd) -> None:
-        report = end.report or TrialReport("failed")
+        violation = 0.0 if end.report is None else end.report.violation
         with batched(self._study):
             # set already if an earlier driver was killed at this point
             if end.outcome.state is not State.FAILED and CONSTRAINT not in trial.constraints:
-                trial.set_constraint(CONSTRAINT, constraint_of(end.outcome, report.violation))
-            trial.set_user_attr("metrics", report.best.metrics if report.best else {})
-            trial.set_user_attr("costs", report.costs)
+                trial.set_constraint(CONSTRAINT, constraint_of(end.outcome, violation))
             self._study.set_user_attr("seconds", self._stopping.seconds)
             self._record_outcome(trial, end)
         tell(self._study, self._spec, trial.number, end.outcome.state)
@@ -220,6 +226,10 @@ class StudySearcher:
 
     def _record_outcome(self, trial: optuna.Trial, end: TrialEnd) -> None:
         """Write the outcome; the state last, since it marks the record as complete."""
+        if end.report is not None and end.outcome.state is not State.INTERRUPTED:
+            best = end.report.best
+            trial.set_user_attr("metrics", best.metrics if best else {})
+            trial.set_user_attr("costs", end.report.costs)
         trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + end.seconds)
         trial.set_user_attr("reason", end.outcome.reason)
         trial.set_user_attr("state", str(end.outcome.state))
@@ -243,14 +253,6 @@ def _set_attributes(trial: optuna.Trial, values: dict[str, Any]) -> None:
     for name, value in values.items():
         if known.get(name) != value:
             trial.set_user_attr(name, value)
-
-
-def rungs_of_sweep(spec: SweepSpec) -> tuple[int, ...]:
-    """Epochs at which the trials of a sweep pause."""
-    scheduler = spec.scheduler
-    if scheduler.name == "none":
-        return ()
-    return rungs_of(spec.max_epochs, scheduler.grace, scheduler.reduction)
 
 
 def own_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.states import Outcome
+from sweeps.states import Outcome, State
 from sweeps.study.study import RETRIED
 from sweeps.tracking import Tracker
 from sweeps.trial.failures import OUT_OF_MEMORY
@@ -59,11 +59,9 @@ class TrackerCallback:
         self._tags = tags
         self._tracker = tracker
         self._runs = runs
-        self._requests: dict[int, TrialRequest] = {}
 
     def on_start(self, request: TrialRequest) -> None:
-        """Begin the run of a trial."""
-        self._requests[request.number] = request
+        """Begin the run of a trial, or continue it."""
         self.begin_run(request)
 
     def on_report(self, request: TrialRequest, report: TrialReport) -> None:
@@ -78,8 +76,8 @@ class TrackerCallback:
         self._tracker.tag(request.run_key, {RETRIED: OUT_OF_MEMORY})
 
     def on_end(self, end: TrialEnd) -> None:
-        """Close the run of a trial."""
-        self.end_run(self._requests.pop(end.number), end.outcome)
+        """Close the run of a trial; one that pauses gets its files when it ends."""
+        self.end_run(end.request, end.outcome, end.outcome.state is not State.PAUSED)
 
     def begin_run(self, request: TrialRequest) -> None:
         """Begin the run of a trial, or continue that of an earlier session."""
@@ -94,8 +92,10 @@ class TrackerCallback:
         )
 
     def end_run(self, request: TrialRequest, outcome: Outcome, own: bool = True) -> None:
-        """Close the run of a trial; `own`: whether its files belong to it and are logged."""
+        """Close the run of a trial; `own`: whether its files are logged."""
         files = ArtifactsOf(self._context, request.folder) if own else ()
+        if (earlier := self._runs.get(request.run_key)) is not None:
+            self._tracker.adopt(request.run_key, earlier)
         self._tracker.end(request.run_key, outcome, files)
 
     def download(self, request: TrialRequest) -> bool:

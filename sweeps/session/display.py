@@ -22,6 +22,7 @@ from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 COLOURS = {
     State.RUNNING: "cyan",
     State.COMPLETED: "green",
+    State.PAUSED: "blue",
     State.PRUNED: "yellow",
     State.INFEASIBLE: "red",
     State.FAILED: "bold red",
@@ -83,7 +84,7 @@ class Display:
     def add_ended(self, trials: Sequence[TrialRecord]) -> None:
         """Add the trials that ended in earlier sessions."""
         for trial in trials:
-            if trial.state not in ENDED:
+            if trial.state not in (*ENDED, State.PAUSED):
                 continue
             epoch = trial.best_epoch or 0
             row = Row(trial.number, trial.title, trial.parameters, epoch, trial.value)
@@ -94,8 +95,9 @@ class Display:
             self.earlier += 1
 
     def on_start(self, request: TrialRequest) -> None:
-        """A trial began."""
-        self.rows[request.number] = Row(request.number, request.title, request.parameters)
+        """A trial began, or continues."""
+        new = Row(request.number, request.title, request.parameters)
+        self.rows.setdefault(request.number, new).state = State.RUNNING
 
     def on_report(self, request: TrialRequest, report: TrialReport) -> None:
         """A trial reported."""
@@ -112,7 +114,8 @@ class Display:
     def on_end(self, end: TrialEnd) -> None:
         """A trial ended."""
         row = self.rows[end.number]
-        row.state, row.reason, row.seconds = end.outcome.state, end.outcome.reason, end.seconds
+        row.state, row.reason = end.outcome.state, end.outcome.reason
+        row.seconds += end.seconds
 
     def best(self) -> Row | None:
         """The completed trial with the best value."""

@@ -6,7 +6,8 @@ brought up to date with it:
 - a trial whose outcome was recorded is closed, in the study and in the tracker;
 - a trial that was running is resumed first, under its own number and with its settings, from its newest
   intact checkpoint;
-- baselines that have not begun come next; the remaining trials are new suggestions.
+- baselines that have not begun come next; then paused trials are promoted, and new ones suggested, as if the
+  sweep had never ended.
 
 The study lists the trials, `tracking.json` the runs. A lost record is restored from the tags of the runs; a
 study that has lost trials is refused, since new trials would get their folders and runs. Ray Tune's own
@@ -36,7 +37,7 @@ from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.portable_files import content_key
 from sweeps.study.store import StudyStore
-from sweeps.study.study import TrialRecord, load_study, to_records
+from sweeps.study.study import TrialRecord, load_study
 from sweeps.tracking import StoredRun, Tracker
 from sweeps.trial.identity import TRIAL_FILE, load_trial
 from sweeps.trial.messages import BestValue, TrialReport, TrialRequest, find_metric
@@ -87,13 +88,8 @@ def close_recorded(study: optuna.Study, spec: SweepSpec) -> None:
 
 def unfinished(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that were running, by number."""
-    return study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-
-
-def left_to_run(study: optuna.Study, spec: SweepSpec) -> int:
-    """Trials to run in this session: those that resume, and those that have not begun."""
-    begun = len(to_records(study.get_trials(deepcopy=False)))
-    return len(unfinished(study)) + max(0, spec.trials - begun)
+    running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+    return [trial for trial in running if trial.user_attrs.get("state") != State.PAUSED]
 
 
 def reconcile_runs(
@@ -129,6 +125,8 @@ def reconcile_runs(
                 if report.metrics:  # steps after the last evaluation will be repeated
                     tracker.log(record.run_key, report)
             outcome = Outcome(State.INTERRUPTED, "the sweep was killed")
+            if record.state is State.PAUSED:
+                outcome = Outcome(record.state, record.reason)
             tracker.end(record.run_key, outcome)
         elif run is not None or run_dir.is_dir():
             restore_run(record, request, spec.objective, callback, tracker, run_dir, own)

@@ -9,7 +9,6 @@ import optuna
 
 from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
-from sweeps.ray_tune.schedulers import build_scheduler, restore_rungs
 from sweeps.ray_tune.tuner import TuneJob, build_tuner
 from sweeps.resources.machine import Machine
 from sweeps.resources.ray_runtime import running_ray
@@ -20,9 +19,10 @@ from sweeps.session.display import Display
 from sweeps.session.resume import reconcile_runs
 from sweeps.session.signals import handle_signals
 from sweeps.session.trials import SessionTrials
+from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.store import StudyStore
-from sweeps.study.study import WARM_START, Preset, TrialRecord, curve_of
+from sweeps.study.study import Preset, TrialRecord
 from sweeps.tracking import StoredRun, Tracker
 from sweeps.trial.trial import Train, TrialContext
 
@@ -50,8 +50,6 @@ class StudyRun:
     """Of the study; locked."""
     context: TrialContext
     stopping: StoppingCriteria
-    count: int
-    """Trials to run."""
     tags: Mapping[str, str]
     """Of all runs in the tracker."""
     earlier: Sequence[TrialRecord] = ()
@@ -62,6 +60,14 @@ class StudyRun:
     """Trials to resume."""
     presets: Sequence[Preset] = ()
     """Trials with given settings that have not begun."""
+    suggestions: int = 0
+    """Further trials to suggest."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no trial is left to begin, to resume or to promote."""
+        paused = any(trial.state is State.PAUSED for trial in self.earlier)
+        return not (self.unfinished or self.presets or self.suggestions > 0 or paused)
 
 
 def trial_context(
@@ -97,12 +103,21 @@ def run_trials(run: StudyRun, session: Session, display: Display) -> None:
     reconcile_runs(run.earlier, run.runs, run.spec, run.context, callback, session.tracker)
     display.add_ended(run.earlier)
     searcher = StudySearcher(
-        run.study, run.spec, run.context, run.store, stopping, run.unfinished, run.presets
+        run.study,
+        run.spec,
+        run.context,
+        run.store,
+        stopping,
+        unfinished=run.unfinished,
+        presets=run.presets,
+        suggestions=run.suggestions,
     )
     trials = SessionTrials(searcher, stopping, [callback, display], run.context)
     try:
-        if run.count and stopping.reason is None:
+        if not run.is_done and stopping.reason is None:
             tune(run, session, trials, display)
+        if stopping.reason is None and not trials.is_open:
+            trials.prune_paused()
         reason = stopping.reason.text if stopping.reason else "Ray Tune ended"
         if trials.close(reason) and not stopping.reason:
             log = session.folder.ray_log
@@ -118,12 +133,8 @@ def run_trials(run: StudyRun, session: Session, display: Display) -> None:
 def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Display) -> None:
     """Run the trials with Ray Tune."""
     spec, folder, stopping = run.spec, session.folder, run.stopping
-    scheduler = build_scheduler(spec)
-    restore_rungs(scheduler, earlier_curves(run.study))
     job = TuneJob(
         context=run.context,
-        count=run.count,
-        mode=spec.objective.mode,
         resources=spec.resources,
         machine=session.machine,
         folder=folder,
@@ -136,7 +147,7 @@ def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Displa
             display,
         ):
             signals.install()  # again, since Ray installs its own handler for SIGTERM
-            tuner = build_tuner(job, trials, scheduler)
+            tuner = build_tuner(job, trials)
             signals.in_loop = True
             tuner.fit()
     except SweepStopped:
@@ -147,9 +158,3 @@ def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Displa
             raise
         text = f"{folder.path}: the disk is full; make room, then resume"
         stopping.request(StopReason(text, ExitCode.STUDY_LOST))
-
-
-def earlier_curves(study: optuna.Study) -> dict[int, dict[int, float]]:
-    """Number of a trial -> epoch -> objective, for all trials of this sweep that have begun."""
-    trials = study.get_trials(deepcopy=False)
-    return {trial.number: curve_of(trial) for trial in trials if WARM_START not in trial.user_attrs}

@@ -18,7 +18,6 @@ from sweeps.session.resume import (
     check_study,
     close_recorded,
     earlier_runs,
-    left_to_run,
     unfinished,
 )
 from sweeps.session.session import Session, StudyRun, run_trials, trial_context
@@ -78,12 +77,12 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
             store=store,
             context=trial_context(spec, folder, folder.trials_dir.name, names),
             stopping=stopping,
-            count=left_to_run(study, spec),
             tags=start_parent_run(tracker, spec, folder, runs),
             earlier=earlier,
             runs=runs,
             unfinished=[trial.number for trial in unfinished(study)],
-            presets=baselines_left(study, spec),
+            presets=(presets := baselines_left(study, spec)),
+            suggestions=max(0, spec.trials - len(earlier) - len(presets)),
         )
         try:
             run_trials(run, session, display)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sweeps.search.promotion import Idle
 from sweeps.search.searcher import StudySearcher
 from sweeps.search.stopping import StoppingCriteria
 from sweeps.states import Outcome, State
@@ -53,10 +54,10 @@ class SessionTrials:
         self._context = context
         self._open: dict[int, OpenTrial] = {}
 
-    def next_request(self) -> TrialRequest | None:
-        """The next trial to run; None if the sweep is about to stop."""
+    def next_request(self) -> TrialRequest | Idle:
+        """The next trial to run; DONE when the sweep is over or about to stop."""
         request = self._searcher.next_request()
-        if request is not None:
+        if isinstance(request, TrialRequest):
             self._open[request.number] = OpenTrial(request)
         return request
 
@@ -117,11 +118,24 @@ class SessionTrials:
             self._end(trial, Outcome(State.INTERRUPTED, reason))
         return len(trials)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a trial has neither ended nor paused."""
+        return bool(self._open)
+
+    def prune_paused(self) -> None:
+        """End the trials that were not promoted, at the end of the sweep."""
+        for request, outcome in self._searcher.paused():
+            end = TrialEnd(request, outcome, None, 0.0, None)
+            self._searcher.on_end(end)
+            for callback in self._callbacks:
+                callback.on_end(end)
+
     def _end(self, trial: OpenTrial, outcome: Outcome) -> None:
         seconds = 0.0 if trial.started is None else time.monotonic() - trial.started
         best = None if trial.last is None else trial.last.best
         value = None if best is None else best.value
-        end = TrialEnd(trial.request.number, outcome, value, seconds, trial.last)
+        end = TrialEnd(trial.request, outcome, value, seconds, trial.last)
         self._searcher.on_end(end)
         self._stopping.on_end(end)
         if trial.started is not None:  # one that never started has no run

@@ -19,6 +19,7 @@ METRICS_PER_CALL, PARAMS_PER_CALL = 800, 100
 """Sizes of a call of MLflow's `log_batch`, which accepts 1000 items in total, and 100 tags."""
 STATUS = {
     State.COMPLETED: "FINISHED",
+    State.PAUSED: "SCHEDULED",
     State.PRUNED: "FINISHED",
     State.INFEASIBLE: "FINISHED",
     State.FAILED: "FAILED",
@@ -61,6 +62,11 @@ class OpenRun:
         nonfinite = int(stored.metrics.get("grad/nonfinite", 0))
         known = frozenset(stored.params)
         return cls(client, run_id, resumed=True, nonfinite=nonfinite, known_params=known)
+
+    def reopen(self, tags: Mapping[str, str]) -> None:
+        """Continue the run after a pause."""
+        self.client.update_run(self.run_id, status="RUNNING")
+        self.client.log_batch(self.run_id, tags=to_tags({**tags, "reason": ""}))
 
     def add_params(self, parameters: Mapping[str, Any]) -> None:
         """Buffer the parameters that the run does not have."""

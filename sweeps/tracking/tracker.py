@@ -83,6 +83,10 @@ class Tracker:
             begin = partial(self._resume, key, run_id, texts, parent)
 
         def write() -> None:
+            known = self._runs.get(key)
+            if known is not None and not known.resumed:  # it paused in this session
+                known.reopen(texts)
+                return
             run = begin()
             run.add_params(parameters)
             self._send_later(run)
@@ -109,10 +113,10 @@ class Tracker:
         return {} if parent is None else {"mlflow.parentRunId": self._runs[parent].run_id}
 
     def adopt(self, key: str, run_id: str) -> None:
-        """Let `key` refer to a run of an earlier session without changing it."""
+        """Let `key` refer to a run of an earlier session without changing it, unless it refers to one already."""
 
         def write() -> None:
-            self._runs[key] = OpenRun(self._client, run_id, resumed=True)
+            self._runs.setdefault(key, OpenRun(self._client, run_id, resumed=True))
 
         self._queue.put(write)
 

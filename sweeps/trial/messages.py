@@ -103,23 +103,28 @@ class TrialReport:
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """How a trial ended in this session."""
+    """How a trial ended, or paused, in this session."""
 
-    number: int
+    request: TrialRequest
     outcome: Outcome
     value: float | None
     """The objective at the best epoch; None if it was never measured in this session."""
     seconds: float
     """Wall time in this session."""
     report: TrialReport | None
-    """The last one."""
+    """The last one; None without any in this session."""
+
+    @property
+    def number(self) -> int:
+        """Of the trial, in the study."""
+        return self.request.number
 
 
 class TrialCallback(Protocol):
     """Called in the driver when a trial starts, reports, is retried or ends."""
 
     def on_start(self, request: TrialRequest) -> None:
-        """A trial began or resumes; once in a session."""
+        """A trial began, resumes, or was promoted."""
 
     def on_report(self, request: TrialRequest, report: TrialReport) -> None:
         """A trial reported. One that resumes repeats its last report."""
@@ -128,7 +133,7 @@ class TrialCallback(Protocol):
         """A trial ran out of memory and is restarted alone."""
 
     def on_end(self, end: TrialEnd) -> None:
-        """A trial ended, or the session did."""
+        """A trial ended or paused, or the session ended."""
 
 
 def outcome_of(last: TrialReport | None, crash: str | None = None) -> Outcome:

@@ -51,6 +51,7 @@ class Train(Protocol):
         config: TrainConfig,
         on_report: Callable[[Report], None] | None = None,
         resume: Path | None = None,
+        until: int | None = None,
     ) -> Result: ...
 
 
@@ -108,7 +109,7 @@ def run_trial(
     send: Callable[[TrialReport], None],
     train: Train | None = None,
 ) -> None:
-    """Train one configuration to its end and send its reports.
+    """Train one configuration to its next pause or to its end, and send its reports.
 
     Args:
         context: of all trials.
@@ -135,7 +136,7 @@ def run_trial(
                 return
             if config.device.startswith("cuda"):
                 wait_for_card(1.0 if request.retried else context.gpu_share)
-            _train(config, reporter, dog, train or default_train())
+            _train(config, request.until, reporter, dog, train or default_train())
     except Timeout:
         reporter.fail(f"another process trains in {run_dir}; stop it, then resume the sweep")
     except Exception as error:
@@ -157,11 +158,13 @@ def _out_of_memory(cause: str, request: TrialRequest, reporter: Reporter) -> Non
         raise RanOutOfMemory(cause) from None
 
 
-def _train(config: TrainConfig, reporter: Reporter, dog: Watchdog, train: Train) -> None:
+def _train(
+    config: TrainConfig, until: int | None, reporter: Reporter, dog: Watchdog, train: Train
+) -> None:
     remove_partial_files(config.checkpoint_dir)
     checkpoint = newest_checkpoint(config, reporter.set_aside)
     reporter.begin(dog, checkpoint is not None)
     dog.reset()
-    train(config, reporter, checkpoint)
-    if reporter.phase not in ("final", "exploded"):
+    train(config, reporter, checkpoint, until)
+    if reporter.phase not in ("final", "paused", "exploded"):
         reporter.fail("the trainer ended without a final report")

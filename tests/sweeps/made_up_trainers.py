@@ -80,11 +80,13 @@ def made_up(
     config: TrainConfig,
     on_report: Callable[[Report], None] | None = None,
     resume: Path | None = None,
+    until: int | None = None,
 ) -> Result:
     """A run whose every epoch is as good as `lr`, but for the special values below.
 
     3: explodes in its second epoch. 4: raises. 5: measures NaN. 6: the process dies.
     7: never reports. 8: explodes before its first evaluation. 9: reports once, then hangs.
+    A run that paused continues behind that epoch.
     2.5: measures infinity. 2.6: has not the memory. 2.7: finds the disk full.
     """
     assert on_report is not None
@@ -104,17 +106,22 @@ def made_up(
         return Result({}, 0, None, None, config.checkpoint_dir)
     value = {5: math.nan, 2.5: math.inf}.get(lr, lr)
     best: Best | None = None
-    for epoch in range(1, config.epochs + 1):
+    paused = config.checkpoint_dir / "paused"
+    done = int(paused.read_text(encoding="ascii")) if paused.exists() else 0
+    for epoch in range(done + 1, config.epochs + 1):
         if lr == 3 and epoch == 2:
             on_report(report_of(config, epoch, None, "exploded", best))
             break
         if lr == 9 and epoch == 2:
             time.sleep(600)
         last = epoch == config.epochs
-        phase: Phase = "final" if last else "running"
+        phase: Phase = "final" if last else "paused" if epoch == until else "running"
         report = report_of(config, epoch, value - 0.01 * epoch, phase, best)
         best = best or report.best
         on_report(report)
+        if phase == "paused":
+            paused.write_text(str(epoch), encoding="ascii")
+            break
     return Result({"val/nAP50": value}, config.epochs * STEPS, None, None, config.checkpoint_dir)
 
 
@@ -122,6 +129,7 @@ def hungry(
     config: TrainConfig,
     on_report: Callable[[Report], None] | None = None,
     resume: Path | None = None,
+    until: int | None = None,
 ) -> Result:
     """A run that needs memory in its second epoch, and may have 400 MB for each CPU that Ray keeps for it.
 
@@ -171,6 +179,7 @@ def noisy(
     config: TrainConfig,
     on_report: Callable[[Report], None] | None = None,
     resume: Path | None = None,
+    until: int | None = None,
 ) -> Result:
     """A run as good as `lr`, less 0.002 times `dfl_weight`, and by its seed a little better or worse.
 
