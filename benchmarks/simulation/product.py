@@ -81,7 +81,7 @@ class Product:
         budget: float,
         sampler: str = "tpe",
         baselines: bool = False,
-        **scheduler: Any,
+        **changes: Any,
     ) -> None:
         self._keys = SETTINGS[: problem.dimensions]
         given = {name: self._settings(point) for name, point in problem.baselines.items()}
@@ -92,8 +92,8 @@ class Product:
             baselines=given if baselines else {},
             trials=100_000,
             sampler={"name": sampler, "seed": seed},
-            scheduler={"name": "asha", **scheduler},
             budget={"trainings": budget},
+            **changes,
         )
         store = Memory()
         study = create_study(store, self._spec, build_sampler(self._spec))

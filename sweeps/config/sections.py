@@ -122,6 +122,13 @@ class SchedulerSpec(Part):
         return name
 
 
+class PriorSpec(Part):
+    """How configurations are drawn around the baselines."""
+
+    width: float = Field(default=0.25, gt=0, le=1)
+    """Standard deviation, as a fraction of each range on its scale."""
+
+
 class Budget(Part):
     """When to stop before all trials are done: at the first limit that is reached. None sets no limit."""
 

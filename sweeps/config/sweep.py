@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config
@@ -24,6 +24,7 @@ from sweeps.config.sections import (
     ConfirmSpec,
     FailureLimit,
     Objective,
+    PriorSpec,
     Resources,
     SamplerSpec,
     SchedulerSpec,
@@ -73,7 +74,9 @@ class SweepSpec(Part):
     sampler: SamplerSpec = SamplerSpec()
     """How the next configuration is chosen."""
     scheduler: SchedulerSpec = SchedulerSpec()
-    """How trials that do worse than their peers are stopped."""
+    """How compute is divided among trials."""
+    prior: PriorSpec | None = PriorSpec()
+    """Baselines are beliefs: some configurations are drawn around them; `off` draws around none."""
     confirm: ConfirmSpec | None = None
     """How the winner is chosen among the best and the baselines; null for the best of the search."""
     ablate: bool = False
@@ -86,6 +89,11 @@ class SweepSpec(Part):
     """Where files and study are stored."""
 
     _source: str = PrivateAttr(default="the sweep")
+
+    @field_validator("prior", mode="before")
+    @classmethod
+    def _off(cls, prior: Any) -> Any:
+        return None if prior in ("off", False) else prior
 
     @property
     def source(self) -> str:

@@ -5,7 +5,7 @@ How each end of a trial is reported to Optuna:
 | end         | state    | value                        | constraint |
 |-------------|----------|------------------------------|------------|
 | completed   | COMPLETE | best value of the trial      | <= 0       |
-| paused      | RUNNING  | see `sweeps.search.sampler_view`          |
+| paused      | RUNNING  | with its intermediate ones   | none       |
 | pruned      | PRUNED   | with its intermediate ones   | <= 0       |
 | infeasible  | PRUNED   | with its intermediate ones   | > 0        |
 |             | COMPLETE | last finite one (see below)  | > 0        |
@@ -14,7 +14,8 @@ How each end of a trial is reported to Optuna:
 
 TPE learns to avoid an exploding region from PRUNED trials; it ignores FAIL. For samplers that ignore
 PRUNED too, an exploded trial is COMPLETE, with its last finite value, or the worst of all trials if it has
-none. Non-finite values reach neither sampler nor scheduler. State, reason and metrics are user attributes.
+none. Non-finite values do not reach it. State, reason and metrics are user attributes. While trials pause,
+samplers see the study through `sweeps.search.sampler_view`.
 
 With two objectives Optuna accepts no intermediate values; they are stored as a user attribute.
 """
@@ -31,7 +32,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
-from sweeps.search.promotion import Idle, Progress, Train, decide, next_stop, standing
+from sweeps.search.mixture import Mixture, count_successes
+from sweeps.search.promotion import (
+    Idle,
+    Progress,
+    Train,
+    decide,
+    has_reached,
+    next_stop,
+    rank,
+    standing,
+)
 from sweeps.search.sampler_view import sampler_view
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.states import Outcome, State
@@ -41,6 +52,7 @@ from sweeps.study.study import (
     CONSTRAINT,
     CURVE,
     RETRIED,
+    SOURCE,
     UNTIL,
     WARM_START,
     Preset,
@@ -93,7 +105,8 @@ class StudySearcher:
         suggestions: int = 0,
     ) -> None:
         self._study = study
-        self._view = sampler_view(study, spec.sampler.name)
+        shown = (*spec.rungs, spec.max_epochs)
+        self._view = sampler_view(study, shown, complete=spec.sampler.name == "gp")
         self._spec = spec
         self._context = context
         self._store = store
@@ -104,7 +117,9 @@ class StudySearcher:
         self._open: dict[int, optuna.Trial] = {}
         self._curves: dict[int, dict[int, float]] = {}
         self._rungs = spec.rungs
-        self._progress = {t.number: progress_of(t, spec) for t in own_trials(study)}
+        trials = own_trials(study)
+        self._progress = {t.number: progress_of(t, spec) for t in trials}
+        self._sources = {t.number: t.user_attrs[SOURCE] for t in trials if SOURCE in t.user_attrs}
         store.check()
 
     def next_request(self) -> TrialRequest | Idle:
@@ -134,7 +149,24 @@ class StudySearcher:
         if decision.number is not None:
             return self._run(running_trial(self._study, decision.number), decision)
         self._suggestions -= 1
-        return self._run(self._view.ask(), decision)
+        return self._run(self._suggest(), decision)
+
+    def _suggest(self) -> optuna.Trial:
+        """A new trial from the sampler."""
+        sampler = self._study.sampler
+        if not isinstance(sampler, Mixture):
+            return self._view.ask()
+        sampler.successes = count_successes(*self._first_results())
+        trial = self._view.ask()
+        self._sources[trial.number] = sampler.source
+        trial.set_user_attr(SOURCE, sampler.source)
+        return trial
+
+    def _first_results(self) -> tuple[dict[int, float], dict[int, str]]:
+        """Value of each trial at the first rung, minus infinity if it exploded; and sources."""
+        rung = self._rungs[0]
+        trials = [t for t in self._progress.values() if has_reached(t, rung)]
+        return {t.number: -rank(t, rung)[0] for t in trials}, self._sources
 
     @property
     def _first_stop(self) -> Train:
