@@ -79,7 +79,7 @@ class Product:
         problem: Problem,
         seed: int,
         budget: float,
-        sampler: str = "tpe",
+        sampler: str = "random",
         baselines: bool = False,
         **changes: Any,
     ) -> None:
