@@ -96,7 +96,7 @@ def search(
     trials: Sequence[Progress], rungs: Sequence[int], reduction: float, may_begin: bool
 ) -> Train | None:
     """The trial to promote or to begin; None if there is none."""
-    for rung, following in reversed(list(zip(rungs, (*rungs[1:], None), strict=True))):
+    for rung, following in reversed(list(zip(rungs, (*rungs, None)[1:], strict=True))):
         best = promotable(trials, rung, reduction)
         if best is not None:
             return Train(best.number, next_stop(best.epochs, following))

@@ -117,7 +117,9 @@ class StudySearcher:
 
     def _next_request(self) -> TrialRequest | Idle:
         if self._unfinished:
-            return self._run(running_trial(self._study, self._unfinished.pop(0)))
+            trial = running_trial(self._study, self._unfinished.pop(0))
+            # a driver may be killed before it records how far a new trial is to train
+            return self._run(trial, None if UNTIL in trial.user_attrs else self._first_stop)
         if self._presets:
             number = add_preset(self._study, self._spec, self._presets.pop(0))
             return self._run(running_trial(self._study, number), self._first_stop)
