@@ -30,7 +30,10 @@ from sweeps.trial.messages import BestValue
         ({"resources": {"cpus": 2}}, "fixed.threads"),
         ({"baselines": {"b": {"lr": 1}}}, "baselines.b"),
         ({"scheduler": {"name": "asha"}}, "scheduler.rungs"),
-        ({"fixed": {"epochs": 3, "n_episodes": 3, "early_eval_epochs": [2]}}, "fixed.early_eval_epochs"),
+        (
+            {"fixed": {"epochs": 3, "n_episodes": 3, "early_eval_epochs": [2]}},
+            "fixed.early_eval_epochs",
+        ),
     ],
 )
 def test_other_sweep_is_refused_with_the_keys(change, key):
