@@ -73,7 +73,7 @@ class SweepSpec(Part):
     sampler: SamplerSpec = SamplerSpec()
     """How the next configuration is chosen."""
     scheduler: SchedulerSpec = SchedulerSpec()
-    """How trials that do worse than their peers are stopped."""
+    """How compute is divided among the trials."""
     confirm: ConfirmSpec | None = None
     """How the winner is chosen among the best and the baselines; null for the best of the search."""
     ablate: bool = False

@@ -14,7 +14,7 @@ How each end of a trial is reported to Optuna:
 
 TPE learns to avoid an exploding region from PRUNED trials; it ignores FAIL. For samplers that ignore
 PRUNED too, an exploded trial is COMPLETE, with its last finite value, or the worst of all trials if it has
-none. Non-finite values reach neither sampler nor scheduler. State, reason and metrics are user attributes.
+none. Non-finite values reach neither sampler nor rungs. State, reason and metrics are user attributes.
 
 With two objectives Optuna accepts no intermediate values; they are stored as a user attribute.
 """

@@ -98,10 +98,10 @@ def test_plain_display_prints_a_line_for_each_end(title):
     with display:
         display.on_start(request(3, title))
         display.on_report(request(3), report_of(2, 0.25))
-        end(display, 3, State.PRUNED, "worse than its peers at epoch 2")
+        end(display, 3, State.PRUNED, "rank 3 of 4 at epoch 2")
     name = f"3 ({title})" if title else "3"
     assert printed.getvalue() == (
-        f"[1/4] trial {name} pruned (worse than its peers at epoch 2), val/nAP50 0.2500 at epoch 2 "
+        f"[1/4] trial {name} pruned (rank 3 of 4 at epoch 2), val/nAP50 0.2500 at epoch 2 "
         "of 2, 7 s: lr 0.125\n"
     )
 
