@@ -83,6 +83,11 @@ def test_promoted_trial_is_the_same_one_and_trains_further():
     assert session.start().number == 3
 
 
+def test_time_of_the_sweep_is_known_before_a_trial_has_ended():
+    session = three_paused(halving())
+    assert 0 < session.study.user_attrs["seconds"] <= session.stopping.seconds
+
+
 def test_time_of_all_legs_counts():
     session = three_paused(halving())
     session.start()
