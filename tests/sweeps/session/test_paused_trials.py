@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import TrialState
 from rich.console import Console
+from session_parts import Driver, report_of
 from waiting import PATIENCE, wait_until
 
 from sweeps.config import SweepSpec
@@ -26,8 +27,8 @@ from sweeps.session.display import build_display
 from sweeps.session.session import Session
 from sweeps.session.sweep import SweepResult, run_sweep
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder, find_folder
-from sweeps.study.store import STUDY_NAME, build_storage
+from sweeps.storage.folder import SweepFolder, find_folder, sweeps_root
+from sweeps.study.store import STUDY_NAME, JournalStore, build_storage
 from sweeps.study.study import read_trials
 from sweeps.tracking import Tracker
 
@@ -245,3 +246,19 @@ def test_runs_of_paused_trials_that_the_store_has_lost_are_written_anew(in_own_f
         if number in ("0", "2"):  # that of 2 may not have been written yet
             MlflowClient(uri).delete_run(run.info.run_id)
     check_resumed(resume())
+
+
+def test_paused_trials_are_pruned_by_the_session_after_a_driver_that_was_killed_at_its_end():
+    spec = halving(trials=3)
+    folder = SweepFolder(sweeps_root() / "small")
+    folder.path.mkdir(parents=True)
+    killed = Driver(spec, JournalStore(folder.study_file))
+    for number, value in enumerate((0.3, 0.5, 0.4)):
+        killed.start()
+        killed.pause(number, 1, value)
+    killed.start()
+    killed.end(1, report_of(9, 0.6, "final"))
+    swept = sweep(spec, made_up)
+    assert swept.result.stop is None
+    states = [t.state for t in swept.result.trials]
+    assert states == [State.PRUNED, State.COMPLETED, State.PRUNED]
