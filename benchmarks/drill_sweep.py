@@ -55,6 +55,7 @@ def train(
     config: TrainConfig,
     on_report: Callable[[Report], None] | None = None,
     resume: Path | None = None,
+    until: int | None = None,
 ) -> Result:
     """Epochs of `DRILL_EPOCH_SECONDS`, each saved before it is reported, as the real trainer does."""
     assert on_report is not None
@@ -64,7 +65,8 @@ def train(
     done = 0 if resume is None else load(resume)
     with (folder / "sessions.log").open("a", encoding="utf-8") as file:
         file.write(f"{os.getpid()} goes on behind epoch {done}\n")
-    for epoch in range(max(1, done), config.epochs + 1):
+    last = min(until or config.epochs, config.epochs)
+    for epoch in range(max(1, done), last + 1):
         if epoch > done:
             if epoch == 2:
                 wait_while_held(folder)
@@ -75,9 +77,15 @@ def train(
                 return Result({}, epoch * STEPS, None, None, folder)
             save(config, epoch)
         append_evaluation(config, epoch)
-        last = epoch == config.epochs
-        on_report(report_of(config, epoch, "final" if last else "running"))
-    return Result({}, config.epochs * STEPS, None, None, folder)
+        on_report(report_of(config, epoch, phase_of(config, epoch, last)))
+    return Result({}, last * STEPS, None, None, folder)
+
+
+def phase_of(config: TrainConfig, epoch: int, last: int) -> Phase:
+    """Of the report behind `epoch`, when the run pauses or ends behind epoch `last`."""
+    if epoch == config.epochs:
+        return "final"
+    return "paused" if epoch == last else "running"
 
 
 def wait_while_held(folder: Path) -> None:

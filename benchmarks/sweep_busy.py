@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import psutil
 from rich.console import Console
 
+from sweeps.config import SweepSpec
 from sweeps.config.check import prepare_data
 from sweeps.config.file import load_spec
 from sweeps.resources.machine import this_machine
@@ -29,17 +30,22 @@ from sweeps.trial.messages import TrialEnd, TrialRequest
 
 
 class Timed(PlainDisplay):
-    """Notes when trials begin and end."""
+    """Notes when trials begin and when they pause or end."""
 
-    spans: dict[int, list[float]]
+    def __init__(self, spec: SweepSpec) -> None:
+        super().__init__(spec, Console(file=io.StringIO()))
+        self.spans: list[tuple[float, float]] = []
+        self._began: dict[int, float] = {}
 
     def on_start(self, request: TrialRequest) -> None:
         super().on_start(request)
-        self.spans[request.number] = [time.monotonic()]
+        self._began[request.number] = time.monotonic()
 
     def on_end(self, end: TrialEnd) -> None:
         super().on_end(end)
-        self.spans[end.number].append(time.monotonic())
+        began = self._began.pop(end.number, None)
+        if began is not None:  # otherwise it is pruned at the end of the sweep
+            self.spans.append((began, time.monotonic()))
 
 
 class Workers(threading.Thread):
@@ -72,32 +78,31 @@ def measure(file: str, overrides: Sequence[str]) -> None:
     prepare_data(spec)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-        display = Timed(spec, Console(file=io.StringIO()))
-        display.spans = {}
+        display = Timed(spec)
         tracker = Tracker(tracking_uri(spec.tracking), spec.tracking.experiment)
         workers = Workers()
         workers.start()
         run_sweep(spec, Session(new_folder(spec.name), machine, tracker), display)
         workers.done.set()
         tracker.close()
-    tell(list(display.spans.values()), workers.seen, at_once)
+    tell(display.spans, workers.seen, at_once)
 
 
-def tell(spans: list[list[float]], seen: list[tuple[float, float]], at_once: int) -> None:
+def tell(spans: list[tuple[float, float]], seen: list[tuple[float, float]], at_once: int) -> None:
     """Print the shares."""
     begin, end = min(span[0] for span in spans), max(span[1] for span in spans)
     full = sorted(span[1] for span in spans)[-at_once]
     used = [used for at, used in seen if begin <= at <= end]
     got = (used[-1] - used[0]) / (at_once * (end - begin))
     print(
-        f" {len(spans)} trials, {at_once} at once, {end - begin:.0f} s from the first start to the last end\n"
+        f" trials trained {len(spans)} times, {at_once} at once, {end - begin:.0f} s from first start to last end\n"
         f"  a trial was in progress on a core for {100 * share(spans, begin, end, at_once):.1f} % of the time, "
         f"{100 * share(spans, begin, full, at_once):.1f} % while there was one for each\n"
         f"  the workers got {100 * got:.1f} % of the processor time"
     )
 
 
-def share(spans: list[list[float]], begin: float, end: float, at_once: int) -> float:
+def share(spans: list[tuple[float, float]], begin: float, end: float, at_once: int) -> float:
     """Part of the time until `end` that trials were in progress."""
     inside = sum(max(0.0, min(last, end) - first) for first, last in spans)
     return inside / (at_once * (end - begin))

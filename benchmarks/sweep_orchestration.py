@@ -48,6 +48,7 @@ def trivial(
     config: TrainConfig,
     on_report: Callable[[Report], None] | None = None,
     resume: Path | None = None,  # noqa: ARG001
+    until: int | None = None,  # noqa: ARG001
 ) -> Result:
     """The trainer's entry point: one step an epoch, as good as `lr`."""
     assert on_report is not None

@@ -147,9 +147,9 @@ class FailureLimit(Part):
     """The share of failed trials at which the sweep stops. Exploded trials have not failed."""
 
     max_fraction: float = Field(default=0.5, gt=0, le=1)
-    """Stop when more than this fraction of the ended trials has failed."""
+    """Stop when more than this fraction of the trials that ended or paused has failed."""
     after: int = Field(default=5, ge=1)
-    """Ended trials before the limit applies."""
+    """Trials that ended or paused before the limit applies."""
 
 
 class ConfirmSpec(Part):

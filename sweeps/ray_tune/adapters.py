@@ -173,7 +173,7 @@ class RaySearcher(Searcher):  # type: ignore[misc]
         return {REQUEST: request}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Do nothing: `RayCallback` forwards reports, also those after which a trial is stopped."""
+        """Do nothing: `RayCallback` forwards reports."""
 
     def on_trial_complete(
         self,

@@ -81,7 +81,11 @@ def estimated_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:
 
 def early_ends(spec: SweepSpec) -> str:
     """Why the sweep may be shorter, in parentheses."""
-    reasons = [] if spec.scheduler.name == "none" else [f"{spec.scheduler.name} stops some earlier"]
+    reasons = (
+        []
+        if spec.scheduler.name == "none"
+        else [f"{spec.scheduler.name} prunes most of them earlier"]
+    )
     if spec.budget.hours is not None:
         reasons.append(f"budget.hours ends it after {duration(3600 * spec.budget.hours)}")
     return f" ({', '.join(reasons)})" if reasons else ""

@@ -96,7 +96,7 @@ def search(
     trials: Sequence[Progress], rungs: Sequence[int], reduction: float, may_begin: bool
 ) -> Train | None:
     """The trial to promote or to begin; None if there is none."""
-    for rung, following in reversed(list(zip(rungs, (*rungs[1:], None), strict=True))):
+    for rung, following in reversed(list(zip(rungs, (*rungs, None)[1:], strict=True))):
         best = promotable(trials, rung, reduction)
         if best is not None:
             return Train(best.number, next_stop(best.epochs, following))
@@ -123,10 +123,15 @@ def committed(trials: Sequence[Progress], chosen: Train) -> int:
     if chosen.number is None:
         total += longest if chosen.until is None else chosen.until
         completes |= chosen.until is None
-    if completes:
-        return total
-    deepest = max((t.epoch for t in trials if t.state is State.PAUSED), default=0)
-    return total + longest - deepest
+    return total if completes else total + longest - reached_by_finalist(trials, chosen)
+
+
+def reached_by_finalist(trials: Sequence[Progress], chosen: Train) -> int:
+    """Epochs behind it of the trial that will be finished as the best: a running one may explode before it pauses."""
+    others = [t for t in trials if not t.baseline and t.number != chosen.number]
+    paused = [t.epoch for t in others if t.state is State.PAUSED]
+    running = [t.until or 0 for t in others if t.state not in (*ENDED, State.PAUSED)]
+    return max(paused or [*running, chosen.until or 0])
 
 
 def next_stop(epochs: int, rung: int | None) -> int | None:

@@ -45,7 +45,7 @@ from sweeps.search.promotion import (
 )
 from sweeps.search.sampler_view import sampler_view
 from sweeps.search.stopping import StoppingCriteria, StopReason
-from sweeps.states import Outcome, State
+from sweeps.states import ENDED, Outcome, State
 from sweeps.study.internals import running_trial
 from sweeps.study.store import LOST, StudyStore, batched, reason_of
 from sweeps.study.study import (
@@ -77,6 +77,10 @@ OPTUNA_STATES = {
     State.FAILED: TrialState.FAIL,
 }
 """State of a trial -> state that is reported to Optuna."""
+
+
+CONSTRAINED = (State.COMPLETED, State.PRUNED, State.INFEASIBLE)
+"""States of a trial with a constraint."""
 
 
 class StudySearcher:
@@ -132,7 +136,9 @@ class StudySearcher:
 
     def _next_request(self) -> TrialRequest | Idle:
         if self._unfinished:
-            return self._run(running_trial(self._study, self._unfinished.pop(0)))
+            trial = running_trial(self._study, self._unfinished.pop(0))
+            # a driver may be killed before it records how far a new trial is to train
+            return self._run(trial, None if UNTIL in trial.user_attrs else self._first_stop)
         if self._presets:
             number = add_preset(self._study, self._spec, self._presets.pop(0))
             return self._run(running_trial(self._study, number), self._first_stop)
@@ -240,20 +246,19 @@ class StudySearcher:
         """Record how a trial ended, and report it to Optuna; one that is paused or interrupted stays open there."""
         trial = self._open.pop(end.number, None) or running_trial(self._study, end.number)
         self._progress[end.number].state = end.outcome.state
-        if end.outcome.state in (State.INTERRUPTED, State.PAUSED):
-            self._write(lambda: self._record_outcome(trial, end))
-        else:
-            self._write(lambda: self._tell(trial, end))
+        self._write(lambda: self._record_end(trial, end))
 
-    def _tell(self, trial: optuna.Trial, end: TrialEnd) -> None:
+    def _record_end(self, trial: optuna.Trial, end: TrialEnd) -> None:
+        state = end.outcome.state
         violation = 0.0 if end.report is None else end.report.violation
         with batched(self._study):
             # set already if an earlier driver was killed at this point
-            if end.outcome.state is not State.FAILED and CONSTRAINT not in trial.constraints:
+            if state in CONSTRAINED and CONSTRAINT not in trial.constraints:
                 trial.set_constraint(CONSTRAINT, constraint_of(end.outcome, violation))
             self._study.set_user_attr("seconds", self._stopping.seconds)
             self._record_outcome(trial, end)
-        tell(self._study, self._spec, trial.number, end.outcome.state)
+        if state in ENDED:
+            tell(self._study, self._spec, trial.number, state)
         log.debug("trial %d: %s %s", trial.number, end.outcome.state, end.outcome.reason)
 
     def _record_outcome(self, trial: optuna.Trial, end: TrialEnd) -> None:

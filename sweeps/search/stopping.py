@@ -59,7 +59,8 @@ class StoppingCriteria:
         self._began = time.monotonic()
         self._seconds_before = seconds
         self._trial_seconds = sum(t.seconds for t in earlier)
-        self._ended = self._failed = 0
+        self._ended: set[int] = set()
+        self._failed = 0
         self.reason: StopReason | None = None
         for trial in earlier:
             self._check_target(trial.state, trial.value)
@@ -74,10 +75,10 @@ class StoppingCriteria:
         self.reason = self.reason or reason
 
     def on_end(self, end: TrialEnd) -> None:
-        """A trial ended."""
+        """A trial ended or paused: most healthy trials pause, long before they end."""
         self._trial_seconds += end.seconds
-        if end.outcome.state in ENDED:
-            self._ended += 1
+        if end.outcome.state in (*ENDED, State.PAUSED):
+            self._ended.add(end.number)
             self._failed += end.outcome.state is State.FAILED
             self._check_target(end.outcome.state, end.value)
             self._check_failures(end.outcome)
@@ -118,10 +119,11 @@ class StoppingCriteria:
 
     def _check_failures(self, last: Outcome) -> None:
         limit = self._spec.failures
-        if self._ended >= limit.after and self._failed > limit.max_fraction * self._ended:
+        ended = len(self._ended)
+        if ended >= limit.after and self._failed > limit.max_fraction * ended:
             self.request(
                 StopReason(
-                    f"{self._failed} of {self._ended} trials failed (failures.max_fraction "
+                    f"{self._failed} of {ended} trials failed (failures.max_fraction "
                     f"{limit.max_fraction:g}), the last one so: {last.reason}",
                     ExitCode.TOO_MANY_FAILURES,
                 )

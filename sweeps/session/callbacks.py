@@ -77,7 +77,10 @@ class TrackerCallback:
 
     def on_end(self, end: TrialEnd) -> None:
         """Close the run of a trial; one that pauses gets its files when it ends."""
-        self.end_run(end.request, end.outcome, end.outcome.state is not State.PAUSED)
+        own = end.outcome.state is not State.PAUSED
+        if own and end.report is None:  # no worker has claimed its folder in this session
+            own = self.download(end.request)
+        self.end_run(end.request, end.outcome, own)
 
     def begin_run(self, request: TrialRequest) -> None:
         """Begin the run of a trial, or continue that of an earlier session."""

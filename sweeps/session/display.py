@@ -73,7 +73,7 @@ class Display:
         self.console, self.noun = console, noun
         self.rows: dict[int, Row] = {}
         self.earlier = 0
-        """Trials that ended in earlier sessions."""
+        """Trials that ended or paused in earlier sessions."""
 
     def __enter__(self) -> Display:
         return self
@@ -82,7 +82,7 @@ class Display:
         """Nothing to close."""
 
     def add_ended(self, trials: Sequence[TrialRecord]) -> None:
-        """Add the trials that ended in earlier sessions."""
+        """Add the trials that ended or paused in earlier sessions."""
         for trial in trials:
             if trial.state not in (*ENDED, State.PAUSED):
                 continue
@@ -112,7 +112,7 @@ class Display:
         self.rows[request.number].retried = True
 
     def on_end(self, end: TrialEnd) -> None:
-        """A trial ended."""
+        """A trial ended or paused."""
         row = self.rows[end.number]
         row.state, row.reason = end.outcome.state, end.outcome.reason
         row.seconds += end.seconds
@@ -123,13 +123,13 @@ class Display:
         return max(done, key=lambda r: self.objective.sign * (r.value or 0.0), default=None)
 
     def done(self) -> float:
-        """Trials done; running ones count by their epochs."""
+        """Trials done; running ones count by their epochs, paused ones are as good as done."""
         running = [r.epoch / self.epochs for r in self.rows.values() if r.state is State.RUNNING]
         return len(self.rows) - len(running) + sum(running)
 
     def finished(self) -> int:
-        """Trials that have ended."""
-        return sum(row.state is not State.RUNNING for row in self.rows.values())
+        """Trials that have ended; paused ones have not."""
+        return sum(row.state in ENDED for row in self.rows.values())
 
     def counts(self) -> str:
         """Number of trials in each state."""
@@ -138,7 +138,7 @@ class Display:
 
 
 class PlainDisplay(Display):
-    """One line for each trial that ends or is retried; for logs and pipes."""
+    """One line for each trial that pauses, ends or is retried; for logs and pipes."""
 
     def on_retry(self, request: TrialRequest) -> None:
         super().on_retry(request)

@@ -3,7 +3,7 @@
 A driver that is killed leaves the three at different points. The study is authoritative; the others are
 brought up to date with it:
 
-- a trial whose outcome was recorded is closed, in the study and in the tracker;
+- a trial whose outcome was recorded is closed, in the study and in the tracker; a paused one stays open in the study;
 - a trial that was running is resumed first, under its own number and with its settings, from its newest
   intact checkpoint;
 - baselines that have not begun come next; then paused trials are promoted, and new ones suggested, as if the
@@ -43,8 +43,9 @@ from sweeps.trial.identity import TRIAL_FILE, load_trial
 from sweeps.trial.messages import BestValue, TrialReport, TrialRequest, find_metric
 from sweeps.trial.trial import TrialContext
 
-MUST_MATCH = ("space", "settings", "baselines", "objectives")
+MUST_MATCH = ("space", "settings", "baselines", "objectives", "scheduler")
 """Parts of a sweep that make its trials comparable."""
+EARLY_EVALUATIONS = {"early_eval_epochs", "early_eval_episodes"}
 
 
 def check_same(spec: SweepSpec, folder: SweepFolder) -> None:
@@ -68,8 +69,12 @@ def _comparable(spec: SweepSpec) -> dict[str, Any]:
         spec, lambda _, key, value: content_key(value) if key in INPUT_PATHS else value
     )
     values = spec.model_dump(mode="json")
-    values["settings"] = json.loads(json.dumps(spec.settings, default=str))
+    settings = json.loads(json.dumps(spec.settings, default=str))
+    for key in EARLY_EVALUATIONS - spec.fixed.keys():
+        settings.pop(key, None)  # it follows from the rungs
+    values["settings"] = settings
     values["objectives"] = {str(i): o.model_dump() for i, o in enumerate(spec.objectives)}
+    values["scheduler"] = {"rungs": spec.rungs}
     names = {"settings": "fixed", "objectives": "objective"}
     return {
         f"{names.get(part, part)}.{key}": value
@@ -112,24 +117,28 @@ def reconcile_runs(
     """
     latest = {record.run_key: record for record in records}  # a failed run is retried under its key
     for record in latest.values():
-        run, ended = runs.get(record.run_key), record.state in ENDED
-        if not (run.running if run is not None else ended):
-            continue  # up to date: of most trials nothing is built or downloaded
+        run, settled = runs.get(record.run_key), record.state in (*ENDED, State.PAUSED)
+        if is_current(record, run):
+            continue  # of most trials nothing is built or downloaded
         request = build_request(record, spec, context)
         run_dir = context.run_dir(record.folder)
         own = callback.download(request)
-        if not ended:
+        if not settled:
             assert run is not None
             tracker.adopt(record.run_key, run.run_id)
             for report in recorded_reports(run_dir, spec.objective) if own else ():
                 if report.metrics:  # steps after the last evaluation will be repeated
                     tracker.log(record.run_key, report)
-            outcome = Outcome(State.INTERRUPTED, "the sweep was killed")
-            if record.state is State.PAUSED:
-                outcome = Outcome(record.state, record.reason)
-            tracker.end(record.run_key, outcome)
+            tracker.end(record.run_key, Outcome(State.INTERRUPTED, "the sweep was killed"))
         elif run is not None or run_dir.is_dir():
             restore_run(record, request, spec.objective, callback, tracker, run_dir, own)
+
+
+def is_current(record: TrialRecord, run: StoredRun | None) -> bool:
+    """Whether the tracker has what it should have of a trial when no session runs."""
+    if run is None:
+        return record.state not in (*ENDED, State.PAUSED)
+    return not run.running and not (run.paused and record.state in ENDED)
 
 
 def restore_run(
@@ -141,13 +150,14 @@ def restore_run(
     run_dir: Path,
     own: bool,
 ) -> None:
-    """Write the run of an ended trial from its files; `own`: whether they belong to it."""
+    """Write the run of a trial that has ended or paused from its files; `own`: whether they belong to it."""
     callback.begin_run(request)
     if record.retried:
         callback.on_retry(request)
     for report in recorded_reports(run_dir, objective) if own else ():
         tracker.log(record.run_key, report)
-    callback.end_run(request, Outcome(record.state, record.reason), own)
+    files = own and record.state is not State.PAUSED
+    callback.end_run(request, Outcome(record.state, record.reason), files)
 
 
 def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[TrialReport]:

@@ -160,6 +160,9 @@ def advice(spec: SweepSpec, trials: list[TrialRecord]) -> str:
             f"In {spec.source}: {what}, or set a small gradient_clip_norm; if trials explode within the "
             "first steps, check the checkpoint in fixed.resume"
         )
+    paused = sum(t.state is State.PAUSED for t in trials)
+    if paused:
+        return f"no trial completed, but {paused} are paused; resume the sweep, if need be with a larger budget"
     if failed:
         return f"no trial completed; trial {failed[0].number} failed: {failed[0].reason}"
     return "no trial completed"

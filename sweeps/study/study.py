@@ -220,7 +220,7 @@ def _preset(trial: FrozenTrial) -> Preset | None:
 
 
 def curve_of(trial: FrozenTrial) -> dict[int, float]:
-    """Epoch -> value of the objective, as the scheduler saw it."""
+    """Epoch -> value of the objective, by which trials are ranked at rungs."""
     if trial.intermediate_values:
         return dict(trial.intermediate_values)
     return {int(epoch): value for epoch, value in trial.user_attrs.get(CURVE, {}).items()}

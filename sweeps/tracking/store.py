@@ -99,6 +99,7 @@ class StoredRun:
 
     run_id: str
     running: bool
+    paused: bool = False
     study: str | None = None
     """Where the study is, without a secret; of a sweep's parent run."""
 
@@ -116,9 +117,13 @@ def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str
             [experiment_id], f"tags.`sweep.id` = '{sweep_id}'", page_token=token
         )
         for run in page:
-            tags, running = run.data.tags, run.info.status == "RUNNING"
-            key = tags.get("sweep.trial", "")
-            found[key] = StoredRun(run.info.run_id, running, tags.get(STUDY_TAG))
+            tags, status = run.data.tags, run.info.status
+            found[tags.get("sweep.trial", "")] = StoredRun(
+                run_id=run.info.run_id,
+                running=status == "RUNNING",
+                paused=status == "SCHEDULED",
+                study=tags.get(STUDY_TAG),
+            )
         token = page.token or ""
     return found
 

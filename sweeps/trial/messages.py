@@ -1,7 +1,7 @@
 """Messages between driver and worker: the request to run a trial, its reports, its end.
 
 All are frozen dataclasses, so that both sides agree on the fields. The `phase` of a report is the state of
-its trial as the worker knows it: to Ray Tune a stopped trial and a finished one look the same.
+its trial as the worker knows it: to Ray Tune a paused trial and a finished one look the same.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class TrialReport:
     step: int = 0
     epoch: int = 0
     objective: float | None = None
-    """Value that schedulers compare: the best evaluation so far; None if the trial exploded or failed."""
+    """Value that ranks trials at rungs: the best evaluation so far; None if the trial exploded or failed."""
     best: BestValue | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """Finite metrics of this evaluation, by slashed name."""

@@ -6,6 +6,7 @@ The searched `lr` says what happens, so that a sweep's choices decide its trials
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import resource
@@ -18,12 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from fsdet.config import TrainConfig
-from fsdet.report import Best, Explosion, Phase, Report, Result
+from fsdet.report import BEST_EPOCH, Best, Explosion, Phase, Report, Result
 
 STEPS = 3
 """Steps of an epoch."""
 CEILING = 1e4
 """Limit of the norm."""
+RELEASED = "released"
+"""File in the folder of a run that hangs, by which it goes on."""
 SPIKE = 5e4
 """Gradient norm of an explosion; five times the limit."""
 
@@ -76,6 +79,24 @@ def run_files(config: TrainConfig) -> None:
     (config.checkpoint_dir / "training_debug.log").write_text("Gradient norm\n", encoding="utf-8")
 
 
+def append_report(config: TrainConfig, report: Report) -> None:
+    """The lines of `steps.jsonl` and `evaluations.jsonl` that a run writes before it reports."""
+    names = ("step", "grad/norm")
+    with (config.checkpoint_dir / "steps.jsonl").open("a", encoding="utf-8") as file:
+        for row in zip(*(report.history[name] for name in names), strict=True):
+            file.write(json.dumps({k: str(v) for k, v in zip(names, row, strict=True)}) + "\n")
+    if report.metrics:
+        last = {BEST_EPOCH: report.best.epoch} if report.final and report.best else {}
+        row = {
+            "step": report.step,
+            "epoch": report.epoch,
+            **last,
+            **(report.final or report.metrics),
+        }
+        with (config.checkpoint_dir / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
 def made_up(
     config: TrainConfig,
     on_report: Callable[[Report], None] | None = None,
@@ -85,7 +106,7 @@ def made_up(
     """A run whose every epoch is as good as `lr`, but for the special values below.
 
     3: explodes in its second epoch. 4: raises. 5: measures NaN. 6: the process dies.
-    7: never reports. 8: explodes before its first evaluation. 9: reports once, then hangs.
+    7: never reports. 8: explodes before its first evaluation. 9: reports once, then hangs until it is released.
     A run that paused continues behind that epoch.
     2.5: measures infinity. 2.6: has not the memory. 2.7: finds the disk full.
     """
@@ -105,19 +126,22 @@ def made_up(
     if lr in (7, 8):
         return Result({}, 0, None, None, config.checkpoint_dir)
     value = {5: math.nan, 2.5: math.inf}.get(lr, lr)
-    best: Best | None = None
     paused = config.checkpoint_dir / "paused"
     done = int(paused.read_text(encoding="ascii")) if paused.exists() else 0
+    best = report_of(config, 1, value - 0.01).best if done else None
     for epoch in range(done + 1, config.epochs + 1):
         if lr == 3 and epoch == 2:
-            on_report(report_of(config, epoch, None, "exploded", best))
+            report = report_of(config, epoch, None, "exploded", best)
+            append_report(config, report)
+            on_report(report)
             break
-        if lr == 9 and epoch == 2:
-            time.sleep(600)
+        while lr == 9 and epoch == 2 and not (config.checkpoint_dir / RELEASED).exists():
+            time.sleep(0.1)
         last = epoch == config.epochs
         phase: Phase = "final" if last else "paused" if epoch == until else "running"
         report = report_of(config, epoch, value - 0.01 * epoch, phase, best)
         best = best or report.best
+        append_report(config, report)
         on_report(report)
         if phase == "paused":
             paused.write_text(str(epoch), encoding="ascii")

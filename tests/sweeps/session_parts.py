@@ -8,13 +8,14 @@ from typing import Any
 import optuna
 
 from sweeps.config import SweepSpec
+from sweeps.search.promotion import Idle
 from sweeps.search.searcher import StudySearcher
 from sweeps.search.stopping import StoppingCriteria
 from sweeps.session.resume import unfinished
 from sweeps.session.sweep import open_study
 from sweeps.session.trials import SessionTrials
 from sweeps.study.store import StudyStore
-from sweeps.study.study import baselines_left
+from sweeps.study.study import baselines_left, to_records
 from sweeps.trial.messages import BestValue, TrialEnd, TrialReport, TrialRequest
 from sweeps.trial.trial import TrialContext
 
@@ -50,23 +51,32 @@ class Driver:
         self.stopping = StoppingCriteria(spec)
         folder, stall = Path.cwd() / "trials", spec.stall_minutes
         self.context = TrialContext(spec.objective, folder, "x", stall_minutes=stall)
+        presets = baselines_left(self.study, spec)
+        self.suggestions = spec.trials - len(to_records(self.study.trials)) - len(presets)
         searcher = StudySearcher(
             self.study,
             spec,
             self.context,
             store,
             self.stopping,
-            [trial.number for trial in unfinished(self.study)],
-            baselines_left(self.study, spec),
+            unfinished=[trial.number for trial in unfinished(self.study)],
+            presets=presets,
+            suggestions=self.suggestions,
         )
         self.told = Recording()
         self.trials = SessionTrials(searcher, self.stopping, [self.told], self.context)
 
     def start(self) -> TrialRequest:
         """Hand out the next trial, and begin with it."""
+        request = self.next()
+        assert isinstance(request, TrialRequest)
+        return request
+
+    def next(self) -> TrialRequest | Idle:
+        """Hand out the next trial, and begin with it; or why there is none."""
         request = self.trials.next_request()
-        assert request is not None
-        self.trials.on_start(request)
+        if isinstance(request, TrialRequest):
+            self.trials.on_start(request)
         return request
 
     def report(self, number: int, report: TrialReport) -> None:
@@ -76,6 +86,10 @@ class Driver:
         """A trial sends its last report."""
         self.trials.on_report(number, report)
         self.trials.on_end(number, None)
+
+    def pause(self, number: int, epoch: int, value: float) -> None:
+        """A trial reaches a rung."""
+        self.end(number, report_of(epoch, value, "paused"))
 
     def trial(self, number: int) -> optuna.trial.FrozenTrial:
         return self.study.trials[number]

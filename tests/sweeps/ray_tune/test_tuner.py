@@ -61,7 +61,7 @@ def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed():
 def test_what_lacked_memory_is_what_a_trial_gets_alone(gpus, why, cpus, cards):
     resources, machine, spec = Resources(cpus=2, gpus=gpus), Machine(8, 2), small_spec()
     context = TrialContext(spec.objective, Path("trials"), "x")
-    job = TuneJob(context, 1, "max", resources, machine, SweepFolder(Path()))
+    job = TuneJob(context, resources, machine, SweepFolder(Path()))
     config = spec.config({"lr": 1.0})
     request = TrialRequest(0, "0000", "0", {}, config, retried=why)
     asked = needs_of(job)(request).required_resources

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import small_spec
+from trial_requests import request_for
 
 from fsdet.command import ExitCode
 from sweeps.search.stopping import StoppingCriteria, StopReason, SweepStopped
@@ -17,7 +18,8 @@ FAILED, DONE = Outcome(State.FAILED, "no luck"), Outcome(State.COMPLETED)
 
 
 def end(number: int, outcome: Outcome, value: float | None) -> TrialEnd:
-    return TrialEnd(number, outcome, value, 1.0, None)
+    request = request_for(small_spec(), {"lr": 1.0}, number)
+    return TrialEnd(request, outcome, value, 1.0, None)
 
 
 def reason(stopping: StoppingCriteria) -> str:
@@ -101,6 +103,21 @@ def test_too_many_failures_stop_the_sweep_with_a_code_of_their_own():
 def test_explosions_and_interruptions_are_no_failures():
     assert outcomes(limited(), *[State.INFEASIBLE] * 9).reason is None
     assert outcomes(limited(), *[State.FAILED] * 3, *[State.INTERRUPTED] * 3).reason is None
+
+
+def test_paused_trials_have_not_failed_and_count_once():
+    f, p = State.FAILED, State.PAUSED
+    assert outcomes(limited(), p, p, f, f, p).reason is None
+    stopping = outcomes(limited(), p, p, f, f)
+    stopping.on_end(end(0, Outcome(f, "no luck"), None))
+    assert stopping.reason is not None
+    assert "3 of 4 trials failed" in stopping.reason.text
+
+
+def test_target_is_not_reached_by_a_paused_trial():
+    stopping = StoppingCriteria(small_spec(budget={"target": 0.6}))
+    stopping.on_end(end(0, Outcome(State.PAUSED), 0.7))
+    assert stopping.reason is None
 
 
 def test_first_reason_counts():

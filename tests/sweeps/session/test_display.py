@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import pytest
 from conftest import small_spec
@@ -13,7 +12,7 @@ from session_parts import exploded, report_of
 from sweeps.session.display import Display, LiveDisplay, PlainDisplay, build_display
 from sweeps.states import Outcome, State
 from sweeps.study.study import TrialRecord
-from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
+from sweeps.trial.messages import TrialEnd, TrialRequest
 
 
 def request(number: int, title: str = "") -> TrialRequest:
@@ -27,9 +26,8 @@ def build(terminal: bool, trials: int = 4) -> tuple[Display, io.StringIO]:
     return build_display(small_spec(trials=trials), console), printed
 
 
-def end(display: Display, number: int, state: State, reason: str = "", **more: Any) -> None:
-    report: TrialReport | None = more.get("report")
-    display.on_end(TrialEnd(number, Outcome(state, reason), None, 7.4, report))
+def end(display: Display, number: int, state: State, reason: str = "") -> None:
+    display.on_end(TrialEnd(request(number), Outcome(state, reason), None, 7.4, None))
 
 
 def drawn(display: Display) -> list[str]:
@@ -88,9 +86,10 @@ def test_best_is_the_best_completed_one():
 def test_trials_of_earlier_sessions_count_as_done():
     display, _ = build(terminal=True)
     earlier = TrialRecord(0, State.COMPLETED, {"lr": 1.0}, 0.4, best_epoch=2, seconds=5.0)
+    paused = TrialRecord(2, State.PAUSED, {"lr": 3.0}, 0.2, best_epoch=1)
     interrupted = TrialRecord(1, State.INTERRUPTED, {"lr": 2.0}, 0.3)
-    display.add_ended([earlier, interrupted])
-    assert (display.done(), display.finished(), display.earlier) == (1.0, 1, 1)
+    display.add_ended([earlier, interrupted, paused])
+    assert (display.done(), display.finished(), display.earlier) == (2.0, 1, 2)
 
 
 @pytest.mark.parametrize("title", ["", "before"])
@@ -99,9 +98,25 @@ def test_plain_display_prints_a_line_for_each_end(title):
     with display:
         display.on_start(request(3, title))
         display.on_report(request(3), report_of(2, 0.25))
-        end(display, 3, State.PRUNED, "worse than its peers at epoch 2")
+        end(display, 3, State.PRUNED, "rank 3 of 4 at epoch 2")
     name = f"3 ({title})" if title else "3"
     assert printed.getvalue() == (
-        f"[1/4] trial {name} pruned (worse than its peers at epoch 2), val/nAP50 0.2500 at epoch 2 "
+        f"[1/4] trial {name} pruned (rank 3 of 4 at epoch 2), val/nAP50 0.2500 at epoch 2 "
         "of 2, 7 s: lr 0.125\n"
     )
+
+
+def test_paused_trial_goes_on_in_its_own_row():
+    display, printed = build(terminal=False)
+    display.on_start(request(0))
+    display.on_report(request(0), report_of(1, 0.25))
+    end(display, 0, State.PAUSED, "at epoch 1")
+    assert (display.finished(), display.counts()) == (0, "1 paused")
+    display.on_start(request(0))
+    assert display.counts() == "1 running"
+    display.on_report(request(0), report_of(3, 0.5))
+    end(display, 0, State.COMPLETED)
+    assert printed.getvalue().splitlines() == [
+        "[0/4] trial 0 paused (at epoch 1), val/nAP50 0.2500 at epoch 1 of 1, 7 s: lr 0.125",
+        "[1/4] trial 0 completed, val/nAP50 0.5000 at epoch 3 of 3, 15 s: lr 0.125",
+    ]

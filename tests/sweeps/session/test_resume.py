@@ -29,6 +29,11 @@ from sweeps.trial.messages import BestValue
         ({"objective": {"metric": "val/nAP"}}, "fixed.best_metric, objective.0"),
         ({"resources": {"cpus": 2}}, "fixed.threads"),
         ({"baselines": {"b": {"lr": 1}}}, "baselines.b"),
+        ({"scheduler": {"name": "asha"}}, "scheduler.rungs"),
+        (
+            {"fixed": {"epochs": 3, "n_episodes": 3, "early_eval_epochs": [2]}},
+            "fixed.early_eval_epochs",
+        ),
     ],
 )
 def test_other_sweep_is_refused_with_the_keys(change, key):
@@ -39,11 +44,12 @@ def test_other_sweep_is_refused_with_the_keys(change, key):
     assert "\n" not in str(caught.value)
 
 
-def test_budget_scheduler_and_sampler_may_change():
+def test_budget_reduction_and_sampler_may_change():
     folder = new_folder("small")
-    folder.save_spec(small_spec())
+    folder.save_spec(small_spec(scheduler={"name": "asha", "grace": 2}))
     changes = {"trials": 30, "budget": {"hours": 3}, "sampler": {"name": "random"}}
-    check_same(small_spec(**changes, stall_minutes=3, scheduler={"name": "asha"}), folder)
+    scheduler = {"name": "asha", "grace": 2, "reduction": 3}
+    check_same(small_spec(**changes, stall_minutes=3, scheduler=scheduler), folder)
 
 
 def test_reports_are_read_back_from_the_trainer_s_files():

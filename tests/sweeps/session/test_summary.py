@@ -36,6 +36,12 @@ def test_confirmation_is_offered_where_there_was_none(in_own_folder):
     assert not any("confirm" in command for command, _ in commands(confirmed, folder))
 
 
+def test_sweep_that_ends_before_a_trial_completes_can_be_resumed():
+    paused = [TrialRecord(n, State.PAUSED, {"lr": 8}) for n in range(3)]
+    said = advice(small_spec(), [*paused, TrialRecord(3, State.FAILED, {"lr": 1})])
+    assert said.startswith("no trial completed, but 3 are paused; resume the sweep")
+
+
 def test_all_exploding_is_said():
     exploded = TrialRecord(0, State.INFEASIBLE, {"lr": 8}, reason="step 3, norm_ceiling")
     said = advice(small_spec(), [exploded])

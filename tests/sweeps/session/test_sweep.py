@@ -172,7 +172,7 @@ def test_run_holds_steps_parameters_and_files(swept):
     assert run.data.params["lr"] == "3.0"
     assert run.data.params["gradient_clip_norm"] == "10.0"
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"config.yaml", "training_debug.log"}
+    assert files == {"config.yaml", "training_debug.log", "steps.jsonl"}
 
 
 def test_ray_says_nothing_and_each_end_is_one_line(swept):
@@ -195,47 +195,6 @@ def test_best_is_written_and_compared(swept):
     said = "\n".join(verdicts(spec, swept.result.trials))
     assert "baseline 'explodes' exploded" in said
     assert "more than two standard errors" in said
-
-
-def test_asha_prunes_the_worse_but_no_baseline(run_small):
-    values = {f"b{i}": {"lr": lr} for i, lr in enumerate((1.0, 0.9, 0.2))}
-    swept = run_small(
-        made_up,
-        baselines=values,
-        trials=8,
-        sampler={"name": "random", "seed": 1},
-        space={"lr": {"low": 0.1, "high": 1.0}},
-        scheduler={"name": "asha", "grace": 1, "reduction": 3},
-    )
-    trials = swept.result.trials
-    assert [t.state for t in trials[:3]] == [State.COMPLETED] * 3
-    pruned = [t for t in trials if t.state is State.PRUNED]
-    assert pruned
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
-    for record in pruned:
-        trial = study.trials[record.number]
-        assert trial.state is TrialState.PRUNED
-        assert list(trial.intermediate_values) == [1]
-        assert record.value == pytest.approx(record.parameters["lr"] - 0.01, abs=1e-5)
-
-
-def test_hyperband_tells_the_truth(run_small):
-    swept = run_small(
-        made_up,
-        trials=9,
-        sampler={"name": "random", "seed": 1},
-        space={"lr": {"low": 0.1, "high": 1.0}},
-        fixed={"epochs": 9, "n_episodes": 3},
-        scheduler={"name": "hyperband", "grace": 1, "reduction": 3},
-    )
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
-    told = {State.COMPLETED: TrialState.COMPLETE, State.PRUNED: TrialState.PRUNED}
-    assert {t.state for t in swept.result.trials} == set(told)
-    for record, trial in zip(swept.result.trials, study.trials, strict=True):
-        assert trial.state is told[record.state]
-        epochs = list(trial.intermediate_values)
-        assert epochs == list(range(1, len(epochs) + 1))
-        assert (len(epochs) == 9) == (record.state is State.COMPLETED)
 
 
 def test_ctrl_c_closes_everything_truthfully(in_own_folder):

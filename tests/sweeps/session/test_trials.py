@@ -11,6 +11,7 @@ import pytest
 from conftest import small_spec
 from session_parts import Driver, exploded, report_of
 
+from sweeps.search.promotion import Idle
 from sweeps.search.stopping import SweepStopped
 from sweeps.states import State
 from sweeps.study.store import JournalStore
@@ -53,7 +54,7 @@ def test_study_knows_of_an_end_before_the_callbacks_do():
 
 def test_trial_that_no_worker_began_with_is_interrupted_but_told_to_nobody():
     session = driver()
-    assert session.trials.next_request() is not None
+    assert session.trials.next_request() is not Idle.DONE
     assert session.trials.close() == 1
     assert session.told.ends == []
     assert read_trials(FILE)[0].state is State.INTERRUPTED
@@ -100,14 +101,19 @@ def test_watchdog_explains_a_crash():
     assert session.told.ends[0].outcome.reason.startswith("reported nothing for 3 minutes")
 
 
-def test_trial_that_the_scheduler_stopped_was_pruned():
-    session = driver()
-    session.start()
-    session.end(0, report_of(1, 0.4))
-    assert session.told.ends[0].outcome.state is State.PRUNED
-    session.start()
-    session.end(1, exploded(1))
-    assert session.told.ends[1].outcome.state is State.INFEASIBLE
+def test_last_report_decides_the_outcome():
+    session = driver(trials=3)
+    for _ in range(3):
+        session.start()
+    session.end(0, exploded(1))
+    session.pause(1, 2, 0.4)
+    session.end(2, report_of(2, 0.4))
+    outcomes = [end.outcome for end in session.told.ends]
+    assert [o.state for o in outcomes] == [State.INFEASIBLE, State.PAUSED, State.FAILED]
+    assert [o.reason for o in outcomes] == [
+        *("bang", "at epoch 2"),
+        "ended without a last report, at epoch 2",
+    ]
 
 
 def test_running_trials_count_against_the_budget():

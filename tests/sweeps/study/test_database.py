@@ -8,25 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import session_parts
 from conftest import small_spec
 from servers import PASSWORD, Postgres, postgres
-from trial_requests import context_for
 
 from fsdet.command import ExitCode
-from sweeps.config import SweepSpec
 from sweeps.errors import SweepError
-from sweeps.search.searcher import StudySearcher
-from sweeps.search.stopping import StoppingCriteria
-from sweeps.session.resume import unfinished
-from sweeps.session.sweep import open_study
-from sweeps.session.trials import SessionTrials
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study import database
 from sweeps.study.database import DatabaseStore
 from sweeps.study.location import begin_store, store_of
 from sweeps.study.store import JournalStore
-from sweeps.study.study import baselines_left, create_study, load_study, read_trials, warm_start
+from sweeps.study.study import create_study, load_study, read_trials, warm_start
 from sweeps.trial.messages import BestValue, Phase, TrialReport
 
 
@@ -49,30 +43,13 @@ def report(epoch: int, value: float, phase: Phase = "running") -> TrialReport:
     return TrialReport(phase, epoch=epoch, objective=value, best=best, violation=-2.0)
 
 
-class Driver:
-    """One session of a sweep, as far as the study goes."""
+class Driver(session_parts.Driver):
+    """One session of a sweep whose study is in a database."""
 
     def __init__(self, url: str, folder: SweepFolder, **changes: Any) -> None:
-        self.spec: SweepSpec = small_spec(storage={"study": url}, **changes)
-        self.store = begin_store(self.spec, folder)
-        self.study = open_study(self.spec, self.store)
-        self.stopping = StoppingCriteria(self.spec)
-        context = context_for(self.spec, folder.trials_dir)
-        searcher = StudySearcher(
-            self.study,
-            self.spec,
-            context,
-            self.store,
-            self.stopping,
-            [trial.number for trial in unfinished(self.study)],
-            baselines_left(self.study, self.spec),
-        )
-        self.trials = SessionTrials(searcher, self.stopping, [], context)
-
-    def complete(self, number: int, last: TrialReport) -> None:
-        """Let a trial report for the last time and end."""
-        self.trials.on_report(number, last)
-        self.trials.on_end(number, None)
+        spec = small_spec(storage={"study": url}, **changes)
+        self.store = begin_store(spec, folder)
+        super().__init__(spec, self.store)
 
 
 def test_study_in_a_database_is_told_the_same_as_one_in_a_file(running):
@@ -81,14 +58,29 @@ def test_study_in_a_database_is_told_the_same_as_one_in_a_file(running):
     for _ in range(3):
         driver.trials.next_request()
     driver.trials.on_report(0, report(1, 0.5))
-    driver.complete(0, report(2, 0.6, "final"))
-    driver.complete(1, TrialReport("exploded", epoch=1, violation=0.7))
+    driver.end(0, report(2, 0.6, "final"))
+    driver.end(1, TrialReport("exploded", epoch=1, violation=0.7))
     assert driver.trials.close() == 1
     trials = read_trials(store_of(folder, running.url))
     assert [t.state for t in trials] == [State.COMPLETED, State.INFEASIBLE, State.INTERRUPTED]
     assert trials[0].value == 0.6
     assert trials[0].baseline == "b"
     assert load_study(driver.store).trials[0].intermediate_values == {1: 0.5, 2: 0.6}
+
+
+def test_paused_trial_is_promoted_by_a_later_session(running):
+    changes = {
+        "fixed": {"epochs": 9, "n_episodes": 3},
+        "scheduler": {"name": "asha", "grace": 1, "reduction": 2},
+    }
+    folder = new_folder("paused")
+    first = Driver(running.url, folder, **changes)
+    for number, value in enumerate((0.5, 0.6)):
+        first.start()
+        first.pause(number, 1, value)
+    assert [t.state for t in read_trials(store_of(folder, running.url))] == [State.PAUSED] * 2
+    second = Driver(running.url, folder, **changes).start()
+    assert (second.number, second.until) == (1, 2)
 
 
 def test_short_outage_is_waited_for_and_nothing_is_lost(running):
@@ -169,7 +161,7 @@ def test_study_is_held_by_one_driver_at_a_time(running):
 def test_warm_start_takes_over_from_a_database(running):
     driver = Driver(running.url, new_folder("earlier"))
     driver.trials.next_request()
-    driver.complete(0, report(3, 0.6, "final"))
+    driver.end(0, report(3, 0.6, "final"))
     spec = small_spec()
     study = create_study(JournalStore(new_folder("later").study_file), spec, driver.study.sampler)
     assert warm_start(study, spec, "earlier", driver.store) == 1

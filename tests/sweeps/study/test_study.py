@@ -11,7 +11,6 @@ from optuna.trial import TrialState
 from session_parts import Driver, exploded, report_of
 
 from sweeps.config import SweepSpec
-from sweeps.session.resume import left_to_run
 from sweeps.states import State
 from sweeps.study.store import JournalStore
 from sweeps.study.study import baselines_left, create_study, read_trials, to_records, warm_start
@@ -57,4 +56,3 @@ def test_warm_start_takes_what_was_learnt_within_the_space_and_counts_nothing():
         (1.0, TrialState.PRUNED),
     ]
     assert to_records(study.trials) == []
-    assert left_to_run(study, narrow) == 3

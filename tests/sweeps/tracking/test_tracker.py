@@ -108,7 +108,12 @@ def test_what_is_not_finite_is_left_out_and_counted(tracker):
 
 @pytest.mark.parametrize(
     ("state", "status"),
-    [(State.PRUNED, "FINISHED"), (State.FAILED, "FAILED"), (State.INTERRUPTED, "KILLED")],
+    [
+        (State.PRUNED, "FINISHED"),
+        (State.FAILED, "FAILED"),
+        (State.INTERRUPTED, "KILLED"),
+        (State.PAUSED, "SCHEDULED"),
+    ],
 )
 def test_status_of_a_run_is_truthful(tracker, state, status):
     tracker.start("a", "a", {}, {})
@@ -160,6 +165,39 @@ def test_run_that_goes_on_holds_everything_once(database):
     assert [m.step for m in client.get_metric_history(stored.run_id, "m0")] == [1, 2, 3, 4, 5]
     values = [m.value for m in client.get_metric_history(stored.run_id, "val/nAP50")]
     assert values == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_run_of_a_trial_that_pauses_twice_holds_everything_once(tracker, sessions):
+    run_id = None
+    for leg, state in enumerate((State.PAUSED, State.PAUSED, State.COMPLETED)):
+        tags = {"sweep.id": "x", "sweep.trial": 7, "state": "running"}
+        tracker.start("7", "trial 7", {"a": 1}, tags, run_id=run_id)
+        first = max(1, 3 * leg)  # the last step before the pause is repeated
+        tracker.log("7", report(range(first, 3 * leg + 4), metrics={"val/nAP50": leg / 10}))
+        tracker.flush()
+        client = MlflowClient(tracker.uri)
+        running = client.get_run(tracker.run_id("7"))
+        assert running.info.status == "RUNNING"
+        assert running.data.tags["state"] == "running"
+        assert running.data.tags.get("reason", "") == ""
+        tracker.end("7", Outcome(state, "at epoch 1" if state is State.PAUSED else ""))
+        tracker.flush()
+        (stored,) = tracker.stored_runs("x").values()
+        assert (stored.running, stored.paused) == (False, state is State.PAUSED)
+        if sessions == 2:
+            tracker.close()
+            tracker, run_id = (
+                Tracker(tracker.uri, client.get_experiment(running.info.experiment_id).name),
+                stored.run_id,
+            )
+    tracker.close()
+    run = client.get_run(stored.run_id)
+    assert (run.info.status, run.data.tags.get("reason", "")) == ("FINISHED", "")
+    history = client.get_metric_history(stored.run_id, "m0")
+    assert [m.step for m in history] == list(range(1, 10))
+    values = client.get_metric_history(stored.run_id, "val/nAP50")
+    assert [(m.step, m.value) for m in values] == [(3, 0.0), (6, 0.1), (9, 0.2)]
 
 
 def test_store_that_cannot_be_searched_is_told_in_one_line(tmp_path):

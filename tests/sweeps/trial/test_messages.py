@@ -6,10 +6,14 @@ from sweeps.states import Outcome, State
 from sweeps.trial.messages import BestValue, TrialReport, outcome_of
 
 
-def test_end_without_report_and_after_a_stop():
+def test_end_without_report():
     assert outcome_of(None, crash="it died") == Outcome(State.FAILED, "it died")
     assert outcome_of(None).state is State.FAILED
-    assert outcome_of(TrialReport("running")).state is State.PRUNED
+    assert outcome_of(TrialReport("running")).state is State.FAILED
+
+
+def test_pause_says_where():
+    assert outcome_of(TrialReport("paused", epoch=3)) == Outcome(State.PAUSED, "at epoch 3")
 
 
 def test_a_crash_counts_more_than_what_was_reported_before():

@@ -70,6 +70,7 @@ def last_evaluation_is_worse(
     config: TrainConfig,
     on_report: Callable[[Report], None] | None = None,
     resume: Path | None = None,
+    until: int | None = None,
 ) -> Result:
     """Two epochs, of which the first is the better one, and a last evaluation on harder episodes of another split."""
     assert on_report is not None
