@@ -158,11 +158,14 @@ class SweepSpec(Part):
         return int(max(Space(self.space, self.fixed).possible("epochs")))
 
     @property
+    def ladders(self) -> list[tuple[int, ...]]:
+        """Possible rungs of the sweep, see `SchedulerSpec.ladders`."""
+        return self.scheduler.ladders(self.max_epochs)
+
+    @property
     def rungs(self) -> tuple[int, ...]:
-        """Epochs at which trials pause, ascending; empty if none does."""
-        if self.scheduler.name == "none":
-            return ()
-        return self.scheduler.rungs(self.max_epochs)
+        """Epochs at which a trial may pause, ascending; empty if none does."""
+        return tuple(sorted({rung for ladder in self.ladders for rung in ladder}))
 
     def epochs_of(self, parameters: dict[str, Any]) -> int:
         """Epochs of a complete trial with these searched settings."""
