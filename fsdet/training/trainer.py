@@ -62,6 +62,8 @@ def run_training(
     final: dict[str, float] = {}
     phase: Phase = "running"
     checkpoint = (resume or config.resume) if state.step else None
+    if checkpoint is not None and checkpoint.parent == config.checkpoint_dir:
+        state.checkpoints.append(checkpoint)  # of this run, before it paused
 
     def report(now: Phase, metrics: dict[str, float]) -> None:
         nonlocal phase

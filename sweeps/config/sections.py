@@ -84,7 +84,7 @@ class SamplerSpec(Part):
     optimises two objectives."""
     seed: int = Field(default=0, ge=0)
     """Seed of the suggestions."""
-    startup_trials: int = Field(default=10, ge=1)
+    startup_trials: int = Field(default=6, ge=1)
     """Trials, baselines included, before the sampler learns from results; size of a generation
     of `nsgaii`."""
 

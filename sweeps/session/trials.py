@@ -124,12 +124,13 @@ class SessionTrials:
         return bool(self._open)
 
     def prune_paused(self) -> None:
-        """End the trials that were not promoted, at the end of the sweep."""
+        """End the trials that were not promoted, at the end of the sweep, and free their disk space."""
         for request, outcome in self._searcher.paused():
             end = TrialEnd(request, outcome, None, 0.0, None)
             self._searcher.on_end(end)
             for callback in self._callbacks:
                 callback.on_end(end)
+            self._context.remove_checkpoints(request.folder)
 
     def _end(self, trial: OpenTrial, outcome: Outcome) -> None:
         seconds = 0.0 if trial.started is None else time.monotonic() - trial.started

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from filelock import FileLock, Timeout
@@ -28,7 +28,13 @@ from sweeps.errors import SweepError
 from sweeps.storage.portable_files import localize_paths
 from sweeps.storage.remote import RemoteFolder
 from sweeps.trial.failures import ALONE_TOO, RanOutOfMemory, cause_of, is_out_of_memory
-from sweeps.trial.identity import claim, newest_checkpoint, remove_partial_files, settings_of
+from sweeps.trial.identity import (
+    CHECKPOINT,
+    claim,
+    newest_checkpoint,
+    remove_partial_files,
+    settings_of,
+)
 from sweeps.trial.messages import TrialReport, TrialRequest
 from sweeps.trial.reporter import NoObjectiveError, Reporter
 from sweeps.trial.trial_dir import RemoteTrialDir, TrialDir
@@ -94,6 +100,14 @@ class TrialContext:
         url = None if self.url is None else self.url.rpartition("/")[0]
         local = localize_paths(config, self.names, self.folder.parent, url)
         return local.model_copy(update={"checkpoint_dir": run_dir})
+
+    def remove_checkpoints(self, folder: str) -> None:
+        """Remove the checkpoints of a trial that will never resume; `best.pt` stays."""
+        for path in self.run_dir(folder).glob(CHECKPOINT):
+            path.unlink(missing_ok=True)
+        if self.url is not None:
+            remote = RemoteFolder(f"{self.url}/{folder}")
+            remote.remove(n for n in remote.list_files() if PurePath(n).match(CHECKPOINT))
 
     def download(self, folder: str, names: Iterable[str]) -> None:
         """Download files of a trial to the driver, if the storage is at a URL."""
