@@ -3,10 +3,9 @@
 - `orchestration`: driver CPU and wall time per trivial trial, ours with MLflow against raw Ray Tune and
   against Ray Tune with OptunaSearch and MLflowLoggerCallback; whether cost and memory stay flat;
 - `busy`: how much of the cores a real sweep uses;
-- `compute`: steps to the same confirmed AP as random search and as Ray's own OptunaSearch with ASHA.
 
-The arms of a part are measured side by side in one run; `--help` of a part lists its options. `compute` takes
-hours; it resumes where it was interrupted, and `--report` shows the results so far.
+The arms of a part are measured side by side in one run; `--help` of a part lists its options. What a search saves is
+measured by `benchmarks/search_methods.py`.
 """
 
 from __future__ import annotations
@@ -44,16 +43,6 @@ def busy(options: argparse.Namespace) -> None:
     sweep_busy.measure(options.file, options.overrides)
 
 
-def compute(options: argparse.Namespace) -> None:
-    from benchmarks import sweep_compute
-
-    options.folder.mkdir(parents=True, exist_ok=True)
-    file = options.folder.resolve() / "compute.jsonl"
-    if not options.report:
-        sweep_compute.run(file, options.arms, options.seeds)
-    sweep_compute.report(file)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -71,12 +60,6 @@ def main() -> None:
     part.add_argument("--file", default=str(ROOT / "search_spaces" / "stage2_clip_dfl.yaml"))
     part.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     part.set_defaults(call=busy)
-    part = parts.add_parser("compute")
-    part.add_argument("--folder", type=Path, default=Path("mlruns/benchmarks"))
-    part.add_argument("--arms", nargs="+", default=["ours", "random", "ray"])
-    part.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4, 5])
-    part.add_argument("--report", action="store_true", help="only report what there is")
-    part.set_defaults(call=compute)
     options = parser.parse_args()
     options.call(options)
 

@@ -69,6 +69,8 @@ class Report:
     explosion: Explosion | None = None
     peak_norm: float = 0.0
     """Largest finite gradient norm of the run so far."""
+    evaluation_seconds: float = 0.0
+    """Wall time of this evaluation; 0 if it was computed before a resume."""
     violation: float = 0.0
     """Largest log10(gradient norm / explosion limit) of any step: above 0 only if one passed it; always finite."""
 

@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
 from benchmarks.simulation.clock import Leg, Method
 from benchmarks.simulation.product import Product
-from benchmarks.simulation.tables import EPOCHS, Array, Problem
+from benchmarks.simulation.tables import EPOCHS, Problem
 
 RAY_RUNGS = (1, 4, 16)
 """With the defaults of Ray's ASHAScheduler: grace period 1, reduction factor 4."""
@@ -154,19 +154,20 @@ def keys_of(problem: Problem) -> list[str]:
     return [f"x{number}" for number in range(problem.dimensions)]
 
 
-def points_of(problem: Problem) -> dict[str, Array]:
-    """Baselines of the problem."""
-    return problem.baselines
+def ours(problem: Problem, seed: int, budget: float) -> Method:
+    """The product as its defaults are, without baselines: no other method knows of any."""
+    return Product(problem, seed, budget)
 
 
 ARMS: dict[str, Callable[[Problem, int, float], Method]] = {
     "random": lambda problem, seed, _: RandomSearch(problem, seed),
-    "optunasearch_asha": lambda problem, seed, _: RaysOwn(problem, seed),
-    "null": lambda problem, seed, _: RaysOwn(problem, seed + 100_000),
+    "reference": lambda problem, seed, _: RaysOwn(problem, seed),
+    "null": lambda problem, seed, _: RaysOwn(problem, seed + 500),
     "tpe": lambda problem, seed, _: Unpruned(problem, TPESampler(seed=seed)),
     "gp": lambda problem, seed, _: Unpruned(problem, GPSampler(seed=seed)),
     "stopping": lambda problem, seed, _: Stopping(problem, seed),
-    "ours": lambda problem, seed, budget: Product(problem, seed, budget),
-    "ours_random": lambda problem, seed, budget: Product(problem, seed, budget, sampler="random"),
+    "ours": ours,
+    "ours_tpe": lambda problem, seed, budget: Product(problem, seed, budget, sampler="tpe"),
+    "ours_prior": lambda problem, seed, budget: Product(problem, seed, budget, baselines=True),
 }
 """Name -> method for a problem, a seed and a budget in complete trainings."""

@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from benchmarks.simulation.clock import Leg
-from benchmarks.simulation.tables import EPOCHS, Problem
+from benchmarks.simulation.tables import EPOCHS, FEW_PRICE, Problem
 from sweeps.config import SweepSpec
 from sweeps.search.sampler import build_sampler
 from sweeps.search.searcher import StudySearcher
@@ -26,6 +26,7 @@ from sweeps.trial.messages import (
     outcome_of,
 )
 from sweeps.trial.trial import TrialContext
+from sweeps.trial.worker import EVALUATION_EPOCHS
 
 SETTINGS = (
     "gradient_clip_norm",
@@ -79,9 +80,9 @@ class Product:
         problem: Problem,
         seed: int,
         budget: float,
-        sampler: str = "tpe",
+        sampler: str = "random",
         baselines: bool = False,
-        **scheduler: Any,
+        **changes: Any,
     ) -> None:
         self._keys = SETTINGS[: problem.dimensions]
         given = {name: self._settings(point) for name, point in problem.baselines.items()}
@@ -92,8 +93,8 @@ class Product:
             baselines=given if baselines else {},
             trials=100_000,
             sampler={"name": sampler, "seed": seed},
-            scheduler={"name": "asha", **scheduler},
             budget={"trainings": budget},
+            **changes,
         )
         store = Memory()
         study = create_study(store, self._spec, build_sampler(self._spec))
@@ -125,7 +126,8 @@ class Product:
         last = epoch == leg.reports[-1]
         phase = "running" if not last else "final" if epoch == EPOCHS else "paused"
         best = BestValue(value, epoch)
-        report = TrialReport(phase, epoch, epoch, objective=value, best=best)
+        costs = {EVALUATION_EPOCHS: FEW_PRICE * EPOCHS}
+        report = TrialReport(phase, epoch, epoch, objective=value, best=best, costs=costs)
         self.searcher.on_report(self._open[leg.trial], report)
         self._reached[leg.trial] = epoch
         if last:

@@ -53,8 +53,14 @@ class Problem(Protocol):
     def curve(self, point: Array) -> Curve:
         """The curve at a point of the unit cube."""
 
-    def quality_of(self, share: float) -> float:
-        """Quality that this share of random configurations exceeds."""
+    def qualities(self) -> Array:
+        """Quality of random configurations, best first."""
+
+
+def quality_of(problem: Problem, share: float) -> float:
+    """Quality that this share of random configurations reaches."""
+    values = problem.qualities()
+    return float(values[max(0, round(share * len(values)) - 1)])
 
 
 @dataclass
@@ -87,9 +93,9 @@ class Nearest:
         row = int(self._tree.query(point)[1])
         return Curve(self.every[row], self.few[row], self.quality[row], self.explodes[row])
 
-    def quality_of(self, share: float) -> float:
-        """Quality of the row at this rank."""
-        return float(np.sort(self.quality)[::-1][max(0, round(share * len(self.quality)) - 1)])
+    def qualities(self) -> Array:
+        """Quality of all rows."""
+        return np.sort(self.quality)[::-1]
 
 
 class Surrogate:
@@ -122,9 +128,9 @@ class Surrogate:
         t = self._table
         return Curve(t.every[row], t.few[row], t.quality[row], t.explodes[row])
 
-    def quality_of(self, share: float) -> float:
+    def qualities(self) -> Array:
         """Quality of random points."""
-        return float(self._sample[max(0, round(share * len(self._sample)) - 1)])
+        return self._sample
 
 
 class _Process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 
 from fsdet.checkpoint import load_detector
 from fsdet.config import TrainConfig
@@ -48,7 +49,9 @@ def evaluate_epoch(
         episodes: number of episodes, see `episodes_due`.
     """
     config = state.config.model_copy(update={"eval_episodes": episodes})
+    began = time.monotonic()
     metrics = evaluate_run(state.eval_detector, config, state.device, final=False)
+    state.evaluation_seconds = time.monotonic() - began
     full = episodes == state.config.eval_episodes
     early = {} if full else {EARLY_EPISODES: float(episodes)}
     log_metrics(f"epoch {state.epoch}" + ("" if full else f", {episodes} episodes"), metrics)

@@ -63,6 +63,8 @@ class TrainState:
     """What the steps depend on besides the settings, see `fsdet.training.resuming.inputs_of`."""
     changed: list[dict[str, Any]] = field(default_factory=list)
     """Every change with which a stage was resumed: `stage`, `step`, `setting`, `from` and `to`."""
+    evaluation_seconds: float = 0.0
+    """Wall time of the latest evaluation of this process."""
     checkpoints: list[Path] = field(default_factory=list)
     """Checkpoints of this run that still exist, oldest first."""
 

@@ -172,6 +172,7 @@ def build_report(
         explosion=state.explosion,
         peak_norm=state.stability.peak_norm,
         violation=state.stability.violation,
+        evaluation_seconds=state.evaluation_seconds,
     )
 
 

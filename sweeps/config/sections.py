@@ -99,15 +99,25 @@ class SchedulerSpec(Part):
     name: Literal["asha", "none"] = "asha"
     """`asha`: trials pause at rungs, and the best of each rung continue from their checkpoints; `none`
     trains every trial to its end."""
-    grace: int = Field(default=1, ge=1)
-    """First rung: epochs that every trial gets."""
+    grace: int | None = Field(default=None, ge=1)
+    """First rung: epochs that every trial gets. None finds it: the lowest one whose ranking lasts and whose
+    evaluation is worth its time."""
     reduction: float = Field(default=4.0, gt=1)
     """At each rung the best 1/reduction continue; rungs lie this factor apart."""
 
-    def rungs(self, epochs: int) -> tuple[int, ...]:
-        """Epochs at which trials of at most `epochs` pause, ascending."""
+    def ladders(self, epochs: int) -> list[tuple[int, ...]]:
+        """Possible rungs of trials with at most `epochs`, by their first one; only one if `grace` is given."""
+        if self.name == "none" or (self.grace or 1) >= epochs:
+            return []
+        if self.grace is not None:
+            return [self._ladder(self.grace, epochs)]
+        powers = (2**power for power in range(epochs.bit_length()))
+        first = [1, *(rung for rung in powers if 1 < rung <= epochs / self.reduction)]
+        return [self._ladder(rung, epochs) for rung in first]
+
+    def _ladder(self, grace: int, epochs: int) -> tuple[int, ...]:
         found: list[int] = []
-        rung = float(self.grace)
+        rung = float(grace)
         while round(rung) < epochs:
             if not found or round(rung) > found[-1]:
                 found.append(round(rung))
@@ -120,6 +130,13 @@ class SchedulerSpec(Part):
         if name in NOT_OFFERED:
             raise ValueError(NOT_OFFERED[name])
         return name
+
+
+class PriorSpec(Part):
+    """How configurations are drawn around the baselines."""
+
+    width: float = Field(default=0.25, gt=0, le=1)
+    """Standard deviation, as a fraction of each range on its scale."""
 
 
 class Budget(Part):

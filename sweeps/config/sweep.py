@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config
@@ -24,6 +24,7 @@ from sweeps.config.sections import (
     ConfirmSpec,
     FailureLimit,
     Objective,
+    PriorSpec,
     Resources,
     SamplerSpec,
     SchedulerSpec,
@@ -73,7 +74,9 @@ class SweepSpec(Part):
     sampler: SamplerSpec = SamplerSpec()
     """How the next configuration is chosen."""
     scheduler: SchedulerSpec = SchedulerSpec()
-    """How compute is divided among the trials."""
+    """How compute is divided among trials."""
+    prior: PriorSpec | None = PriorSpec()
+    """Baselines are beliefs: some configurations are drawn around them; `off` draws around none."""
     confirm: ConfirmSpec | None = None
     """How the winner is chosen among the best and the baselines; null for the best of the search."""
     ablate: bool = False
@@ -86,6 +89,11 @@ class SweepSpec(Part):
     """Where files and study are stored."""
 
     _source: str = PrivateAttr(default="the sweep")
+
+    @field_validator("prior", mode="before")
+    @classmethod
+    def _off(cls, prior: Any) -> Any:
+        return None if prior in ("off", False) else prior
 
     @property
     def source(self) -> str:
@@ -150,11 +158,14 @@ class SweepSpec(Part):
         return int(max(Space(self.space, self.fixed).possible("epochs")))
 
     @property
+    def ladders(self) -> list[tuple[int, ...]]:
+        """Possible rungs of the sweep, see `SchedulerSpec.ladders`."""
+        return self.scheduler.ladders(self.max_epochs)
+
+    @property
     def rungs(self) -> tuple[int, ...]:
-        """Epochs at which trials pause, ascending; empty if none does."""
-        if self.scheduler.name == "none":
-            return ()
-        return self.scheduler.rungs(self.max_epochs)
+        """Epochs at which a trial may pause, ascending; empty if none does."""
+        return tuple(sorted({rung for ladder in self.ladders for rung in ladder}))
 
     def epochs_of(self, parameters: dict[str, Any]) -> int:
         """Epochs of a complete trial with these searched settings."""

@@ -36,6 +36,8 @@ class Progress:
     state: State = State.RUNNING
     until: int | None = None
     """Epoch at which it pauses next; None if it runs to its end."""
+    price: float | None = None
+    """Of its last evaluation before the end, in epochs of training; None if it is not known."""
     values: dict[int, float] = field(default_factory=dict)
     """Epoch -> objective, more is better."""
 

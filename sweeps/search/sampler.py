@@ -29,6 +29,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepSpec
+from sweeps.search.mixture import Mixture
+
+LEARNING = ("tpe", "gp")
+"""Samplers that are mixed with even draws while trials pause."""
 
 
 def build_sampler(spec: SweepSpec, trials_before: int = 0) -> BaseSampler:
@@ -48,9 +52,21 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> BaseSampler:
         "grid": lambda _, seed: Grid(seed),
         "nsgaii": _nsgaii,
     }
+    seed = spec.sampler.seed + trials_before
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return build[spec.sampler.name](spec, spec.sampler.seed + trials_before)
+        sampler = build[spec.sampler.name](spec, seed)
+    return _mixed(spec, sampler, seed) if spec.rungs else sampler
+
+
+def _mixed(spec: SweepSpec, sampler: BaseSampler, seed: int) -> BaseSampler:
+    """The sampler mixed with draws around the baselines; one with a plan of its own stays as it is."""
+    learns = spec.sampler.name in LEARNING
+    if not learns and spec.sampler.name != "random":
+        return sampler
+    baselines = {} if spec.prior is None else spec.baseline_parameters()
+    width = 0.0 if spec.prior is None else spec.prior.width
+    return Mixture(sampler if learns else None, baselines, width, seed)
 
 
 def _tpe(spec: SweepSpec, seed: int) -> BaseSampler:

@@ -5,7 +5,7 @@ How each end of a trial is reported to Optuna:
 | end         | state    | value                        | constraint |
 |-------------|----------|------------------------------|------------|
 | completed   | COMPLETE | best value of the trial      | <= 0       |
-| paused      | RUNNING  | see `sweeps.search.sampler_view`          |
+| paused      | RUNNING  | with its intermediate ones   | none       |
 | pruned      | PRUNED   | with its intermediate ones   | <= 0       |
 | infeasible  | PRUNED   | with its intermediate ones   | > 0        |
 |             | COMPLETE | last finite one (see below)  | > 0        |
@@ -14,7 +14,8 @@ How each end of a trial is reported to Optuna:
 
 TPE learns to avoid an exploding region from PRUNED trials; it ignores FAIL. For samplers that ignore
 PRUNED too, an exploded trial is COMPLETE, with its last finite value, or the worst of all trials if it has
-none. Non-finite values reach neither sampler nor rungs. State, reason and metrics are user attributes.
+none. Non-finite values do not reach it. State, reason and metrics are user attributes. While trials pause,
+samplers see the study through `sweeps.search.sampler_view`.
 
 With two objectives Optuna accepts no intermediate values; they are stored as a user attribute.
 """
@@ -31,7 +32,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
-from sweeps.search.promotion import Idle, Progress, Train, decide, next_stop, standing
+from sweeps.search.mixture import Mixture, count_successes
+from sweeps.search.promotion import (
+    Idle,
+    Progress,
+    Train,
+    decide,
+    has_reached,
+    next_stop,
+    rank,
+    standing,
+)
+from sweeps.search.rungs import Rungs, find_rungs
 from sweeps.search.sampler_view import sampler_view
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.states import ENDED, Outcome, State
@@ -41,6 +53,7 @@ from sweeps.study.study import (
     CONSTRAINT,
     CURVE,
     RETRIED,
+    SOURCE,
     UNTIL,
     WARM_START,
     Preset,
@@ -51,6 +64,7 @@ from sweeps.study.study import (
 )
 from sweeps.trial.messages import BestValue, TrialEnd, TrialReport, TrialRequest
 from sweeps.trial.trial import TrialContext
+from sweeps.trial.worker import EVALUATION_EPOCHS
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -97,7 +111,9 @@ class StudySearcher:
         suggestions: int = 0,
     ) -> None:
         self._study = study
-        self._view = sampler_view(study, spec.sampler.name)
+        shown = (*spec.rungs, spec.max_epochs)
+        self._ladders = spec.ladders
+        self._view = sampler_view(study, shown, complete=spec.sampler.name == "gp")
         self._spec = spec
         self._context = context
         self._store = store
@@ -107,8 +123,9 @@ class StudySearcher:
         self._suggestions = suggestions
         self._open: dict[int, optuna.Trial] = {}
         self._curves: dict[int, dict[int, float]] = {}
-        self._rungs = spec.rungs
-        self._progress = {t.number: progress_of(t, spec) for t in own_trials(study)}
+        trials = own_trials(study)
+        self._progress = {t.number: progress_of(t, spec) for t in trials}
+        self._sources = {t.number: t.user_attrs[SOURCE] for t in trials if SOURCE in t.user_attrs}
         store.check()
 
     def next_request(self) -> TrialRequest | Idle:
@@ -127,10 +144,15 @@ class StudySearcher:
         if self._presets:
             number = add_preset(self._study, self._spec, self._presets.pop(0))
             return self._run(running_trial(self._study, number), self._first_stop)
+        return self._continue()
+
+    def _continue(self) -> TrialRequest | Idle:
+        """The next trial as the search wants it."""
+        trials = list(self._progress.values())
         budget = self._spec.budget.trainings
         decision = decide(
-            list(self._progress.values()),
-            self._rungs,
+            trials,
+            self.rungs().epochs,
             self._spec.scheduler.reduction,
             self._suggestions > 0,
             None if budget is None else budget * self._spec.max_epochs,
@@ -140,11 +162,33 @@ class StudySearcher:
         if decision.number is not None:
             return self._run(running_trial(self._study, decision.number), decision)
         self._suggestions -= 1
-        return self._run(self._view.ask(), decision)
+        return self._run(self._suggest(), decision)
+
+    def _suggest(self) -> optuna.Trial:
+        """A new trial from the sampler."""
+        sampler = self._study.sampler
+        if not isinstance(sampler, Mixture):
+            return self._view.ask()
+        sampler.successes = count_successes(*self._first_results())
+        trial = self._view.ask()
+        self._sources[trial.number] = sampler.source
+        trial.set_user_attr(SOURCE, sampler.source)
+        return trial
+
+    def _first_results(self) -> tuple[dict[int, float], dict[int, str]]:
+        """Value of each trial at the first rung, minus infinity if it exploded; and sources."""
+        rung = self._ladders[0][0]
+        trials = [t for t in self._progress.values() if has_reached(t, rung)]
+        return {t.number: -rank(t, rung)[0] for t in trials}, self._sources
+
+    def rungs(self) -> Rungs:
+        """Where trials pause now."""
+        return find_rungs(list(self._progress.values()), self._ladders)
 
     @property
     def _first_stop(self) -> Train:
-        return Train(None, self._rungs[0] if self._rungs else None)
+        rungs = self.rungs().epochs
+        return Train(None, rungs[0] if rungs else None)
 
     def _run(self, trial: optuna.Trial, leg: Train | None = None) -> TrialRequest:
         """The request to train a trial as far as `leg` says; None: as far as an earlier session wanted."""
@@ -213,7 +257,10 @@ class StudySearcher:
     def on_end(self, end: TrialEnd) -> None:
         """Record how a trial ended, and report it to Optuna; one that is paused or interrupted stays open there."""
         trial = self._open.pop(end.number, None) or running_trial(self._study, end.number)
-        self._progress[end.number].state = end.outcome.state
+        progress = self._progress[end.number]
+        progress.state = end.outcome.state
+        if end.report is not None:
+            progress.price = end.report.costs.get(EVALUATION_EPOCHS)
         self._write(lambda: self._record_end(trial, end))
 
     def _record_end(self, trial: optuna.Trial, end: TrialEnd) -> None:
@@ -274,6 +321,7 @@ def progress_of(trial: FrozenTrial, spec: SweepSpec) -> Progress:
         baseline=record.baseline is not None,
         state=record.state,
         until=record.until,
+        price=record.costs.get(EVALUATION_EPOCHS),
         values={epoch: spec.objective.sign * v for epoch, v in curve_of(trial).items()},
     )
 

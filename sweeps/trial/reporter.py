@@ -67,7 +67,7 @@ class Reporter:
             self._watchdog.reset()
         self._last = to_report(report, self._objective.name)
         if self._costs is not None:
-            self._last = replace(self._last, costs=self._costs.after(report.step))
+            self._last = replace(self._last, costs=self._costs.after(report))
         value = None
         if report.phase != "exploded":
             for metrics in filter(None, (report.metrics, report.final)):

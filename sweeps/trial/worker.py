@@ -14,11 +14,14 @@ from typing import Any
 
 import psutil
 
+from fsdet.report import Report
 from sweeps.config import COSTS
 
 LEAK = 2**30
 """Bytes by which an idle worker may have grown since its second trial before it is replaced."""
 STEP_SECONDS, MEMORY_BYTES = COSTS
+EVALUATION_EPOCHS = "trial/evaluation_epochs"
+"""Cost of an evaluation in epochs of training, each without its own evaluation."""
 
 _idle: list[int] = []
 """Resident bytes at the start of each trial of this process."""
@@ -42,16 +45,21 @@ class Costs:
     def __init__(self, resumed: bool) -> None:
         # the first report of a resumed trial repeats the step of its checkpoint
         self._first: tuple[float, int] | None = None if resumed else (time.monotonic(), 0)
+        self._evaluating = 0.0
         _reset_peak()
 
-    def after(self, step: int) -> dict[str, float]:
-        """The costs after `step` steps."""
+    def after(self, report: Report) -> dict[str, float]:
+        """The costs so far."""
         costs = {MEMORY_BYTES: float(_peak())}
         if self._first is None:
-            self._first = (time.monotonic(), step)
+            self._first = (time.monotonic(), report.step)
         began, first = self._first
-        if step > first:
-            costs[STEP_SECONDS] = (time.monotonic() - began) / (step - first)
+        self._evaluating += report.evaluation_seconds
+        if report.step > first:
+            total, steps = time.monotonic() - began, report.step - first
+            costs[STEP_SECONDS] = total / steps
+            epoch = (total - self._evaluating) / steps * report.step / max(1, report.epoch)
+            costs[EVALUATION_EPOCHS] = report.evaluation_seconds / max(epoch, 1e-9)
         return costs
 
 
