@@ -1,12 +1,12 @@
 """Compares search methods on recorded learning curves, in simulated time.
 
-    python benchmarks/search_methods.py                          # the detector's tables
+    python benchmarks/search_methods.py                          # the tables of the detector
     python benchmarks/search_methods.py --taskset FOLDER         # TaskSet's curves too
     python benchmarks/search_methods.py --gate                   # what early epochs say about the end
 
 Each method sees one problem at many seeds. `reference` is Ray Tune's OptunaSearch with its ASHAScheduler, `null` the
 same with other seeds: its ratio must be 1 within its interval. Targets are fixed beforehand: the quality that the best
-5, 2 and 1 % of a table reach. `--fitted` searches Gaussian processes fitted to the tables instead of their nearest rows.
+5, 2 and 1 % of a table reach. `--fitted` searches Gaussian processes fitted to the tables instead of the nearest rows.
 """
 
 from __future__ import annotations

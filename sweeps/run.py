@@ -23,6 +23,7 @@ from sweeps.config.check import check_files, check_spec, missing_paths, prepare_
 from sweeps.config.file import load_spec
 from sweeps.config.sections import AUTO
 from sweeps.confirmation.report import plan_of_confirmation
+from sweeps.confirmation.resolution import resolution_lines
 from sweeps.errors import SweepError
 from sweeps.resources.cost_report import print_cost
 from sweeps.resources.machine import Machine, check_machine, this_machine
@@ -133,7 +134,9 @@ def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int
         print_line(console, f"not here: {error}")
         missing.append("machine")
     if options.probe and not missing:
-        print_cost(spec, machine, lambda text: print_line(console, text))
+        measured = print_cost(spec, machine, lambda text: print_line(console, text))
+        for line in resolution_lines(spec, measured.standard_error):
+            print_line(console, line)
     print_line(console, "the check found no mistake; nothing was started")
     return 0
 

@@ -77,13 +77,14 @@ def sign_of(mode: Mode) -> int:
 class SamplerSpec(Part):
     """How the next configuration is chosen."""
 
-    name: Literal["tpe", "gp", "random", "qmc", "cmaes", "grid", "nsgaii"] = "tpe"
-    """`tpe` suits any space; `gp` needs few trials in spaces of up to about ten settings; `cmaes` is for
-    numbers and many trials; `random` and `qmc` (spread evenly) do not learn; `grid` tries every
-    configuration; `nsgaii` optimises two objectives."""
+    name: Literal["random", "tpe", "gp", "qmc", "cmaes", "grid", "nsgaii"] = "random"
+    """`random` draws evenly and around the baselines, and with `asha` found most for its compute on recorded
+    curves; `tpe` learns and suits any space; `gp` needs few trials in spaces of up to about ten settings;
+    `cmaes` is for numbers and many trials; `qmc` spreads evenly; `grid` tries every configuration; `nsgaii`
+    optimises two objectives."""
     seed: int = Field(default=0, ge=0)
     """Seed of the suggestions."""
-    startup_trials: int = Field(default=6, ge=1)
+    startup_trials: int = Field(default=10, ge=1)
     """Trials, baselines included, before the sampler learns from results; size of a generation
     of `nsgaii`."""
 

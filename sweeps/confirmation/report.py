@@ -18,7 +18,14 @@ from sweeps.confirmation.results import (
     Confirmation,
     load_confirmation,
 )
-from sweeps.confirmation.statistics import ALPHA, LEAST_SEEDS, Estimate, power
+from sweeps.confirmation.statistics import (
+    ALPHA,
+    LEAST_SEEDS,
+    Estimate,
+    chance_better,
+    power,
+)
+from sweeps.session.certainty import percent
 from sweeps.session.display import format_number, format_setting, print_line
 from sweeps.session.summary import write_configuration
 from sweeps.states import State
@@ -143,6 +150,7 @@ def conclusions(confirmation: Confirmation) -> list[str]:
     """The winner, then explosions and failures of the others, then the limits of the figures."""
     return [
         verdict_line(confirmation),
+        *chance_lines(confirmation),
         *failure_lines(confirmation.configurations),
         *caveat_lines(confirmation),
     ]
@@ -176,6 +184,19 @@ def verdict_line(confirmation: Confirmation) -> str:
         f"winner: {label}, {value}; better than the best baseline, {base.candidate.label}, by {gain}, "
         f"p {against.adjusted:.2g}"
     )
+
+
+def chance_lines(confirmation: Confirmation) -> list[str]:
+    """How probable it is that the best-ranked candidate beats each baseline."""
+    best = next((m for m in confirmation.feasible if not m.candidate.baseline), None)
+    if best is None:
+        return []
+    return [
+        f"{best.candidate.label} is better than baseline {c.second.label} with a chance of "
+        f"{percent(chance_better(c.difference, confirmation.mode))}"
+        for c in confirmation.comparisons
+        if c.first == best.candidate
+    ]
 
 
 def failure_lines(measured: tuple[CandidateResult, ...]) -> list[str]:

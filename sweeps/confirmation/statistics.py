@@ -124,6 +124,25 @@ def power(gain: float, seeds: int, comparisons: int = 1, shared: float = 0.0) ->
     return 1 - float(nctdtr(seeds - 1, gain / spread * math.sqrt(seeds), limit))
 
 
+def chance_better(difference: Difference, mode: Literal["max", "min"]) -> float:
+    """Probability that the first of a pair is truly better, before anything is known of either.
+
+    Half the two-sided p-value is that of the other sign; this comparison alone, not corrected for others.
+    """
+    better = (difference.estimate.mean > 0) == (mode == "max")
+    return 1 - difference.p / 2 if better else difference.p / 2
+
+
+def smallest_gain(seeds: int, comparisons: int, shared: float, wanted: float = 0.8) -> float:
+    """Smallest true gain that is found in a fraction `wanted` of cases, in standard deviations; see `power`."""
+    low, high = 0.0, 1000.0
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        found = power(middle, seeds, comparisons, shared) >= wanted
+        low, high = (low, middle) if found else (middle, high)
+    return high
+
+
 def verdict(difference: Difference, adjusted: float, mode: Literal["max", "min"]) -> Verdict:
     """Whether the first of a pair is better than the second.
 

@@ -43,6 +43,8 @@ class TrialCost:
     """Peak GPU memory, CUDA's own part included; 0 without a GPU."""
     card_total: int = 0
     """Memory of the GPU."""
+    standard_error: float | None = None
+    """Of the objective over the episodes of the last evaluation; None if it was not measured."""
 
 
 def costliest(spec: SweepSpec) -> TrainConfig:

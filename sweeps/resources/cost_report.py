@@ -11,6 +11,7 @@ from sweeps.resources.cost import (
     COSTLY_HIGH,
     COSTLY_LOW,
     SweepCost,
+    TrialCost,
     costliest,
     estimate,
     most_runs,
@@ -20,8 +21,8 @@ from sweeps.resources.probe import measure, with_gpus, with_shared_card
 from sweeps.trial.worker import free_memory
 
 
-def print_cost(spec: SweepSpec, machine: Machine, print_line: Callable[[str], None]) -> None:
-    """Measure one trial and print the cost of the sweep.
+def print_cost(spec: SweepSpec, machine: Machine, print_line: Callable[[str], None]) -> TrialCost:
+    """Measure one trial and print the cost of the sweep; returns the measurement.
 
     Raises:
         SweepError: the probe failed.
@@ -39,6 +40,7 @@ def print_cost(spec: SweepSpec, machine: Machine, print_line: Callable[[str], No
     cost = estimate(spec, measured, machine.capacity(spec.resources), free)
     for line in cost_lines(spec, cost):
         print_line(line)
+    return measured
 
 
 def cost_lines(spec: SweepSpec, cost: SweepCost) -> list[str]:

@@ -35,6 +35,7 @@ from sweeps.resources.cost import (
 from sweeps.resources.machine import Machine
 from sweeps.storage.folder import SweepFolder
 from sweeps.trial.failures import cause_of, first_line
+from sweeps.trial.messages import find_metric
 from sweeps.trial.worker import peak_memory
 
 STEPS, WARM = 5, 3
@@ -146,7 +147,7 @@ def _measure(config: TrainConfig) -> TrialCost:
     prepare(config)
     times, ready = Timeline(), time.monotonic()
     logging.getLogger("fsdet.run").addHandler(times)
-    train(config)
+    result = train(config)
     rest = time.monotonic() - times.evaluations[-1]
     step = times.step_seconds()
     card, total = _card()
@@ -160,6 +161,7 @@ def _measure(config: TrainConfig) -> TrialCost:
         host_bytes=peak_memory(),
         card_bytes=card,
         card_total=total,
+        standard_error=find_metric(result.metrics, f"{config.best_metric}_se"),
     )
 
 

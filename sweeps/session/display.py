@@ -140,12 +140,19 @@ class Display:
 class PlainDisplay(Display):
     """One line for each trial that pauses, ends or is retried; for logs and pipes."""
 
+    def _position(self) -> str:
+        """How far the sweep is."""
+        ended = self.finished()
+        if any(row.state is State.PAUSED for row in self.rows.values()):
+            return f"[{len(self.rows)} begun, {ended} ended, of {self.trials}]"
+        return f"[{ended}/{self.trials}]"
+
     def on_retry(self, request: TrialRequest) -> None:
         super().on_retry(request)
         row = self.rows[request.number]
         print_line(
             self.console,
-            f"[{self.finished()}/{self.trials}] {self.noun} {row.label} ran out of memory; "
+            f"{self._position()} {self.noun} {row.label} ran out of memory; "
             "it resumes from its last checkpoint, alone",
         )
 
@@ -157,7 +164,7 @@ class PlainDisplay(Display):
         reason = f" ({row.reason})" if row.reason else ""
         print_line(
             self.console,
-            f"[{self.finished()}/{self.trials}] {self.noun} {row.label} {row.state}{reason}{value}, "
+            f"{self._position()} {self.noun} {row.label} {row.state}{reason}{value}, "
             f"{row.seconds:.0f} s: {format_settings(row.parameters)}",
         )
 

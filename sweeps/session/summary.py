@@ -24,6 +24,7 @@ from sweeps.config.sections import AUTO
 from sweeps.errors import SweepError
 from sweeps.resources.machine import Machine
 from sweeps.search.stopping import StopReason
+from sweeps.session.certainty import chance_better, more_trials, percent
 from sweeps.session.display import (
     format_number,
     format_setting,
@@ -104,7 +105,7 @@ def format_value(trial: TrialRecord) -> str:
 
 
 def verdicts(spec: SweepSpec, trials: list[TrialRecord]) -> list[str]:
-    """One sentence per baseline: its difference to the best, and whether that is within noise."""
+    """One sentence per baseline: its difference to the best, and how sure that is; then what more trials would do."""
     best = best_of(trials, spec.objective)
     if best is None or best.value is None:
         return []
@@ -119,19 +120,24 @@ def verdicts(spec: SweepSpec, trials: list[TrialRecord]) -> list[str]:
                 f"baseline '{base.baseline}' was not measured: {base.reason or base.state}"
             )
         else:
-            lines.append(_against(best, best.value, base, base.value))
-    return lines
+            lines.append(_against(spec, best, base))
+    more = more_trials(trials, spec.objective)
+    return lines if more is None else [*lines, more]
 
 
-def _against(best: TrialRecord, value: float, base: TrialRecord, other: float) -> str:
-    difference = f"best against baseline '{base.baseline}': {value - other:+.4f}"
-    noise = noise_of_difference(best, base)
-    if noise is None:
+def _against(spec: SweepSpec, best: TrialRecord, base: TrialRecord) -> str:
+    assert best.value is not None
+    assert base.value is not None
+    gain = best.value - base.value
+    difference = f"best against baseline '{base.baseline}': {gain:+.4f}"
+    noise, chance = noise_of_difference(best, base), chance_better(best, base, spec.objective)
+    if noise is None or chance is None:
         return f"{difference}; its standard error is not known"
-    if abs(value - other) <= noise:
-        return f"{difference}, within noise (two standard errors are {noise:.4f})"
+    better = f"better with a chance of {percent(chance)} by the noise over episodes alone"
+    if abs(gain) <= noise:
+        return f"{difference}, within noise (two standard errors are {noise:.4f}); {better}"
     return (
-        f"{difference}, more than two standard errors ({noise:.4f}); unconfirmed: one seed, and "
+        f"{difference}, more than two standard errors ({noise:.4f}); {better}; unconfirmed: one seed, and "
         "the best of several"
     )
 
