@@ -50,10 +50,11 @@ class Mixture(BaseSampler):
         seed: int,
     ) -> None:
         self._learnt = learnt
-        self._even = RandomSampler(seed)
+        self._chance = np.random.default_rng(seed)
+        # not `seed` itself, with which the first draws of `learnt` would be the same
+        self._even = RandomSampler(int(self._chance.integers(2**32)))
         self._baselines = baselines
         self._width = width
-        self._chance = np.random.default_rng(seed)
         self.successes: dict[str, tuple[int, int]] = {}
         """Source -> its successes and its trials."""
         self.source = EVEN

@@ -75,7 +75,9 @@ def says_too_little(trials: Sequence[Progress], rung: int, following: int) -> st
     later = np.argsort(np.argsort([t.values[following] for t in both])).astype(float)
     measured = float(np.corrcoef(np.argsort(np.argsort(chosen)), later)[0, 1])
     widened = float(ranks.std() / chosen.std())
-    upper = math.tanh(math.atanh(min(measured, 0.999)) + BOUND / math.sqrt(len(both) - 3))
+    upper = math.tanh(
+        math.atanh(max(-0.999, min(measured, 0.999))) + BOUND / math.sqrt(len(both) - 3)
+    )
     if unselected(upper, widened) >= LOW:
         return None
     return (

@@ -26,6 +26,7 @@ def noting(
     config: TrainConfig,
     on_report: Callable[[Report], None] | None = None,
     resume: Path | None = None,
+    until: int | None = None,
 ) -> Result:
     """The trainer of the drills, with notes in its log."""
     import ray
@@ -46,7 +47,7 @@ def noting(
     config.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     (config.checkpoint_dir / "config.yaml").write_text("lr: 1\n")
     (config.checkpoint_dir / "training_debug.log").write_text(json.dumps(seen))
-    return drill_sweep.train(config, on_report, resume)
+    return drill_sweep.train(config, on_report, resume, until)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,12 @@ LEARNING = ("tpe", "gp", "cmaes")
 
 
 def spec_of(name: str, **changes: Any) -> SweepSpec:
-    values: dict[str, Any] = {"name": "toy", "space": SPACE, "sampler": {"name": name, "seed": 3}}
+    values: dict[str, Any] = {
+        "name": "toy",
+        "space": SPACE,
+        "sampler": {"name": name, "seed": 3},
+        "scheduler": {"name": "none"},  # otherwise a sampler is part of a mixture
+    }
     spec = SweepSpec(**{**values, **changes})
     check_spec(spec)
     return spec

@@ -13,8 +13,16 @@ import psutil
 import pytest
 from waiting import PATIENCE, wait_until
 
+from fsdet.report import Report
 from sweeps.trial import worker
-from sweeps.trial.worker import MEMORY_BYTES, STEP_SECONDS, Costs, free_memory, wait_for_memory
+from sweeps.trial.worker import (
+    EVALUATION_EPOCHS,
+    MEMORY_BYTES,
+    STEP_SECONDS,
+    Costs,
+    free_memory,
+    wait_for_memory,
+)
 
 TRIALS = """
 import json, sys
@@ -68,24 +76,38 @@ def test_reused_worker_gives_what_a_fresh_one_gives_to_the_last_bit(tmp_path):
         assert fresh.stat().st_size > 300
 
 
+def after(costs: Costs, step: int, evaluation_seconds: float = 0.0) -> dict[str, float]:
+    """The costs of a trial of ten steps an epoch."""
+    report = Report("running", step, step // 10, {}, {}, evaluation_seconds=evaluation_seconds)
+    return costs.after(report)
+
+
 def test_memory_of_an_earlier_trial_is_not_counted():
     big = bytearray(400 * 2**20)
     first = Costs(resumed=False)
     del big
     later = Costs(resumed=False)
-    assert later.after(1)[MEMORY_BYTES] < first.after(1)[MEMORY_BYTES] + 1e6
-    small = Costs(resumed=False).after(1)[MEMORY_BYTES]
+    assert after(later, 1)[MEMORY_BYTES] < after(first, 1)[MEMORY_BYTES] + 1e6
+    small = after(Costs(resumed=False), 1)[MEMORY_BYTES]
     again = bytearray(400 * 2**20)
-    grown = later.after(2)[MEMORY_BYTES]
+    grown = after(later, 2)[MEMORY_BYTES]
     assert grown - small > 3e8
     del again
 
 
 def test_steps_before_a_trial_went_on_are_not_counted():
     costs = Costs(resumed=True)
-    assert STEP_SECONDS not in costs.after(100)
+    assert STEP_SECONDS not in after(costs, 100)
     time.sleep(0.05)
-    assert costs.after(101)[STEP_SECONDS] >= 0.05
+    assert after(costs, 101)[STEP_SECONDS] >= 0.05
+
+
+def test_price_of_an_evaluation_is_told_in_epochs():
+    costs = Costs(resumed=False)
+    time.sleep(0.3)
+    found = after(costs, 20, evaluation_seconds=0.2)  # two epochs in 0.1 s or a little more
+    seconds = 20 * found[STEP_SECONDS]
+    assert found[EVALUATION_EPOCHS] == pytest.approx(0.2 / ((seconds - 0.2) / 2))
 
 
 def test_worker_that_grows_leaks(monkeypatch):
