@@ -3,8 +3,8 @@
     python benchmarks/record_table.py main --processes 2      # can be stopped and started again
     python benchmarks/record_table.py main --check 5          # run five rows again, compare to the last digit
 
-The configurations are scrambled Sobol points of the space of `search_spaces/stage2_clip_dfl.yaml`, drawn beforehand,
-and its baselines. Every run is a short one (64 px, 128 steps) and goes to its end, past an explosion too. Each row of
+The configurations are scrambled Sobol points of the space of `benchmarks/table/space.yaml`, drawn beforehand, and its
+baselines. Every run is a short one (64 px, 128 steps) and goes to its end, past an explosion too. Each row of
 `benchmarks/table/NAME.jsonl` holds one run: AP50 on the validation classes at 1/16, 1/8, 1/4, 1/2 and 1 of its steps,
 over few and over all episodes, the validation loss at fixed weights, AP50 on the test classes at the end, the verdict,
 and the CPU seconds of steps and evaluations. The first line says how the table was made.
@@ -31,7 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(__file__).parent / "table"
-SPACE = ROOT / "search_spaces" / "stage2_clip_dfl.yaml"
+SPACE = FOLDER / "space.yaml"
 STEPS = 128
 RUNGS = (8, 16, 32, 64, 128)
 FEW, ALL = 8, 40
@@ -113,22 +113,9 @@ def runs(plan: Plan, rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 def run(plan: Plan, number: int, seed: int) -> dict[str, Any]:
     """Train one configuration to its end; returns its row."""
-    import torch
-
-    from fsdet.data.sources import load_image_set
-    from fsdet.training.build import build_state
-    from fsdet.training.step import measure_reference
     from fsdet.training.trainer import training_step
-    from sweeps.config.file import load_spec
 
-    torch.set_num_threads(1)
-    spec, _ = load_spec(str(SPACE))
-    parameters = configurations(plan)[number]
-    config = spec.config({**parameters}).model_copy(
-        update={**SHORT, "seed": seed, "novel_split": plan.split}
-    )
-    state = build_state(config, load_image_set(config, "train"), None)
-    measure_reference(state)
+    state = begin(plan, configurations(plan)[number], seed)
     curve, explosion = [], None
     seconds = {"steps": 0.0, "evaluations": 0.0}
     for step in range(1, STEPS + 1):
@@ -156,8 +143,27 @@ def run(plan: Plan, number: int, seed: int) -> dict[str, Any]:
     }
 
 
-def average_precision(state: Any, split: str) -> tuple[float, float]:
-    """AP50 over the first `FEW` and over all episodes; without the swap control, which costs as much again."""
+def begin(plan: Plan, parameters: dict[str, float], seed: int) -> Any:
+    """The state of a run before its first step."""
+    import torch
+
+    from fsdet.data.sources import load_image_set
+    from fsdet.training.build import build_state
+    from fsdet.training.step import measure_reference
+    from sweeps.config.file import load_spec
+
+    torch.set_num_threads(1)
+    spec, _ = load_spec(str(SPACE))
+    config = spec.config(parameters).model_copy(
+        update={**SHORT, "seed": seed, "novel_split": plan.split}
+    )
+    state = build_state(config, load_image_set(config, "train"), None)
+    measure_reference(state)
+    return state
+
+
+def average_precision(state: Any, split: str, episodes: int = ALL) -> tuple[float, float]:
+    """AP50 over the first `FEW` and over all `episodes`; without the swap control, which costs as much again."""
     import numpy as np
     import torch
 
@@ -173,7 +179,7 @@ def average_precision(state: Any, split: str) -> tuple[float, float]:
     source = EpisodeSource(image_set, state.config, EVAL_SEED, augment=False)
     with torch.no_grad(), evaluation_mode(detector):
         features = SupportFeatures(detector, image_set, state.device)
-        for number in range(ALL):
+        for number in range(episodes):
             episode = source.batch(number, 1)
             encoded = detector.encode(episode.images)
             found = detect(detector.search(encoded, features.embed(episode.support_ids)))

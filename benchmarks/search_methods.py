@@ -2,6 +2,7 @@
 
     python benchmarks/search_methods.py                          # the tables of the detector
     python benchmarks/search_methods.py --taskset FOLDER         # TaskSet's curves too
+    python benchmarks/search_methods.py --real FILE --seeds 5    # real trainings; FILE collects them, it can go on
     python benchmarks/search_methods.py --gate                   # what early epochs say about the end
 
 Each method sees one problem at many seeds. `reference` is Ray Tune's OptunaSearch with its ASHAScheduler, `null` the
@@ -12,12 +13,14 @@ same with other seeds: its ratio must be 1 within its interval. Targets are fixe
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import warnings
 import zlib
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
@@ -63,11 +66,16 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--fitted", action="store_true")
     parser.add_argument("--gate", action="store_true")
+    parser.add_argument("--real", type=Path, metavar="FILE")
     options = parser.parse_args()
     tables = load(options.tables, options.taskset)
     if options.gate:
         for table in tables:
             print_gate(table)
+        return
+    if options.real is not None:
+        for budget in options.budgets:
+            real(options.real, tables[0], options.arms, budget, options.seeds, options.processes)
         return
     problems: list[Problem] = [Surrogate(t) for t in tables] if options.fitted else list(tables)
     for budget in options.budgets:
@@ -119,6 +127,42 @@ def compare(
     )
     for name in names:
         print(line(name, runs, problems, budget), flush=True)
+
+
+def real(
+    file: Path, table: Nearest, arms: list[str], budget: float, seeds: int, processes: int
+) -> None:
+    """Run what `file` does not hold of real sweeps, and compare them at the targets of `table`."""
+    names = list(dict.fromkeys(["reference", *arms]))
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    known = {(x["arm"], x["seed"], x["budget"]): x["run"] for x in map(json.loads, lines)}
+    jobs = [(arm, seed, budget) for seed in range(seeds) for arm in names]
+    left = [job for job in jobs if job not in known]
+    with get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        for job, run in pool.imap_unordered(real_sweep, left):
+            known[job] = run
+            arm, seed, _ = job
+            entry = {"arm": arm, "seed": seed, "budget": budget, "run": run}
+            with file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(entry) + "\n")
+            print(f"{arm}, seed {seed}: {run['quality']} after {run['compute']}", flush=True)
+    runs = {arm: [[Run(**known[arm, s, budget]) for s in range(seeds)]] for arm in names}
+    print(f"real trainings, budget {budget:g}, {seeds} seeds; targets of {table.name}")
+    for arm in names:
+        print(line(arm, runs, [table], budget), flush=True)
+
+
+def real_sweep(job: tuple[str, int, float]) -> tuple[tuple[str, int, float], dict[str, Any]]:
+    """One sweep of real trainings."""
+    from benchmarks.simulation.live import Live
+
+    arm, seed, budget = job
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    problem = Live()
+    run = simulate(ARMS[arm](problem, seed, budget), problem, budget)
+    found = {key: getattr(run, key) for key in ("compute", "time", "quality", "total", "exploded")}
+    return job, json.loads(json.dumps(found, default=float))
 
 
 def line(

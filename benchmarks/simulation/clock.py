@@ -86,6 +86,7 @@ def simulate(method: Method, problem: Problem, budget: float, workers: int = 1) 
     def start(leg: Leg, curve: Curve, position: int) -> None:
         before = leg.reports[position - 1] if position else leg.done
         epoch = leg.reports[position]
+        curve.train(epoch, leg.stops)
         end = min(epoch, curve.explodes) if leg.stops else epoch
         price = (end - before) / EPOCHS
         if end == epoch:

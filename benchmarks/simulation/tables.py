@@ -41,6 +41,9 @@ class Curve:
     explodes: float = np.inf
     """Epochs until it explodes; infinite if it does not."""
 
+    def train(self, epoch: int, stops: bool) -> None:
+        """Nothing: it is recorded."""
+
 
 class Problem(Protocol):
     """What a search method searches."""
@@ -231,10 +234,10 @@ def load_recorded(path: Path) -> Nearest:
 
 
 def space_ends(keys: list[str]) -> tuple[Array, Array]:
-    """Logarithms of the lower and upper ends of the shipped space."""
+    """Logarithms of the lower and upper ends of the tables' space."""
+    from benchmarks.record_table import SPACE
     from sweeps.config.file import load_spec
 
-    root = Path(__file__).resolve().parents[2]
-    spec, _ = load_spec(str(root / "search_spaces" / "stage2_clip_dfl.yaml"))
+    spec, _ = load_spec(str(SPACE))
     low, high = ([getattr(spec.space[key], end) for key in keys] for end in ("low", "high"))
     return np.log(np.array(low, float)), np.log(np.array(high, float))
