@@ -49,9 +49,12 @@ class Problem(Protocol):
     """What a search method searches."""
 
     name: str
-    dimensions: int
     baselines: dict[str, Array]
     """Name -> point."""
+
+    @property
+    def dimensions(self) -> int:
+        """Number of settings."""
 
     def curve(self, point: Array) -> Curve:
         """The curve at a point of the unit cube."""
@@ -107,7 +110,7 @@ class Surrogate:
     def __init__(self, table: Nearest, draws: int = 4096) -> None:
         from scipy.stats import qmc
 
-        self.name, self.dimensions = f"{table.name}, fitted", table.dimensions
+        self.name = f"{table.name}, fitted"
         self.baselines = table.baselines
         exploded = np.isfinite(table.explodes)
         self._epochs = np.where(np.isfinite(table.every[~exploded]).all(0))[0]
@@ -115,8 +118,13 @@ class Surrogate:
         self._fit = _Process(table.points[~exploded], np.hstack(targets)[~exploded])
         self._exploded = _Process(table.points, exploded[:, None].astype(float))
         self._table = table
-        sample = qmc.Sobol(self.dimensions, seed=1).random(draws)
+        sample = qmc.Sobol(table.dimensions, seed=1).random(draws)
         self._sample = np.sort([self.curve(point).quality for point in sample])[::-1]
+
+    @property
+    def dimensions(self) -> int:
+        """Number of settings."""
+        return self._table.dimensions
 
     def curve(self, point: Array) -> Curve:
         """The curve that the process expects; whether it explodes is decided by a second one."""
