@@ -40,8 +40,8 @@ from benchmarks.simulation.figures import (  # noqa: E402
 )
 from benchmarks.simulation.tables import (  # noqa: E402
     EPOCHS,
+    Known,
     Nearest,
-    Problem,
     Surrogate,
     load_recorded,
     load_taskset,
@@ -77,7 +77,7 @@ def main() -> None:
         for budget in options.budgets:
             real(options.real, tables[0], options.arms, budget, options.seeds, options.processes)
         return
-    problems: list[Problem] = [Surrogate(t) for t in tables] if options.fitted else list(tables)
+    problems: list[Known] = [Surrogate(t) for t in tables] if options.fitted else list(tables)
     for budget in options.budgets:
         for workers in options.workers:
             compare(problems, options.arms, budget, workers, options.seeds, options.processes)
@@ -92,7 +92,7 @@ def load(names: list[str], taskset: Path | None) -> list[Nearest]:
     )
 
 
-def sweep(job: tuple[str, Problem, int, float, int]) -> Run:
+def sweep(job: tuple[str, Known, int, float, int]) -> Run:
     """One simulated sweep, in a process of the pool."""
     arm, problem, seed, budget, workers = job
     warnings.simplefilter("ignore")
@@ -102,7 +102,7 @@ def sweep(job: tuple[str, Problem, int, float, int]) -> Run:
 
 
 def compare(
-    problems: list[Problem],
+    problems: list[Known],
     arms: list[str],
     budget: float,
     workers: int,
@@ -165,9 +165,7 @@ def real_sweep(job: tuple[str, int, float]) -> tuple[tuple[str, int, float], dic
     return job, json.loads(json.dumps(found, default=float))
 
 
-def line(
-    name: str, runs: dict[str, list[list[Run]]], problems: list[Problem], budget: float
-) -> str:
+def line(name: str, runs: dict[str, list[list[Run]]], problems: list[Known], budget: float) -> str:
     """The figures of one method."""
     cells = [f"{name:12}"]
     for share in SHARES:
@@ -183,7 +181,7 @@ def line(
     return " | ".join(cells)
 
 
-def seed_of(problem: Problem, seed: int) -> int:
+def seed_of(problem: Known, seed: int) -> int:
     """Other seeds for each problem: with the same ones, methods would be lucky on all at once."""
     return zlib.crc32(problem.name.encode()) % 1000 * 1000 + seed
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.simulation.clock import Run
-from benchmarks.simulation.tables import ALL_PRICE, Array, Problem
+from benchmarks.simulation.tables import ALL_PRICE, Array, Known
 
 DRAWS = 1000
 """Bootstrap samples of an interval."""
@@ -76,7 +76,7 @@ def reached(pairs: Sequence[Array]) -> float:
     return float(np.mean([values[:, 1].mean() for values in pairs]))
 
 
-def regret(runs: Sequence[Run], problem: Problem, at: float) -> Array:
+def regret(runs: Sequence[Run], problem: Known, at: float) -> Array:
     """(runs,) share of random configurations better than the incumbent after compute `at`; 1 without one."""
     sample = problem.qualities()
     found = []

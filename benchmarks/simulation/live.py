@@ -64,9 +64,8 @@ class LiveCurve:
 class Live:
     """The space of the tables, with real trainings."""
 
-    name = "real trainings"
-
     def __init__(self) -> None:
+        self.name = "real trainings"
         baselines = configurations(PLAN)[:2]
         self._keys = list(baselines[0])
         self._low, self._high = space_ends(self._keys)

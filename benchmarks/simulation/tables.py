@@ -59,11 +59,15 @@ class Problem(Protocol):
     def curve(self, point: Array) -> Curve:
         """The curve at a point of the unit cube."""
 
+
+class Known(Problem, Protocol):
+    """A problem of which it is known how good random configurations are."""
+
     def qualities(self) -> Array:
         """Quality of random configurations, best first."""
 
 
-def quality_of(problem: Problem, share: float) -> float:
+def quality_of(problem: Known, share: float) -> float:
     """Quality that this share of random configurations reaches."""
     values = problem.qualities()
     return float(values[max(0, round(share * len(values)) - 1)])
