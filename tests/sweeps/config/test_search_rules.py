@@ -32,7 +32,7 @@ SEARCH = {
     "cost to raise": ("trials: 9", "second_objective: {metric: trial/memory_bytes, mode: max}",
         ["x.yaml:11: second_objective", "is a cost", "drop mode"]),
     "two for tpe": ("trials: 9", "second_objective: {metric: val/nAP}",
-        ["x.yaml:11: second_objective", "needs sampler.name nsgaii, but got tpe"]),
+        ["x.yaml:11: second_objective", "needs sampler.name nsgaii, but got random"]),
 }  # fmt: skip
 OF_NUMBERS = {
     "cmaes and choices": ("{low: 1, high: 9}", "{choices: [1, 2]}", "cmaes",

@@ -45,6 +45,7 @@ def halving(**changes: Any) -> SweepSpec:
         "fixed": {"epochs": 9, "n_episodes": 3},
         "space": {"lr": {"low": 0.01, "high": 10, "log": True}},
         "scheduler": {"name": "asha", "grace": 1, "reduction": 3},
+        "sampler": {"name": "tpe"},
     }
     return small_spec(**{**values, **changes})
 

@@ -117,6 +117,6 @@ def test_paused_trial_goes_on_in_its_own_row():
     display.on_report(request(0), report_of(3, 0.5))
     end(display, 0, State.COMPLETED)
     assert printed.getvalue().splitlines() == [
-        "[0/4] trial 0 paused (at epoch 1), val/nAP50 0.2500 at epoch 1 of 1, 7 s: lr 0.125",
+        "[1 begun, 0 ended, of 4] trial 0 paused (at epoch 1), val/nAP50 0.2500 at epoch 1 of 1, 7 s: lr 0.125",
         "[1/4] trial 0 completed, val/nAP50 0.5000 at epoch 3 of 3, 15 s: lr 0.125",
     ]
