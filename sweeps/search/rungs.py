@@ -36,7 +36,11 @@ class Rungs:
     epochs: tuple[int, ...]
     """Ascending."""
     reason: str
-    """For people; empty while there is nothing to say."""
+    """Why lower ones were dropped; empty if none was."""
+
+    def __str__(self) -> str:
+        where = ", ".join(map(str, self.epochs))
+        return f"trials paused at epoch {where}" + (f"; {self.reason}" if self.reason else "")
 
 
 def find_rungs(trials: Sequence[Progress], ladders: Sequence[tuple[int, ...]]) -> Rungs:

@@ -15,7 +15,7 @@ from sweeps.resources.ray_runtime import running_ray
 from sweeps.search.searcher import StudySearcher
 from sweeps.search.stopping import StoppingCriteria, StopReason, SweepStopped
 from sweeps.session.callbacks import TrackerCallback
-from sweeps.session.display import Display
+from sweeps.session.display import Display, print_line
 from sweeps.session.resume import reconcile_runs
 from sweeps.session.signals import handle_signals
 from sweeps.session.trials import SessionTrials
@@ -116,6 +116,8 @@ def run_trials(run: StudyRun, session: Session, display: Display) -> None:
     try:
         if not run.is_done and stopping.reason is None:
             tune(run, session, trials, display)
+        if run.spec.ladders:
+            print_line(display.console, f"rungs: {searcher.rungs()}")
         if stopping.reason is None and not trials.is_open:
             trials.prune_paused()
         reason = stopping.reason.text if stopping.reason else "Ray Tune ended"
