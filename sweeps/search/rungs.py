@@ -21,6 +21,8 @@ import numpy as np
 from sweeps.search.promotion import Progress
 from sweeps.states import State
 
+PRICES = 8
+"""Trials whose evaluation was timed before a rung can be dropped for it: the first ones load and compile."""
 PAIRS = 8
 """Trials with a value at both rungs before a rung can be dropped."""
 LOW = 0.3
@@ -62,8 +64,7 @@ def find_rungs(trials: Sequence[Progress], ladders: Sequence[tuple[int, ...]]) -
 def too_dear(trials: Sequence[Progress], rung: int) -> str | None:
     """Why an evaluation at `rung` is not worth it; None if it is, or its price is not known yet."""
     prices = [t.price for t in trials if t.price is not None and t.state is not State.COMPLETED]
-    price = statistics.median(prices) if prices else 0.0
-    if price <= rung:
+    if len(prices) < PRICES or (price := statistics.median(prices)) <= rung:
         return None
     return f"not at epoch {rung}: an evaluation takes as long as {price:.1f} epochs"
 

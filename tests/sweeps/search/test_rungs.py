@@ -35,11 +35,13 @@ def test_first_ladder_serves_until_something_speaks_against_it():
 
 
 def test_evaluation_that_takes_longer_than_the_training_up_to_it_is_too_dear():
-    trials = [paused(n, price, e1=0.5) for n, price in enumerate((1.2, 1.4, 9.0))]
-    assert too_dear(trials[:1], 2) is None
+    prices = (1.2, 1.4, 9.0) * 3
+    trials = [paused(n, price, e1=0.5) for n, price in enumerate(prices)]
+    assert too_dear(trials, 2) is None
+    assert too_dear(trials[:7], 1) is None  # the first evaluations of a sweep are slow
     found = find_rungs(trials, LADDERS)
     assert found == Rungs((2, 8), "not at epoch 1: an evaluation takes as long as 1.4 epochs")
-    costly = [paused(n, 7.0, e1=0.5) for n in range(3)]
+    costly = [paused(n, 7.0, e1=0.5) for n in range(8)]
     assert find_rungs(costly, LADDERS).epochs == (4,)
     assert find_rungs(costly, LADDERS).reason.count("an evaluation takes") == 2
 
@@ -47,7 +49,7 @@ def test_evaluation_that_takes_longer_than_the_training_up_to_it_is_too_dear():
 def test_price_of_full_evaluations_does_not_count():
     complete = paused(0, 50.0, e1=0.5)
     complete.state = State.COMPLETED
-    assert too_dear([complete, paused(1, 0.1, e1=0.5)], 1) is None
+    assert too_dear([complete] * 8 + [paused(1, 0.1, e1=0.5)] * 8, 1) is None
 
 
 def ranked(count: int, promoted: int, lasting: bool, seed: int = 0) -> list[Progress]:
