@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fsdet.tables import build_table, print_table
 from sweeps.config import SweepSpec
+from sweeps.confirmation.resolution import power_line
 from sweeps.confirmation.results import (
     CONFIRM_FILE,
     CandidateResult,
@@ -23,7 +24,6 @@ from sweeps.confirmation.statistics import (
     LEAST_SEEDS,
     Estimate,
     chance_better,
-    power,
 )
 from sweeps.session.certainty import percent
 from sweeps.session.display import format_number, format_setting, print_line
@@ -240,20 +240,6 @@ def caveat_lines(confirmation: Confirmation) -> list[str]:
             "intervals are over seeds, not over other classes or images"
         )
     return lines
-
-
-def power_line(seeds: int, comparisons: int) -> str:
-    """How often a true gain is found, as a sentence."""
-
-    def cases(gain: float) -> str:
-        low, high = (100 * power(gain, seeds, comparisons, shared) for shared in (0, 0.5))
-        return f"{low:.0f} to {high:.0f} %"
-
-    several = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
-    return (
-        f"power: {seeds} seeds find a gain of 2 standard deviations over seeds in {cases(2)} of cases, of 1 in "
-        f"{cases(1)} ({several}; where runs at a seed share none to half of their variance)"
-    )
 
 
 def ablation_lines(confirmation: Confirmation) -> list[str]:

@@ -1,4 +1,4 @@
-"""The smallest difference that a sweep can resolve, before it runs.
+"""The smallest difference that a sweep can resolve, before it runs, and the power of its confirmation.
 
 Without a confirmation two trials differ beyond noise by two standard errors over episodes, which the probe measures.
 With one, the spread over seeds counts; it is known from an earlier confirmed sweep of the same name.
@@ -11,7 +11,7 @@ import statistics
 
 from sweeps.config import SweepSpec
 from sweeps.confirmation.results import CONFIRM_FILE, Confirmation, load_confirmation
-from sweeps.confirmation.statistics import smallest_gain
+from sweeps.confirmation.statistics import power, smallest_gain
 from sweeps.errors import SweepError
 from sweeps.storage.folder import find_folder
 
@@ -72,3 +72,17 @@ def spread_over_seeds(confirmation: Confirmation) -> float | None:
     values = [list(m.values(confirmation.metric).values()) for m in confirmation.configurations]
     variances = [statistics.variance(found) for found in values if len(found) > 1]
     return math.sqrt(statistics.fmean(variances)) if variances else None
+
+
+def power_line(seeds: int, comparisons: int) -> str:
+    """How often a true gain is found, as a sentence."""
+
+    def cases(gain: float) -> str:
+        low, high = (100 * power(gain, seeds, comparisons, shared) for shared in (0, 0.5))
+        return f"{low:.0f} to {high:.0f} %"
+
+    several = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
+    return (
+        f"power: {seeds} seeds find a gain of 2 standard deviations over seeds in {cases(2)} of cases, of 1 in "
+        f"{cases(1)} ({several}; where runs at a seed share none to half of their variance)"
+    )

@@ -31,7 +31,8 @@ from fsdet.report import BEST_EPOCH, EARLY_EPISODES
 from sweeps.config import Objective, SweepSpec
 from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.errors import SweepError
-from sweeps.search.searcher import build_request, tell
+from sweeps.search.outcomes import tell
+from sweeps.search.requests import build_request
 from sweeps.session.callbacks import EVALUATIONS, TrackerCallback
 from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder

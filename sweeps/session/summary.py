@@ -24,7 +24,7 @@ from sweeps.config.sections import AUTO
 from sweeps.errors import SweepError
 from sweeps.resources.machine import Machine
 from sweeps.search.stopping import StopReason
-from sweeps.session.certainty import chance_better, more_trials, percent
+from sweeps.session.certainty import verdicts
 from sweeps.session.display import (
     format_number,
     format_setting,
@@ -35,7 +35,7 @@ from sweeps.session.display import (
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.remote import StorageError
-from sweeps.study.study import TrialRecord, best_of, noise_of_difference
+from sweeps.study.study import TrialRecord, best_of
 
 
 def conclude(
@@ -102,44 +102,6 @@ def format_value(trial: TrialRecord) -> str:
         return "-"
     error = "" if trial.standard_error is None else f" ± {trial.standard_error:.4f}"
     return format_number(trial.value, 4) + error
-
-
-def verdicts(spec: SweepSpec, trials: list[TrialRecord]) -> list[str]:
-    """One sentence per baseline: its difference to the best, and how sure that is; then what more trials would do."""
-    best = best_of(trials, spec.objective)
-    if best is None or best.value is None:
-        return []
-    lines = []
-    for base in (t for t in trials if t.baseline):
-        if base.state is State.INFEASIBLE:
-            lines.append(f"baseline '{base.baseline}' exploded: {base.reason}")
-        elif base.number == best.number:
-            lines.append(f"baseline '{base.baseline}' is the best of all")
-        elif base.value is None or base.state is not State.COMPLETED:
-            lines.append(
-                f"baseline '{base.baseline}' was not measured: {base.reason or base.state}"
-            )
-        else:
-            lines.append(_against(spec, best, base))
-    more = more_trials(trials, spec.objective)
-    return lines if more is None else [*lines, more]
-
-
-def _against(spec: SweepSpec, best: TrialRecord, base: TrialRecord) -> str:
-    assert best.value is not None
-    assert base.value is not None
-    gain = best.value - base.value
-    difference = f"best against baseline '{base.baseline}': {gain:+.4f}"
-    noise, chance = noise_of_difference(best, base), chance_better(best, base, spec.objective)
-    if noise is None or chance is None:
-        return f"{difference}; its standard error is not known"
-    better = f"better with a chance of {percent(chance)} by the noise over episodes alone"
-    if abs(gain) <= noise:
-        return f"{difference}, within noise (two standard errors are {noise:.4f}); {better}"
-    return (
-        f"{difference}, more than two standard errors ({noise:.4f}); {better}; unconfirmed: one seed, and "
-        "the best of several"
-    )
 
 
 def counts(trials: list[TrialRecord]) -> str:

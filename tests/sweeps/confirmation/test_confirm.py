@@ -31,7 +31,7 @@ from sweeps.confirmation.results import load_confirmation, save_confirmation
 from sweeps.errors import SweepError
 from sweeps.rerun import find_source, new_run_dir
 from sweeps.resources.machine import Machine
-from sweeps.search.searcher import tell
+from sweeps.search.outcomes import tell
 from sweeps.session.resume import earlier_runs
 from sweeps.session.session import Session
 from sweeps.session.sweep import end_parent_run, start_parent_run

@@ -15,7 +15,7 @@ from session_parts import Driver, exploded, report_of
 
 from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
-from sweeps.search.searcher import LEAST_VIOLATION, constraint_of
+from sweeps.search.outcomes import LEAST_VIOLATION, constraint_of
 from sweeps.session.resume import unfinished
 from sweeps.states import Outcome, State
 from sweeps.study.store import JournalStore, repair

@@ -17,7 +17,8 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 from waiting import PATIENCE, wait_until
 
-from sweeps.session.summary import verdicts, write_best
+from sweeps.session.certainty import verdicts
+from sweeps.session.summary import write_best
 from sweeps.states import State
 from sweeps.storage.folder import find_folder
 from sweeps.study.store import STUDY_NAME, build_storage
