@@ -65,6 +65,8 @@ class _View:
         states: tuple[TrialState, ...] | None = None,
     ) -> list[FrozenTrial]:
         """All trials as the sampler sees them, in these states."""
+        if states == (TrialState.WAITING,):  # asked for before every trial; none is seen otherwise
+            return self._storage.get_all_trials(study_id, deepcopy, states)
         trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy)
         rung = shown_rung(trials, self._rungs)
         seen = [as_seen(trial, rung, self._complete) for trial in trials]
