@@ -52,7 +52,13 @@ def test_a_sampler_is_told_the_truth_of_every_trial(name):
 @pytest.mark.slow
 def test_a_sweep_starts_warm_from_an_earlier_one():
     first = sweep(small_spec(space=SPACE, baselines=BASELINES, trials=4), made_up)
-    warm = small_spec(name="warm", space=SPACE, trials=3, warm_start=first.folder.name)
+    warm = small_spec(
+        name="warm",
+        space=SPACE,
+        trials=3,
+        sampler={"name": "tpe"},
+        warm_start=first.folder.name,
+    )
     second = sweep(warm, made_up)
     study = optuna.load_study(
         study_name=STUDY_NAME, storage=build_storage(second.folder.study_file)

@@ -170,7 +170,7 @@ def start() -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    file = Path("mlruns/sweeps/small/study.journal")
+    file = Path("mlruns/sweeps/small/sweep.yaml")  # written after the study
     wait_until(file.exists)
 
     def promoted() -> bool:
