@@ -110,11 +110,11 @@ class SchedulerSpec(Part):
         """Possible rungs of trials with at most `epochs`, by their first one; only one if `grace` is given."""
         if self.name == "none" or (self.grace or 1) >= epochs:
             return []
+        ladder = self._ladder(self.grace or 1, epochs)
         if self.grace is not None:
-            return [self._ladder(self.grace, epochs)]
-        powers = (2**power for power in range(epochs.bit_length()))
-        first = [1, *(rung for rung in powers if 1 < rung <= epochs / self.reduction)]
-        return [self._ladder(rung, epochs) for rung in first]
+            return [ladder]
+        low = sum(rung <= epochs / self.reduction for rung in ladder)
+        return [ladder[first:] for first in range(max(1, low))]
 
     def _ladder(self, grace: int, epochs: int) -> tuple[int, ...]:
         found: list[int] = []

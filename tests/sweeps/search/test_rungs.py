@@ -20,7 +20,8 @@ def paused(number: int, price: float | None = None, **values: float) -> Progress
 
 
 def test_ladders_of_a_sweep():
-    assert SchedulerSpec().ladders(16) == [(1, 4), (2, 8), (4,)]
+    assert SchedulerSpec().ladders(16) == [(1, 4), (4,)]
+    assert SchedulerSpec().ladders(100) == [(1, 4, 16, 64), (4, 16, 64), (16, 64)]
     assert SchedulerSpec(grace=3).ladders(16) == [(3, 12)]
     assert SchedulerSpec(grace=16).ladders(16) == []
     assert SchedulerSpec(name="none").ladders(16) == []
