@@ -46,6 +46,8 @@ class Row:
     state: State = State.RUNNING
     reason: str = ""
     retried: bool = False
+    promoted: bool = False
+    """Whether it has paused before."""
     seconds: float = 0.0
 
     @property
@@ -97,7 +99,9 @@ class Display:
     def on_start(self, request: TrialRequest) -> None:
         """A trial began, or continues."""
         new = Row(request.number, request.title, request.parameters)
-        self.rows.setdefault(request.number, new).state = State.RUNNING
+        row = self.rows.setdefault(request.number, new)
+        row.promoted = row.state is State.PAUSED
+        row.state = State.RUNNING
 
     def on_report(self, request: TrialRequest, report: TrialReport) -> None:
         """A trial reported."""
@@ -123,9 +127,9 @@ class Display:
         return max(done, key=lambda r: self.objective.sign * (r.value or 0.0), default=None)
 
     def done(self) -> float:
-        """Trials done; running ones count by their epochs, paused ones are as good as done."""
-        running = [r.epoch / self.epochs for r in self.rows.values() if r.state is State.RUNNING]
-        return len(self.rows) - len(running) + sum(running)
+        """Trials done; those that run for the first time count by their epochs, others are as good as done."""
+        first = [r for r in self.rows.values() if r.state is State.RUNNING and not r.promoted]
+        return len(self.rows) - len(first) + sum(row.epoch / self.epochs for row in first)
 
     def finished(self) -> int:
         """Trials that have ended; paused ones have not."""
@@ -205,7 +209,7 @@ class LiveDisplay(Display):
         return Group(self._table(), Text(self.counts() or "starting the workers", "dim"), bar)
 
     def _table(self) -> Table:
-        rows = sorted(self.rows.values(), key=lambda row: row.number)
+        rows = self._shown_rows()
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in (self.noun, "state"):
             table.add_column(name)
@@ -215,9 +219,20 @@ class LiveDisplay(Display):
         for key in keys:
             table.add_column(short_name(key), justify="right")
         best = self.best()
-        for row in rows[-max(4, self.console.height - 6) :]:
+        for row in rows:
             table.add_row(*self._cells(row, keys), style="bold" if row is best else None)
         return table
+
+    def _shown_rows(self) -> list[Row]:
+        """As many as the terminal has room for, by number: running ones, the best, complete ones, then the latest."""
+        best = self.best()
+
+        def key(row: Row) -> tuple[bool, bool, bool, int]:
+            running, complete = row.state is State.RUNNING, row.state is State.COMPLETED
+            return not running, row is not best, not complete, -row.number
+
+        room = max(4, self.console.height - 6)
+        return sorted(sorted(self.rows.values(), key=key)[:room], key=lambda row: row.number)
 
     def _cells(self, row: Row, keys: Sequence[str]) -> list[str | Text]:
         return [

@@ -69,6 +69,20 @@ def test_live_table_keeps_to_the_height_of_the_terminal():
     assert drawn(display)[1].split()[0] == str(80 - 34)
 
 
+def test_promoted_trial_is_shown_and_takes_nothing_from_what_is_done():
+    display, _ = build(terminal=True, trials=99)
+    for number in range(80):
+        display.on_start(request(number))
+        display.on_report(request(number), report_of(1, 0.25))
+        end(display, number, State.PAUSED, "at epoch 1")
+    assert display.done() == 80
+    display.on_start(request(2))
+    assert display.done() == 80
+    rows = drawn(display)
+    assert rows[1].split()[:2] == ["2", "running"]
+    assert rows[2].split()[0] == str(80 - 33)
+
+
 def test_best_is_the_best_completed_one():
     display, _ = build(terminal=True)
     for number, value in enumerate((0.5, 0.9, 0.7)):
