@@ -54,6 +54,7 @@ def test_epochs_are_evaluated_in_full_early_or_not_at_all(small_config, train_se
     assert due(3)[:6] == [0, 3, 0, 3, 0, 5]
 
 
+@pytest.mark.slow
 def test_early_evaluations_do_not_disturb_training_and_full_ones_replace_them(
     small_config, tmp_path
 ):

@@ -65,6 +65,7 @@ def test_a_killed_run_finds_the_same_best_epoch_again(small_config, tmp_path, ki
     assert (resumed.metrics, resumed.best_epoch) == (whole.metrics, whole.best_epoch)
 
 
+@pytest.mark.slow
 def test_weights_of_a_later_best_epoch_do_not_stand_for_an_earlier_one(small_config, tmp_path):
     """The run was killed behind its checkpoint, after `best.pt` had been replaced."""
     settings = {"resume": STAGE_1, "support_size": 48, "epochs": 3, "lr": 1e-3}

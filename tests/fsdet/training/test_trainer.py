@@ -65,6 +65,7 @@ def test_only_the_newest_checkpoints_stay(small_config):
     assert kept == ["best.pt", "stage1_epoch0003.pt", "stage1_epoch0004.pt"]
 
 
+@pytest.mark.slow
 def test_a_run_that_pauses_equals_one_that_never_does(small_config, tmp_path):
     settings = {**LEARNING, "save_interval": 9, "eval_interval": 2}
     settings |= {"early_eval_epochs": (1,), "early_eval_episodes": 2}

@@ -200,6 +200,7 @@ def test_memory_that_is_there_is_not_waited_for():
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_memory_that_a_process_takes_is_free_no_more():
     assert 0 < free_memory() <= psutil.virtual_memory().total
     assert any(falls() for _ in range(3))  # other work may release as much at the same moment
