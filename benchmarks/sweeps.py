@@ -1,8 +1,8 @@
-"""What a sweep costs beyond its trials, and what it saves: `python benchmarks/sweeps.py PART …`.
+"""What a sweep costs beyond its trials: `python benchmarks/sweeps.py PART …`.
 
 - `orchestration`: driver CPU and wall time per trivial trial, ours with MLflow against raw Ray Tune and
   against Ray Tune with OptunaSearch and MLflowLoggerCallback; whether cost and memory stay flat;
-- `busy`: how much of the cores a real sweep uses;
+- `busy`: how much of the cores a real sweep uses.
 
 The arms of a part are measured side by side in one run; `--help` of a part lists its options. What a search saves is
 measured by `benchmarks/search_methods.py`.

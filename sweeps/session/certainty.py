@@ -96,7 +96,7 @@ def more_trials(trials: Sequence[TrialRecord], objective: Objective) -> str | No
     chance = chance_of_record(len(own), len(own))
     return (
         f"another {len(own)} trials would find a better one with a chance of {100 * chance:.0f} %, better by "
-        f"about {gain:.4f}{against}"
+        f"about {gain / chance:.4f}{against}"  # the mean gain includes the cases without a better one
     )
 
 

@@ -64,6 +64,7 @@ def test_sentence_counts_all_trials_but_baselines():
     said = more_trials([*pruned, *done, baseline], MORE)
     assert said is not None
     assert said.startswith("another 10 trials would find a better one with a chance of 50 %")
+    assert f"better by about {2 * gain_of_doubling([0.3, 0.28, 0.2]):.4f}; " in said
     assert "two standard errors of a difference are 0.0283" in said
     assert more_trials([*pruned, *done[:2], baseline], MORE) is None
 
