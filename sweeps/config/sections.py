@@ -141,15 +141,17 @@ class PriorSpec(Part):
 
 
 class Budget(Part):
-    """When to stop before all trials are done: at the first limit that is reached. None sets no limit."""
+    """When to stop before all trials are done: at the first limit that is reached. None sets no limit.
+
+    Within hours, gpu_hours and trainings, the baselines and the best trial are still trained to their end.
+    """
 
     hours: float | None = Field(default=None, gt=0)
     """Wall time of the sweep."""
     gpu_hours: float | None = Field(default=None, gt=0)
     """Wall time of all trials together, times the GPUs of one."""
     trainings: float | None = Field(default=None, gt=0)
-    """Epochs of all trials together, in complete trainings. Baselines, and the best trial, are still
-    trained to their end within it."""
+    """Epochs of all trials together, in complete trainings."""
     target: float | None = None
     """Value of the objective that is good enough."""
 

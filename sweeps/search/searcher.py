@@ -120,13 +120,12 @@ class StudySearcher:
     def _continue(self) -> TrialRequest | Idle:
         """The next trial as the search wants it."""
         trials = list(self._progress.values())
-        budget = self._spec.budget.trainings
         decision = decide(
             trials,
             self.rungs().epochs,
             self._spec.scheduler.reduction,
             self._suggestions > 0,
-            None if budget is None else budget * self._spec.max_epochs,
+            self._stopping.affordable(sum(trial.epoch for trial in trials)),
         )
         if isinstance(decision, Idle):
             return decision

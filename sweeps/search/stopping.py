@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fsdet.command import ExitCode
@@ -59,6 +59,8 @@ class StoppingCriteria:
         self._began = time.monotonic()
         self._seconds_before = seconds
         self._trial_seconds = sum(t.seconds for t in earlier)
+        self._running: Sequence[float] = ()
+        self._workers = 1
         self._ended: set[int] = set()
         self._failed = 0
         self.reason: StopReason | None = None
@@ -83,25 +85,48 @@ class StoppingCriteria:
             self._check_target(end.outcome.state, end.value)
             self._check_failures(end.outcome)
 
-    def check(self, running_seconds: float = 0.0) -> None:
+    def check(self, running: Sequence[float] = ()) -> None:
         """Raise if there is a reason to stop.
 
         Args:
-            running_seconds: total wall time so far of the running trials.
+            running: wall time so far of each running trial, in seconds.
 
         Raises:
             SweepStopped: a criterion is met; `reason` says which.
         """
-        self._check_budget(running_seconds)
+        self._running = running
+        self._workers = max(self._workers, len(running))
+        self._check_budget()
         if self.reason is not None:
             raise SweepStopped
 
-    def _check_budget(self, running_seconds: float) -> None:
+    def affordable(self, trained: int) -> float | None:
+        """Epochs that all trials together may take within the budget; None for no limit, or none known yet.
+
+        What a limit in hours allows follows from the time that the epochs so far took.
+
+        Args:
+            trained: epochs behind all trials.
+        """
+        budget, longest, workers = self._spec.budget, self._spec.max_epochs, self._workers
+        limits = [] if budget.trainings is None else [budget.trainings * longest]
+        if trained and budget.hours is not None:
+            epoch = workers * self.seconds / trained  # what passes between trials counts, too
+            left = (3600 * budget.hours - self.seconds) / epoch
+            # on several workers the last trial ends later than an even share of the work (Graham 1966)
+            done = trained + sum(self._running) / epoch
+            limits.append(done + workers * left - (workers - 1) * longest)
+        if trained and self._trial_seconds and budget.gpu_hours is not None:
+            seconds = 3600 * budget.gpu_hours / self._spec.resources.gpu_share
+            limits.append(seconds / (self._trial_seconds / trained))
+        return min(limits, default=None)
+
+    def _check_budget(self) -> None:
         budget = self._spec.budget
         if budget.hours is not None and self.seconds > 3600 * budget.hours:
             self.request(StopReason(f"its time is over (budget.hours {budget.hours:g})"))
         if budget.gpu_hours is not None:
-            seconds = self._trial_seconds + running_seconds
+            seconds = self._trial_seconds + sum(self._running)
             if seconds * self._spec.resources.gpu_share > 3600 * budget.gpu_hours:
                 self.request(
                     StopReason(f"its GPU time is over (budget.gpu_hours {budget.gpu_hours:g})")

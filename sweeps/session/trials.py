@@ -106,9 +106,8 @@ class SessionTrials:
             SweepStopped: one is met.
         """
         now = time.monotonic()
-        self._stopping.check(
-            sum(now - t.started for t in self._open.values() if t.started is not None)
-        )
+        started = [t.started for t in self._open.values() if t.started is not None]
+        self._stopping.check([now - at for at in started])
 
     def close(self, reason: str = "the sweep ended before the trial") -> int:
         """Record all trials that are still open as interrupted; returns their number."""

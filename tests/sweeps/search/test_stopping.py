@@ -53,9 +53,36 @@ def test_gpu_hours_are_trial_hours_times_gpus():
 def test_gpu_hours_count_the_trials_that_run():
     spec = small_spec(budget={"gpu_hours": 1}, resources={"gpus": 0.5})
     stopping = StoppingCriteria(spec)
-    stopping.check(running_seconds=7100)
+    stopping.check([3600, 3500])
     with pytest.raises(SweepStopped):
-        stopping.check(running_seconds=7300)
+        stopping.check([3700, 3600])
+
+
+def two_ended(seconds: float) -> list[TrialRecord]:
+    return [TrialRecord(n, State.PRUNED, {}, seconds=seconds) for n in range(2)]
+
+
+def test_affordable_without_a_limit_or_a_measurement():
+    assert StoppingCriteria(small_spec(), two_ended(10)).affordable(4) is None
+    hours = small_spec(budget={"hours": 2})
+    assert StoppingCriteria(hours).affordable(0) is None
+    trainings = small_spec(fixed={"epochs": 9}, budget={"trainings": 3, "hours": 2})
+    assert StoppingCriteria(trainings).affordable(0) == 27
+
+
+def test_affordable_hours_are_those_left_at_the_measured_time_of_an_epoch():
+    spec = small_spec(fixed={"epochs": 9}, budget={"hours": 1})
+    stopping = StoppingCriteria(spec, seconds=1600)  # 160 s an epoch, 2000 s left
+    assert stopping.affordable(10) == pytest.approx(10 + 12.5, abs=0.1)
+    stopping.check([320, 640])  # two workers, three of their epochs are done; the last trial may end alone
+    assert stopping.affordable(10) == pytest.approx(13 + 12.5 - 9, abs=0.1)
+
+
+def test_affordable_gpu_hours_count_all_trials():
+    spec = small_spec(budget={"gpu_hours": 1}, resources={"gpus": 0.5})
+    stopping = StoppingCriteria(spec, two_ended(100))
+    stopping.check([40, 20])  # still to be counted when they end
+    assert stopping.affordable(10) == pytest.approx(7200 / 20)  # 20 s an epoch
 
 
 @pytest.mark.parametrize(
