@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,6 +100,54 @@ class RaysOwn:
         """Never: it does not notice."""
 
 
+class SyneTune:
+    """Syne Tune's ASHA with conformalised quantile regression, as its `Tuner` calls them.
+
+    Runs where `syne-tune` is installed, which is not a dependency of the project.
+    """
+
+    rungs = RAY_RUNGS
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        from syne_tune.config_space import uniform
+        from syne_tune.optimizer.baselines import ASHACQR
+
+        self._keys = keys_of(problem)
+        self._scheduler = ASHACQR(
+            {key: uniform(0, 1) for key in self._keys},
+            metric="value",
+            time_attr="epoch",
+            max_t=EPOCHS,
+            do_minimize=False,
+            random_seed=seed,
+            grace_period=self.rungs[0],
+            reduction_factor=4,
+        )
+        self._trials: list[Any] = []
+
+    def next(self) -> Leg | None:
+        from syne_tune.backend.trial_status import Trial
+
+        found = self._scheduler.suggest()
+        if found is None:
+            return None
+        trial = Trial(len(self._trials), found.config, creation_time=datetime.now())
+        self._trials.append(trial)
+        self._scheduler.on_trial_add(trial)
+        point = np.array([found.config[key] for key in self._keys])
+        return Leg(trial.trial_id, point, 0, self.rungs)
+
+    def report(self, leg: Leg, epoch: int, value: float) -> bool:
+        trial, result = self._trials[leg.trial], {"value": value, "epoch": epoch}
+        if epoch < EPOCHS:
+            return bool(self._scheduler.on_trial_result(trial, result) == "CONTINUE")
+        self._scheduler.on_trial_complete(trial, result)
+        return False
+
+    def explode(self, leg: Leg, epoch: int) -> None:
+        """Never: it does not notice."""
+
+
 class Stopping:
     """How this project searched before trials could pause.
 
@@ -165,6 +214,7 @@ ARMS: dict[str, Callable[[Problem, int, float], Method]] = {
     "null": lambda problem, seed, _: RaysOwn(problem, seed + 500),
     "tpe": lambda problem, seed, _: Unpruned(problem, TPESampler(seed=seed)),
     "gp": lambda problem, seed, _: Unpruned(problem, GPSampler(seed=seed)),
+    "syne_tune": lambda problem, seed, _: SyneTune(problem, seed),
     "stopping": lambda problem, seed, _: Stopping(problem, seed),
     "ours": ours,
     "ours_tpe": lambda problem, seed, budget: Product(problem, seed, budget, sampler="tpe"),

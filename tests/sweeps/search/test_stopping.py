@@ -74,7 +74,9 @@ def test_affordable_hours_are_those_left_at_the_measured_time_of_an_epoch():
     spec = small_spec(fixed={"epochs": 9}, budget={"hours": 1})
     stopping = StoppingCriteria(spec, seconds=1600)  # 160 s an epoch, 2000 s left
     assert stopping.affordable(10) == pytest.approx(10 + 12.5, abs=0.1)
-    stopping.check([320, 640])  # two workers, three of their epochs are done; the last trial may end alone
+    stopping.check(
+        [320, 640]
+    )  # two workers, three of their epochs are done; the last trial may end alone
     assert stopping.affordable(10) == pytest.approx(13 + 12.5 - 9, abs=0.1)
 
 
