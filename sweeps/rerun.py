@@ -113,14 +113,19 @@ def start_run(source: Source, config: TrainConfig) -> Tracker:
     record, key = source.folder.load_record(), source.trial.run_key
     uri = recorded_uri(record.get("uri"), source.spec.tracking, source.folder.name)
     tracker = Tracker(uri, source.spec.tracking.experiment)
+    of_run = find_trial_run(uri, record.get("run_id") or "", key)
     tags = {
         "sweep.name": source.folder.name,
         "rerun.of_trial": key,
-        "rerun.of_run": find_trial_run(uri, record.get("run_id") or "", key),
+        "rerun.of_run": of_run,
         "state": "running",
     }
     title = f"rerun of {source.folder.name} {source.label}"
     tracker.start(RUN, title, config.model_dump(mode="json"), tags)
+    if of_run is not None:
+        tracker.adopt(key, of_run)
+        tracker.link(RUN, key, source.label)
+        tracker.link(key, RUN, f"run again in {config.checkpoint_dir.name}")
     return tracker
 
 

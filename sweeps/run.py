@@ -30,7 +30,7 @@ from sweeps.resources.machine import Machine, check_machine, this_machine
 from sweeps.resources.probe import find_gpus, with_gpus, with_measured_gpus
 from sweeps.secrets import holds_secret, without_password
 from sweeps.session.display import build_display, print_line
-from sweeps.session.summary import conclude, print_plan
+from sweeps.session.summary import conclude, print_plan, this_python
 from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
 from sweeps.study.location import check_separate_databases
 from sweeps.trial.trial import Train
@@ -227,7 +227,13 @@ def start(
         if code in (ExitCode.OK, ExitCode.NOTHING_FOUND):
             seconds = FLUSH_SECONDS
     finally:
-        tracker.close(seconds)
+        missing = tracker.close(seconds)
+        if missing:
+            print_line(
+                console,
+                f"{tracker.public_uri}: {missing} writes are missing there; when it answers again: "
+                f"{this_python()} -m sweeps.sync {folder.name}",
+            )
     return code
 
 

@@ -7,6 +7,7 @@ second study of the sweep.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -41,14 +42,17 @@ from sweeps.search.sampler import build_sampler
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.session.callbacks import SWEEP_RUN
 from sweeps.session.display import build_display, print_line
+from sweeps.session.parent_run import end_parent_run
 from sweeps.session.resume import close_recorded, unfinished
 from sweeps.session.session import Session, StudyRun, run_trials, trial_context
 from sweeps.session.summary import print_next_commands, resume_command
 from sweeps.session.sweep import shared_names
 from sweeps.states import Outcome, State
+from sweeps.storage.folder import SweepFolder
 from sweeps.study.location import begin_store
 from sweeps.study.store import StudyStore
 from sweeps.study.study import Preset, TrialRecord, create_study, to_records
+from sweeps.tracking import Tracker
 from sweeps.trial.watchdog import STALL
 
 CONCLUSIVE = (State.COMPLETED, State.INFEASIBLE)
@@ -124,7 +128,7 @@ def confirm(
             found = replace(found, ablation=tuple(ablate(opened, found)))
         if opened.stopping.reason is not None:
             return Confirmed(None, opened.stopping.reason)
-        save(spec, found, session)
+        save(spec, found, session, list(trials))
     return Confirmed(found, None)
 
 
@@ -219,18 +223,62 @@ def ablate(opened: ConfirmationStudy, confirmation: Confirmation) -> list[Candid
     return measure(opened, ablations_of(opened.spec, winner.candidate, base.candidate))
 
 
-def save(spec: SweepSpec, confirmation: Confirmation, session: Session) -> None:
-    """Write the files, and add the findings to the sweep's run."""
-    folder, winner = session.folder, confirmation.winner
-    findings = conclusions(confirmation)
+def save(
+    spec: SweepSpec, confirmation: Confirmation, session: Session, trials: list[TrialRecord]
+) -> None:
+    """Write the files, and log the findings; `trials`: of the search."""
+    folder = session.folder
     path = folder.path / CONFIRM_FILE
-    save_confirmation(path, confirmation, findings)
+    save_confirmation(path, confirmation, conclusions(confirmation))
     folder.upload(path)
-    metrics = {}
-    if winner is not None:
-        write_winner(spec, folder, confirmation)
-        found = confirmation.estimate(winner)
-        assert found is not None
-        metrics = {f"confirmed/{confirmation.metric}": found.mean}
+    write_winner(spec, folder, confirmation)
+    log_confirmation(spec, confirmation, folder, session.tracker, trials)
+
+
+def log_confirmation(
+    spec: SweepSpec,
+    confirmation: Confirmation,
+    folder: SweepFolder,
+    tracker: Tracker,
+    trials: list[TrialRecord],
+) -> None:
+    """Add the findings to the sweep's run and to those of the trials.
+
+    Args:
+        spec: of the sweep.
+        confirmation: complete.
+        folder: of the sweep.
+        tracker: its runs are written or queued.
+        trials: of the search.
+    """
+    findings, winner = conclusions(confirmation), confirmation.winner
     outcome = Outcome(State.COMPLETED, findings[0])
-    session.tracker.end(SWEEP_RUN, outcome, [path, folder.best_file], metrics)
+    number = None if winner is None else winner.candidate.trial
+    runs = tracker.stored_runs(folder.sweep_id())
+    end_parent_run(tracker, spec, folder, trials, outcome, runs, findings, number)
+    tracker.add_files(SWEEP_RUN, [folder.path / CONFIRM_FILE])
+    if winner is not None:
+        tracker.add_metrics(SWEEP_RUN, estimates(confirmation, winner), 0)
+    for measured in confirmation.configurations:
+        if measured.candidate.trial is not None:
+            link_runs(tracker, confirmation, measured, str(measured.candidate.trial))
+
+
+def estimates(confirmation: Confirmation, measured: CandidateResult) -> dict[str, float]:
+    """Metric -> mean and ends of its 95 % interval over seeds."""
+    found = confirmation.estimate(measured)
+    name = f"confirmed/{confirmation.metric}"
+    if found is None:
+        return {}
+    values = {name: found.mean, f"{name}/low": found.low, f"{name}/high": found.high}
+    return {key: value for key, value in values.items() if math.isfinite(value)}
+
+
+def link_runs(
+    tracker: Tracker, confirmation: Confirmation, measured: CandidateResult, trial: str
+) -> None:
+    """Show the confirmed value at a trial's run, and link it and its confirmation's runs to each other."""
+    tracker.add_metrics(trial, estimates(confirmation, measured), 0)
+    for seed, record in measured.results.items():
+        tracker.link(trial, record.run_key, f"confirmation at seed {seed}")
+        tracker.link(record.run_key, trial, f"trial {trial} of the search")

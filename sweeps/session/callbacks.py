@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from sweeps.session.display import format_number, format_setting, short_name
 from sweeps.states import Outcome, State
-from sweeps.study.study import RETRIED
+from sweeps.study.study import RETRIED, TrialRecord
 from sweeps.tracking import Tracker
-from sweeps.trial.failures import OUT_OF_MEMORY
+from sweeps.trial.failures import OUT_OF_MEMORY, first_line
 from sweeps.trial.identity import CURE, TRIAL_FILE, mismatch, settings_of
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 from sweeps.trial.trial import TrialContext
@@ -22,6 +24,12 @@ SWEEP_RUN = "sweep"
 ARTIFACTS = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json")
 """Files of a trial that are logged as artifacts."""
 EVALUATIONS = "evaluations.jsonl"
+ENVIRONMENT = {"device", "threads", "num_workers"}
+"""Settings that say where a trial runs."""
+NAMED_SETTINGS = 2
+"""Searched settings in the name of a run; the others are columns."""
+NAME_LENGTH = 60
+"""Characters of a reason in the name of a run."""
 SET_ASIDE = "set_aside"
 """Tag of a run: files in the trial's folder from which it did not resume, and why."""
 
@@ -80,26 +88,44 @@ class TrackerCallback:
         own = end.outcome.state is not State.PAUSED
         if own and end.report is None:  # no worker has claimed its folder in this session
             own = self.download(end.request)
-        self.end_run(end.request, end.outcome, own)
+        self.end_run(end.request, end.outcome, end.value, own)
 
     def begin_run(self, request: TrialRequest) -> None:
         """Begin the run of a trial, or continue that of an earlier session."""
         tags = {"sweep.trial": request.run_key, "sweep.baseline": request.baseline}
+        settings = request.config.model_dump(mode="json")
+        places = places_of(request)
         self._tracker.start(
             key=request.run_key,
             name=run_name(request),
-            parameters=request.config.model_dump(mode="json"),
-            tags={**self._tags, **tags, **request.tags, "state": "running"},
+            parameters={key: value for key, value in settings.items() if key not in places},
+            tags={
+                **self._tags,
+                **tags,
+                **request.tags,
+                **{f"config.{key}": settings[key] for key in places},
+                "state": "running",
+            },
             parent=SWEEP_RUN,
             run_id=self._runs.get(request.run_key),
         )
 
-    def end_run(self, request: TrialRequest, outcome: Outcome, own: bool = True) -> None:
-        """Close the run of a trial; `own`: whether its files are logged."""
+    def end_run(
+        self, request: TrialRequest, outcome: Outcome, value: float | None, own: bool = True
+    ) -> None:
+        """Close the run of a trial.
+
+        Args:
+            request: to run the trial.
+            outcome: of the trial.
+            value: the objective at the best epoch.
+            own: whether its files are logged.
+        """
         files = ArtifactsOf(self._context, request.folder) if own else ()
         if (earlier := self._runs.get(request.run_key)) is not None:
             self._tracker.adopt(request.run_key, earlier)
-        self._tracker.end(request.run_key, outcome, files)
+        name = f"{run_name(request)} · {ending(outcome, value)}"
+        self._tracker.end(request.run_key, outcome, files, name=name)
 
     def download(self, request: TrialRequest) -> bool:
         """Download the files of a trial; returns whether they belong to it."""
@@ -112,8 +138,45 @@ class TrackerCallback:
         return why is None
 
 
+def places_of(request: TrialRequest) -> list[str]:
+    """Settings that say where a trial runs and where its files are: tags, since nobody compares trials by them."""
+    config = request.config
+    paths = {key for key in type(config).model_fields if isinstance(getattr(config, key), Path)}
+    return sorted((paths | ENVIRONMENT) - request.parameters.keys())
+
+
 def run_name(request: TrialRequest) -> str:
-    """Name of a trial's run in the tracker."""
+    """Name of the run of a trial, or of a confirmation's run."""
     if request.is_confirmation:
         return f"confirm {request.title}"
-    return f"trial {request.number:03d}" + (f" ({request.baseline})" if request.baseline else "")
+    return trial_name(request.number, request.baseline, request.parameters)
+
+
+def trial_name(number: int, baseline: str | None, parameters: Mapping[str, Any]) -> str:
+    """`#07 clip 3.2 dfl 0.61`: number and first settings; a baseline's name instead of the settings."""
+    settings = " ".join(
+        f"{short_name(key).split()[0]} {format_setting(value)}"
+        for key, value in list(parameters.items())[:NAMED_SETTINGS]
+    )
+    return f"#{number:02d} {baseline or settings}".strip()
+
+
+def result_name(record: TrialRecord, parameters: Mapping[str, Any]) -> str:
+    """Name of a run that says how its trial ended: `#07 clip 3.2 dfl 0.61 · exploded at step 41, loss in head`."""
+    outcome = Outcome(record.state, record.reason)
+    name = trial_name(record.number, record.baseline, parameters)
+    return f"{name} · {ending(outcome, record.value)}"
+
+
+def ending(outcome: Outcome, value: float | None) -> str:
+    """How a trial ended, in a few words."""
+    reason = first_line(outcome.reason).partition(":")[0]
+    match outcome.state:
+        case State.COMPLETED:
+            return format_number(value, 4)
+        case State.INFEASIBLE:
+            return f"exploded at {reason}"
+        case State.PAUSED | State.PRUNED | State.FAILED:
+            return f"{outcome.state} {reason}"[:NAME_LENGTH].strip()
+        case _:
+            return str(outcome.state)

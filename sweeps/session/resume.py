@@ -158,7 +158,7 @@ def restore_run(
     for report in recorded_reports(run_dir, objective) if own else ():
         tracker.log(record.run_key, report)
     files = own and record.state is not State.PAUSED
-    callback.end_run(request, Outcome(record.state, record.reason), files)
+    callback.end_run(request, Outcome(record.state, record.reason), record.value, files)
 
 
 def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[TrialReport]:

@@ -24,6 +24,7 @@ from sweeps.storage.folder import SweepFolder
 from sweeps.study.store import StudyStore
 from sweeps.study.study import Preset, TrialRecord
 from sweeps.tracking import StoredRun, Tracker
+from sweeps.trial.messages import TrialCallback
 from sweeps.trial.trial import Train, TrialContext
 
 
@@ -52,6 +53,8 @@ class StudyRun:
     stopping: StoppingCriteria
     tags: Mapping[str, str]
     """Of all runs in the tracker."""
+    callbacks: Sequence[TrialCallback] = ()
+    """Called besides the tracker's and the display's."""
     earlier: Sequence[TrialRecord] = ()
     """Trials that earlier sessions began."""
     runs: Mapping[str, StoredRun] = field(default_factory=dict)
@@ -112,7 +115,7 @@ def run_trials(run: StudyRun, session: Session, display: Display) -> None:
         presets=run.presets,
         suggestions=run.suggestions,
     )
-    trials = SessionTrials(searcher, stopping, [callback, display], run.context)
+    trials = SessionTrials(searcher, stopping, [callback, *run.callbacks, display], run.context)
     try:
         if not run.is_done and stopping.reason is None:
             tune(run, session, trials, display)

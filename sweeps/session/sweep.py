@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -12,8 +11,8 @@ from optuna.trial import TrialState
 from sweeps.config import SweepSpec
 from sweeps.search.sampler import build_sampler
 from sweeps.search.stopping import StoppingCriteria, StopReason
-from sweeps.session.callbacks import SWEEP_RUN
 from sweeps.session.display import Display
+from sweeps.session.parent_run import ParentCurves, end_parent_run, start_parent_run
 from sweeps.session.resume import (
     check_study,
     close_recorded,
@@ -22,19 +21,17 @@ from sweeps.session.resume import (
 )
 from sweeps.session.session import Session, StudyRun, run_trials, trial_context
 from sweeps.states import Outcome, State
-from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.storage.folder import find_folder
 from sweeps.storage.portable_files import portable_names
-from sweeps.study.location import begin_store, recorded_study, store_of
+from sweeps.study.location import begin_store, store_of
 from sweeps.study.store import LOST, StudyStore
 from sweeps.study.study import (
     TrialRecord,
     baselines_left,
-    best_of,
     create_study,
     to_records,
     warm_start,
 )
-from sweeps.tracking import STUDY_TAG, StoredRun, Tracker
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,7 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
         names = shared_names(spec, session)
         folder.save_spec(spec, names)
         earlier = to_records(study.get_trials(deepcopy=False), alive=False)
+        tags = start_parent_run(tracker, spec, folder, runs)
         stopping = StoppingCriteria(spec, earlier, study.user_attrs.get("seconds", 0.0))
         run = StudyRun(
             spec=spec,
@@ -77,7 +75,8 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
             store=store,
             context=trial_context(spec, folder, folder.trials_dir.name, names),
             stopping=stopping,
-            tags=start_parent_run(tracker, spec, folder, runs),
+            tags=tags,
+            callbacks=[ParentCurves(tracker, spec, earlier)],
             earlier=earlier,
             runs=runs,
             unfinished=[trial.number for trial in unfinished(study)],
@@ -88,7 +87,9 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
             run_trials(run, session, display)
         finally:
             trials = final_records(study)
-            end_parent_run(tracker, spec, trials, stopping.reason)
+            reason = stopping.reason
+            outcome = Outcome(State.COMPLETED) if reason is None else reason.outcome
+            end_parent_run(tracker, spec, folder, trials, outcome, runs)
     return SweepResult(trials, stopping.reason)
 
 
@@ -117,50 +118,3 @@ def open_study(spec: SweepSpec, store: StudyStore) -> optuna.Study:
     before = sum(t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False))
     study.sampler = build_sampler(spec, before)
     return study
-
-
-def start_parent_run(
-    tracker: Tracker, spec: SweepSpec, folder: SweepFolder, runs: Mapping[str, StoredRun]
-) -> dict[str, str]:
-    """Start the parent run of the trials' runs, or continue it.
-
-    Args:
-        tracker: open.
-        spec: of the sweep.
-        folder: of the sweep.
-        runs: see `earlier_runs`.
-
-    Returns:
-        the tags of all runs of this sweep.
-    """
-    folder.update_record(uri=tracker.public_uri)
-    searched = {f"space.{key}": parameter.ends for key, parameter in spec.space.items()}
-    parameters = {
-        "objective": spec.objective.metric,
-        "sampler": spec.sampler.name,
-        "sampler.seed": spec.sampler.seed,
-        "scheduler": spec.scheduler.name,
-        **searched,
-        **spec.settings,
-    }
-    tags = {"sweep.name": folder.name, "sweep.id": folder.sweep_id()}
-    more = {"sweep.file": spec.source, "sweep.trials": spec.trials, "state": "running"}
-    more[STUDY_TAG] = recorded_study(folder)
-    before = runs.get("")
-    run_id = None if before is None else before.run_id
-    tracker.start(SWEEP_RUN, folder.name, parameters, {**tags, **more}, run_id=run_id)
-    tracker.flush()
-    folder.update_record(run_id=tracker.run_id(SWEEP_RUN))
-    return tags
-
-
-def end_parent_run(
-    tracker: Tracker, spec: SweepSpec, trials: list[TrialRecord], stop: StopReason | None
-) -> None:
-    """Close the parent run with the best value and the number of trials in each state."""
-    counts = {f"trials/{s}": float(sum(t.state is s for t in trials)) for s in State}
-    best = best_of(trials, spec.objective)
-    if best is not None and best.value is not None:
-        counts[f"best/{spec.objective.metric}"] = best.value
-    outcome = Outcome(State.COMPLETED) if stop is None else stop.outcome
-    tracker.end(SWEEP_RUN, outcome, metrics=counts)

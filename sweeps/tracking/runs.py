@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from sweeps.states import Outcome, State
 from sweeps.tracking.client import Metric, MlflowClient, Param, RunTag
+from sweeps.tracking.thinning import kept
 from sweeps.trial.messages import TrialReport
 
 METRICS_PER_CALL, PARAMS_PER_CALL = 800, 100
@@ -20,12 +20,12 @@ METRICS_PER_CALL, PARAMS_PER_CALL = 800, 100
 STATUS = {
     State.COMPLETED: "FINISHED",
     State.PAUSED: "SCHEDULED",
-    State.PRUNED: "FINISHED",
-    State.INFEASIBLE: "FINISHED",
+    State.PRUNED: "KILLED",
+    State.INFEASIBLE: "FAILED",
     State.FAILED: "FAILED",
     State.INTERRUPTED: "KILLED",
 }
-"""State of a trial -> status of its run; the tag `state` distinguishes the first three."""
+"""State of a trial -> status of its run, of which MLflow has fewer; the tag `state` tells them apart."""
 
 
 @dataclass(eq=False)
@@ -73,9 +73,9 @@ class OpenRun:
         params = to_params(parameters)
         self.params += [param for param in params if param.key not in self.known_params]
 
-    def add_metrics(self, metrics: Mapping[str, float], when: int) -> None:
-        """Buffer metrics of the run, at step 0."""
-        self.metrics += [Metric(key, value, when, 0) for key, value in metrics.items()]
+    def add_metrics(self, metrics: Mapping[str, float], when: int, step: int = 0) -> None:
+        """Buffer metrics that no report holds."""
+        self.metrics += [Metric(key, value, when, step) for key, value in metrics.items()]
 
     def add_report(self, report: TrialReport, when: int) -> None:
         """Buffer the metrics of a report and every step since the last one.
@@ -103,18 +103,12 @@ class OpenRun:
         return [metric for metric in metrics if metric.step > self.stored[metric.key]]
 
     def send(self, tags: Sequence[RunTag] = ()) -> None:
-        """Write the buffered values, and `tags`."""
-        if not (self.metrics or self.params or tags):
-            return
-        metrics = batches(self.metrics, METRICS_PER_CALL)
-        params = batches(self.params, PARAMS_PER_CALL)
-        for some, few, tag in zip_longest(metrics, params, [list(tags)], fillvalue=()):
-            self.client.log_batch(self.run_id, metrics=some, params=few, tags=tag)
-        self.drop()
-
-    def drop(self) -> None:
-        """Discard the buffered values."""
-        self.params, self.metrics = [], []
+        """Write the buffered values, and `tags`; values that were written are not sent again."""
+        while self.metrics or self.params or tags:
+            some, few = self.metrics[:METRICS_PER_CALL], self.params[:PARAMS_PER_CALL]
+            self.client.log_batch(self.run_id, metrics=some, params=few, tags=tags)
+            del self.metrics[: len(some)], self.params[: len(few)]
+            tags = ()
 
     def close(self, outcome: Outcome, files: Iterable[Path], when: int) -> None:
         """Write files and status."""
@@ -128,11 +122,6 @@ class OpenRun:
 
 VALUE_LENGTH = 5000
 """Characters to which tags and parameters are truncated; MLflow's own limit is 6000 or more."""
-
-
-def batches(items: list[Any], size: int) -> Iterable[list[Any]]:
-    """`items` in pieces of at most `size`."""
-    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def to_params(parameters: Mapping[str, Any]) -> list[Param]:
@@ -161,7 +150,9 @@ def evaluation_metrics(report: TrialReport, when: int) -> list[Metric]:
 def step_metrics(
     history: Mapping[str, np.ndarray], last: int, when: int
 ) -> tuple[list[Metric], int]:
-    """Every finite value of the steps after `last`, and the number of non-finite gradient norms.
+    """The finite values of the steps after `last`, and the number of non-finite gradient norms.
+
+    Long series are thinned; see `sweeps.tracking.thinning`.
 
     Args:
         history: (steps,) float64 per metric, with the optimiser step under `step`.
@@ -170,12 +161,12 @@ def step_metrics(
     """
     steps = history.get("step", np.empty(0))
     new = steps > last
-    metrics = [
-        Metric(key, float(value), when, int(step))
-        for key, values in history.items()
-        if key != "step"
-        for step, value in zip(steps[new], values[new], strict=True)
-        if math.isfinite(value)
-    ]
-    norms = history.get("grad/norm", steps)[new]
+    steps = steps[new]
+    metrics = []
+    for key, values in history.items():
+        if key != "step":
+            some = kept(steps, values[new]) & np.isfinite(values[new])
+            pairs = zip(steps[some], values[new][some], strict=True)
+            metrics += [Metric(key, float(value), when, int(step)) for step, value in pairs]
+    norms = history["grad/norm"][new] if "grad/norm" in history else steps
     return metrics, int(np.count_nonzero(~np.isfinite(norms)))

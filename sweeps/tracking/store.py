@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from sweeps.tracking.client import MlflowClient, MlflowException
 
 STUDY_TAG = "sweep.study"
 """Tag of a parent run: where the study is, without a secret."""
+WINNER_TAG = "sweep.winner"
+"""Tag of the best trial's run."""
 
 
 def tracking_uri(spec: TrackingSpec) -> str:
@@ -102,6 +104,8 @@ class StoredRun:
     paused: bool = False
     study: str | None = None
     """Where the study is, without a secret; of a sweep's parent run."""
+    winner: bool = False
+    """Whether it is marked as the best of its sweep."""
 
 
 def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str, StoredRun]:
@@ -123,9 +127,22 @@ def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str
                 running=status == "RUNNING",
                 paused=status == "SCHEDULED",
                 study=tags.get(STUDY_TAG),
+                winner=tags.get(WINNER_TAG) == "true",
             )
         token = page.token or ""
     return found
+
+
+def run_with_tags(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> str | None:
+    """Id of the run of a trial or sweep with the ids in `tags`; None if it does not exist."""
+    keys = [key for key in ("sweep.id", "sweep.trial") if key in tags]
+    if not keys:
+        return None
+    condition = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in keys)
+    found = client.search_runs([experiment_id], condition)
+    # a parent has the id of its sweep, too
+    exact = [run for run in found if ("sweep.trial" in run.data.tags) == ("sweep.trial" in tags)]
+    return str(exact[0].info.run_id) if exact else None
 
 
 def find_run(uri: str, run_id: str) -> dict[str, str]:

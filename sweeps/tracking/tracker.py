@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,20 +14,33 @@ from typing import Any
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.states import Outcome
+from sweeps.tracking.client import Dataset, DatasetInput
 from sweeps.tracking.runs import OpenRun, to_tags
-from sweeps.tracking.store import StoredRun, open_experiment, runs_of
-from sweeps.tracking.write_queue import WriteQueue
+from sweeps.tracking.store import StoredRun, open_experiment, run_with_tags, runs_of
+from sweeps.tracking.view import View
+from sweeps.tracking.write_queue import ParentMissingError, Write, WriteQueue
 from sweeps.trial.messages import TrialReport
 
-DELAY = 1.0
-"""Seconds for which values are buffered and then written together."""
+log = logging.getLogger(__name__)
+
+SERVER_QUEUES = 8
+"""Threads that write to a server: a slow one answers several requests at once. A file needs one."""
+PATIENCE = 300.0
+"""Seconds for which a store that does not answer is asked again at the end, unless told otherwise."""
+PARENT_TAG, NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
+NOTE_TAG = "mlflow.note.content"
+"""Tag with the description of a run, in Markdown."""
+HINTS = {
+    "away": "the sweep continues; values are written as soon as it answers",
+    "refused": "the sweep continues, but its log in MLflow will be incomplete",
+}
 
 
 class Tracker:
-    """Writes runs in the order of the calls, from a thread of its own.
+    """Writes each run in the order of the calls, from threads of its own.
 
     Every method except `close`, `flush` and `stored_runs` returns at once. A call of the store costs about the
-    same for one value as for hundreds, so values are buffered for `DELAY` seconds.
+    same for one value as for hundreds, so values are buffered for a second.
 
     Raises:
         SweepError: at construction, if the store cannot be opened.
@@ -32,10 +48,14 @@ class Tracker:
 
     def __init__(self, uri: str, experiment: str) -> None:
         self.uri = uri
-        self._client, self._experiment_id = open_experiment(uri, experiment)
+        self._client, self.experiment_id = open_experiment(uri, experiment)
         self._runs: dict[str, OpenRun] = {}
-        self._unsent: list[OpenRun] = []
-        self._queue = WriteQueue(uri, self._deliver)
+        self._known: set[str] = set()
+        """Keys of the runs that are written, or queued to be."""
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+        count = SERVER_QUEUES if uri.startswith("http") else 1
+        self._queues = [WriteQueue(uri, self._warn) for _ in range(count)]
 
     @property
     def public_uri(self) -> str:
@@ -49,7 +69,7 @@ class Tracker:
             SweepError: the store does not answer.
         """
         try:
-            return runs_of(self._client, self._experiment_id, sweep_id)
+            return runs_of(self._client, self.experiment_id, sweep_id)
         except Exception as error:  # MLflow lets errors of its database and HTTP layers through
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise SweepError(
@@ -77,40 +97,58 @@ class Tracker:
             run_id: of the run to continue.
         """
         texts = {name: str(value) for name, value in tags.items() if value is not None}
-        if run_id is None:
-            begin = partial(self._create, key, name, texts, parent, now())
-        else:
+        texts[NAME_TAG] = name
+        begin = partial(self._create, key, texts, parent, now())
+        if run_id is not None:
             begin = partial(self._resume, key, run_id, texts, parent)
+        attempts: list[int] = []
 
         def write() -> None:
             known = self._runs.get(key)
             if known is not None and not known.resumed:  # it paused in this session
                 known.reopen(texts)
                 return
-            run = begin()
+            attempts.append(1)
+            run = begin(again=len(attempts) > 1)
             run.add_params(parameters)
-            self._send_later(run)
+            self._send_later(key, run)
 
-        self._queue.put(write)
+        self._known.add(key)
+        self._put(key, write)
 
     def _create(
-        self, key: str, name: str, tags: dict[str, str], parent: str | None, started: int
+        self, key: str, tags: dict[str, str], parent: str | None, started: int, again: bool
     ) -> OpenRun:
-        above = self._parent_tag(parent)
-        texts = {tag.key: tag.value for tag in to_tags(tags)} | above
-        run = self._client.create_run(
-            self._experiment_id, start_time=started, tags=texts, run_name=name
-        )
-        self._runs[key] = OpenRun(self._client, run.info.run_id)
+        texts = tags | self._parent_tag(parent)
+        # the answer to the first attempt may have been lost
+        run_id = run_with_tags(self._client, self.experiment_id, texts) if again else None
+        if run_id is None:
+            listed = {tag.key: tag.value for tag in to_tags(texts)}
+            run = self._client.create_run(
+                self.experiment_id, start_time=started, tags=listed, run_name=tags[NAME_TAG]
+            )
+            run_id = run.info.run_id
+        self._runs[key] = OpenRun(self._client, run_id)
         return self._runs[key]
 
-    def _resume(self, key: str, run_id: str, tags: dict[str, str], parent: str | None) -> OpenRun:
+    def _resume(
+        self,
+        key: str,
+        run_id: str,
+        tags: dict[str, str],
+        parent: str | None,
+        again: bool,  # noqa: ARG002
+    ) -> OpenRun:
         above = self._parent_tag(parent)
         self._runs[key] = OpenRun.resume(self._client, run_id, tags | above)
         return self._runs[key]
 
     def _parent_tag(self, parent: str | None) -> dict[str, str]:
-        return {} if parent is None else {"mlflow.parentRunId": self._runs[parent].run_id}
+        if parent is None:
+            return {}
+        if parent not in self._runs:
+            raise ParentMissingError(f"run {parent} is not written yet")
+        return {PARENT_TAG: self._runs[parent].run_id}
 
     def adopt(self, key: str, run_id: str) -> None:
         """Let `key` refer to a run of an earlier session without changing it, unless it refers to one already."""
@@ -118,11 +156,67 @@ class Tracker:
         def write() -> None:
             self._runs.setdefault(key, OpenRun(self._client, run_id, resumed=True))
 
-        self._queue.put(write)
+        self._known.add(key)
+        self._put(key, write)
 
     def tag(self, key: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
-        self._queue.put(lambda: self._client.log_batch(self._runs[key].run_id, tags=to_tags(tags)))
+        self._put(key, lambda: self._client.log_batch(self._runs[key].run_id, tags=to_tags(tags)))
+
+    def rename(self, key: str, name: str) -> None:
+        """Change the name of a run."""
+        self.tag(key, {NAME_TAG: name})
+
+    def describe(self, key: str, markdown: str) -> None:
+        """Set the description of a run."""
+        self.tag(key, {NOTE_TAG: markdown})
+
+    def link(self, key: str, other: str, text: str) -> None:
+        """Add a link to another run to the description of a run; nothing if one of them was never begun.
+
+        Args:
+            key: of the run to describe.
+            other: key of the run to link to.
+            text: of the link.
+        """
+
+        def write() -> None:
+            if other not in self._runs:
+                raise ParentMissingError(f"run {other} is not written yet")
+            run_id = self._runs[key].run_id
+            line = f"- [{text}](#/experiments/{self.experiment_id}/runs/{self._runs[other].run_id})"
+            note = self._client.get_run(run_id).data.tags.get(NOTE_TAG, "")
+            if line not in note:
+                self._client.set_tag(run_id, NOTE_TAG, f"{note}\n{line}".strip())
+
+        if {key, other} <= self._known:
+            self._put(key, write)
+
+    def add_files(self, key: str, files: Iterable[Path], folder: str | None = None) -> None:
+        """Log the files that exist, in `folder` of the artifacts."""
+
+        def write() -> None:
+            for file in files:
+                if file.is_file():
+                    self._client.log_artifact(self._runs[key].run_id, str(file), folder)
+
+        self._put(key, write)
+
+    def add_dataset(self, key: str, name: str, digest: str, source: str) -> None:
+        """Name the data of a run."""
+        data = Dataset(name=name, digest=digest, source_type="local", source=source)
+        inputs = [DatasetInput(data)]
+        self._put(key, lambda: self._client.log_inputs(self._runs[key].run_id, datasets=inputs))
+
+    def add_metrics(self, key: str, metrics: Mapping[str, float], step: int) -> None:
+        """Write metrics of a run that no report holds."""
+        when = now()
+
+        def write() -> None:
+            self._runs[key].add_metrics(metrics, when, step)
+            self._send_later(key, self._runs[key])
+
+        self._put(key, write)
 
     def log(self, key: str, report: TrialReport) -> None:
         """Write the metrics of a report and every step since the last one; see `OpenRun.add_report`."""
@@ -130,9 +224,9 @@ class Tracker:
 
         def write() -> None:
             self._runs[key].add_report(report, when)
-            self._send_later(self._runs[key])
+            self._send_later(key, self._runs[key])
 
-        self._queue.put(write)
+        self._put(key, write)
 
     def end(
         self,
@@ -140,21 +234,37 @@ class Tracker:
         outcome: Outcome,
         files: Iterable[Path] = (),
         metrics: Mapping[str, float] | None = None,
+        name: str | None = None,
     ) -> None:
-        """Close a run with its state, the reason and the files that exist."""
+        """Close a run with its state, the reason and the files that exist.
+
+        Args:
+            key: of the run.
+            outcome: of the run.
+            files: to be logged.
+            metrics: at step 0.
+            name: its new name; None keeps the old one.
+        """
         when = now()
         texts = {"state": str(outcome.state), "reason": without_password(outcome.reason)}
+        texts |= {} if name is None else {NAME_TAG: name}
         tags = to_tags({name: text for name, text in texts.items() if text})
         last = dict(metrics or {})
 
         def write() -> None:
             run = self._runs[key]
             run.add_metrics(last, when)
-            last.clear()  # a failed write is retried
+            last.clear()  # a failed write is tried again
             run.send(tags)
             run.close(outcome, files, when)
 
-        self._queue.put(write)
+        self._put(key, write)
+
+    def share(self, view: View) -> str:
+        """Save a view of the experiment; returns the link to it, after the address of a server."""
+        name, value = view.tag(now())
+        self._put("", lambda: self._client.set_experiment_tag(self.experiment_id, name, value))
+        return view.link(self.experiment_id)
 
     def run_id(self, key: str) -> str | None:
         """MLflow's id of a run; None until it is written."""
@@ -163,30 +273,30 @@ class Tracker:
 
     def flush(self, seconds: float = 30) -> None:
         """Wait until everything is written, for at most `seconds`."""
-        self._queue.flush(seconds)
+        deadline = time.monotonic() + seconds
+        for queue in self._queues:
+            queue.flush(max(0.0, deadline - time.monotonic()))
 
-    def close(self, seconds: float | None = None) -> None:
-        """Write everything, then stop; give up after `seconds`, None for no limit."""
-        self._queue.close(seconds)
+    def close(self, seconds: float = PATIENCE) -> int:
+        """Write everything, then stop; give up after `seconds`. Returns the number of writes that are missing."""
+        deadline = time.monotonic() + seconds
+        return sum(queue.close(deadline) for queue in self._queues)
 
-    def _send_later(self, run: OpenRun) -> None:
-        """Send the buffered values of a run with the next delivery."""
-        if self._queue.deliver_at is None:
-            self._queue.deliver_at = time.monotonic() + DELAY
-        if run not in self._unsent:
-            self._unsent.append(run)
+    def _put(self, key: str, write: Write) -> None:
+        """Queue a write; all those of a run have the same queue."""
+        self._queues[zlib.crc32(key.encode()) % len(self._queues)].put(write)
 
-    def _deliver(self) -> None:
-        """Write all buffered values; discard those that cannot be written."""
-        while self._unsent:
-            run = self._unsent[0]
-            try:
-                self._queue.attempt(run.send)
-            finally:
-                run.drop()
-                self._unsent.remove(run)
-                self._queue.deliver_at = self._queue.deliver_at if self._unsent else None
-        self._queue.deliver_at = None
+    def _send_later(self, key: str, run: OpenRun) -> None:
+        """Send the buffered values of a run; called in the thread of its queue."""
+        self._queues[zlib.crc32(key.encode()) % len(self._queues)].put_later(key, run.send)
+
+    def _warn(self, kind: str, text: str) -> None:
+        """Warn once of each kind, whichever queue meets it."""
+        with self._lock:
+            if kind in self._warned:
+                return
+            self._warned.add(kind)
+        log.warning("%s; %s", text, HINTS[kind])
 
 
 def now() -> int:

@@ -13,14 +13,17 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL
 
 import fsspec
 import psycopg
 import pytest
 from waiting import PATIENCE
+
+from sweeps.ui import command, variables
 
 PASSWORD = "open-sesame-4711"
 """Of every server; no file and no output of a sweep may hold it."""
@@ -44,6 +47,21 @@ def wait_for(answers: Callable[[], object], seconds: float = PATIENCE) -> None:
             time.sleep(0.2)
         else:
             return
+
+
+@contextmanager
+def mlflow_ui(port: int, store: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A real MLflow server over `store`, as `python -m sweeps.ui` starts it."""
+    process = subprocess.Popen(
+        command(port), env=variables(store), start_new_session=True, stdout=DEVNULL, stderr=DEVNULL
+    )
+    try:
+        wait_for(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5))
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # a test may have killed it
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def program(name: str) -> str:

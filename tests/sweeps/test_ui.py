@@ -18,6 +18,9 @@ from mlflow import MlflowClient
 from servers import free_port
 from waiting import PATIENCE, wait_until
 
+from sweeps.storage.folder import SweepFolder, sweeps_root
+from sweeps.ui import links, main
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -56,7 +59,8 @@ def other_addresses() -> list[str]:
 
 
 @pytest.mark.slow
-def test_it_listens_here_only_and_tells_nobody_the_store(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_listens_here_only_tells_nobody_the_store_and_ends_with_a_signal(tmp_path, number):
     store, port = f"sqlite:///{tmp_path}/of-mine-0815.db", free_port()
     MlflowClient(tracking_uri=store).create_experiment("seen")
     with ui(port, store) as process:
@@ -72,9 +76,11 @@ def test_it_listens_here_only_and_tells_nobody_the_store(tmp_path):
         family += family[0].children(recursive=True)
         assert len(family) > 1
         assert "of-mine-0815" not in " ".join(word for p in family for word in p.cmdline())
-        os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
+        assert len(family) <= 4
+        process.send_signal(number)
         assert process.wait(PATIENCE) == 0
         psutil.wait_procs(family, timeout=PATIENCE)
+        assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
         assert not answers("127.0.0.1", port)
 
 
@@ -88,3 +94,35 @@ def test_runs_on_a_server_are_seen_there():
     )
     assert done.returncode == 0
     assert "the runs are on a server" in done.stdout
+
+
+def test_taken_port_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/a.db")
+    (tmp_path / "a.db").touch()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["--port", str(port)]) == 2
+    printed = capsys.readouterr()
+    assert f"--port {port}: cannot be used (Address already in use)" in printed.err
+    assert f"--port {port + 1}" in printed.err
+
+
+def test_folder_without_runs_is_said_and_left_empty(in_own_folder, monkeypatch, capsys):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main([]) == 2
+    assert "nothing was logged there yet" in capsys.readouterr().err
+    assert not list(in_own_folder.rglob("*.db"))
+
+
+def test_links_lead_to_the_latest_sweeps(in_own_folder):
+    for number, name in enumerate(("old", "new", "unfinished")):
+        folder = SweepFolder(sweeps_root() / name)
+        folder.path.mkdir(parents=True)
+        folder.save_record({"view": f"/#/{name}"} if name != "unfinished" else {})
+        os.utime(folder.record_file, (number, number))
+    assert links(5000) == [
+        "  new: http://127.0.0.1:5000/#/new",
+        "  old: http://127.0.0.1:5000/#/old",
+    ]

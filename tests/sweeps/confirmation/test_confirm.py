@@ -32,10 +32,10 @@ from sweeps.errors import SweepError
 from sweeps.rerun import find_source, new_run_dir
 from sweeps.resources.machine import Machine
 from sweeps.search.outcomes import tell
+from sweeps.session.parent_run import end_parent_run, start_parent_run
 from sweeps.session.resume import earlier_runs
 from sweeps.session.session import Session
-from sweeps.session.sweep import end_parent_run, start_parent_run
-from sweeps.states import ENDED, State
+from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study.location import store_of
 from sweeps.study.store import JournalStore
@@ -69,7 +69,7 @@ def run_confirmation(spec: SweepSpec, folder: SweepFolder, cpus: int = 1) -> tup
     tracker = Tracker(tracking_uri(TrackingSpec()), "sweeps")
     try:
         start_parent_run(tracker, spec, folder, earlier_runs(tracker, folder))
-        end_parent_run(tracker, spec, searched(), None)
+        end_parent_run(tracker, spec, folder, searched(), Outcome(State.COMPLETED), {})
         session = Session(folder, Machine(cpus, 0), tracker, noisy)
         done = confirm(spec, session, searched(), Console(file=printed, width=200))
     finally:

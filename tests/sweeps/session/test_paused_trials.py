@@ -34,6 +34,8 @@ from sweeps.tracking import Tracker
 
 pytestmark = pytest.mark.slow
 
+STATUS = {State.COMPLETED: "FINISHED", State.PRUNED: "KILLED", State.INFEASIBLE: "FAILED"}
+"""Of runs in MLflow."""
 BASELINES = {"good": 1.0, "explodes": 3, "worst": 0.05}
 """Name -> `lr`, by which the trials rank."""
 
@@ -114,7 +116,7 @@ def test_promoted_trial_has_one_run_with_everything_once(swept):
     assert runs.keys() == {"", *map(str, range(14))}
     for trial in swept.result.trials:
         run = runs[str(trial.number)]
-        assert (run.info.status, run.data.tags["state"]) == ("FINISHED", trial.state)
+        assert (run.info.status, run.data.tags["state"]) == (STATUS[trial.state], trial.state)
         assert run.data.tags.get("reason", "") == trial.reason
         assert run.data.params["lr"] == str(trial.parameters["lr"])
         if trial.state is not State.INFEASIBLE:
@@ -214,7 +216,7 @@ def check_resumed(result: SweepResult) -> None:
     for record, trial in zip(result.trials, study_of(folder).trials, strict=True):
         run, epochs = runs[str(record.number)], list(trial.intermediate_values)
         assert epochs == list(range(1, len(epochs) + 1))
-        assert (run.info.status, run.data.tags["state"]) == ("FINISHED", record.state)
+        assert (run.info.status, run.data.tags["state"]) == (STATUS[record.state], record.state)
         check_run(uri, run, len(epochs))
 
 

@@ -113,6 +113,7 @@ def test_every_run_is_closed_with_its_state(swept):
     }
     assert len(runs) == len(ENDS) + 3
     assert {run.info.status for run in runs.values()} == {"FINISHED", "FAILED"}
+    assert runs["explodes"].info.status == "FAILED"
     assert runs["raises"].info.status == "FAILED"
     assert "no such luck" in runs["raises"].data.tags["reason"]
 
@@ -231,6 +232,6 @@ def test_ctrl_c_closes_everything_truthfully(in_own_folder):
     status = {run.info.run_name: run.info.status for run in runs}
     assert status == {
         "small": "KILLED",
-        "trial 000 (good)": "FINISHED",
-        "trial 001 (hangs)": "KILLED",
+        "★ #00 good · 0.4900": "FINISHED",
+        "#01 hangs · interrupted": "KILLED",
     }

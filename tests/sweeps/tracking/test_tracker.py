@@ -60,7 +60,7 @@ def test_values_that_come_quickly_are_written_in_few_calls(tracker, monkeypatch)
         calls.append(run_id)
         log_batch(run_id, **what)
 
-    monkeypatch.setattr("sweeps.tracking.tracker.DELAY", 3600.0)
+    monkeypatch.setattr("sweeps.tracking.write_queue.DELAY", 3600.0)
     monkeypatch.setattr(tracker._client, "log_batch", counted)
     tracker.start("a", "a", {"lr": 1}, {})
     for step in range(1, 41):
@@ -73,7 +73,7 @@ def test_values_that_come_quickly_are_written_in_few_calls(tracker, monkeypatch)
 
 
 def test_values_are_there_before_their_run_has_ended(tracker, monkeypatch):
-    monkeypatch.setattr("sweeps.tracking.tracker.DELAY", 0.05)
+    monkeypatch.setattr("sweeps.tracking.write_queue.DELAY", 0.05)
     tracker.start("a", "a", {}, {})
     tracker.log("a", report(range(1, 4)))
     client = MlflowClient(tracker.uri)
@@ -109,7 +109,8 @@ def test_what_is_not_finite_is_left_out_and_counted(tracker):
 @pytest.mark.parametrize(
     ("state", "status"),
     [
-        (State.PRUNED, "FINISHED"),
+        (State.PRUNED, "KILLED"),
+        (State.INFEASIBLE, "FAILED"),
         (State.FAILED, "FAILED"),
         (State.INTERRUPTED, "KILLED"),
         (State.PAUSED, "SCHEDULED"),

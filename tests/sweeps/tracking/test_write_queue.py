@@ -1,0 +1,96 @@
+"""Writes to a real MLflow server that is killed, started again, or never comes back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+
+import pytest
+from mlflow import MlflowClient
+from servers import free_port, mlflow_ui
+from test_tracker import report
+
+from sweeps.states import Outcome, State
+from sweeps.tracking import Tracker
+from sweeps.tracking.write_queue import WriteQueue
+
+pytestmark = pytest.mark.slow
+
+
+def silent(kind: str, text: str) -> None:
+    """No warning is of interest."""
+
+
+def steps_of(tracker: Tracker, key: str) -> list[int]:
+    history = MlflowClient(tracker.uri).get_metric_history(tracker.run_id(key), "m0")
+    return [metric.step for metric in history]
+
+
+def test_server_that_is_away_for_a_while_gets_everything_once(tmp_path, caplog):
+    port, store = free_port(), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with mlflow_ui(port, store) as server:
+        tracker = Tracker(f"http://127.0.0.1:{port}", "sweeps")
+        for key in "abc":
+            tracker.start(key, key, {"lr": 1}, {"sweep.id": "x", "sweep.trial": key})
+            tracker.log(key, report(range(1, 4)))
+        tracker.flush()
+        os.killpg(server.pid, signal.SIGKILL)
+    with caplog.at_level(logging.WARNING, logger="sweeps.tracking"):
+        for key in "abc":
+            tracker.log(key, report(range(4, 9)))
+        tracker.start("d", "d", {}, {"sweep.id": "x", "sweep.trial": "d"})
+        tracker.log("d", report(range(1, 9)))
+        time.sleep(3)  # several attempts
+        assert len(caplog.records) == 1
+        assert "does not answer" in caplog.records[0].message
+    with mlflow_ui(port, store):
+        for key in "abcd":
+            tracker.end(key, Outcome(State.COMPLETED))
+        assert tracker.close() == 0
+        for key in "abcd":
+            assert steps_of(tracker, key) == list(range(1, 9))
+        runs = MlflowClient(tracker.uri).search_runs([tracker.experiment_id])
+        assert sorted(run.info.run_name for run in runs) == list("abcd")
+        assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_server_that_never_comes_back_is_given_up_in_time(tmp_path):
+    port = free_port()
+    with mlflow_ui(port, f"sqlite:///{tmp_path / 'mlflow.db'}"):
+        tracker = Tracker(f"http://127.0.0.1:{port}", "sweeps")
+    tracker.start("a", "a", {}, {})
+    tracker.log("a", report(range(1, 4)))
+    began = time.monotonic()
+    assert tracker.close(2) > 0
+    assert time.monotonic() - began < 10
+
+
+def test_order_of_writes_is_kept_while_one_is_tried_again():
+    done: list[int] = []
+    queue = WriteQueue("x", silent)
+
+    def fails_twice() -> None:
+        done.append(0)
+        if len(done) < 3:
+            raise ConnectionError
+
+    queue.put(fails_twice)
+    queue.put(lambda: done.append(1))
+    queue.flush(30)
+    assert done == [0, 0, 0, 1]
+    assert queue.close(time.monotonic() + 30) == 0
+
+
+def test_what_is_wrong_is_not_tried_again():
+    done: list[int] = []
+    queue = WriteQueue("x", silent)
+
+    def wrong() -> None:
+        done.append(0)
+        raise ValueError
+
+    queue.put(wrong)
+    assert queue.close(time.monotonic() + 30) == 1
+    assert done == [0]
