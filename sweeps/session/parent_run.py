@@ -18,6 +18,7 @@ import psutil
 
 import sweeps
 from sweeps.config import SweepSpec
+from sweeps.config.check import configs
 from sweeps.config.parameter import describe
 from sweeps.session.callbacks import SWEEP_RUN, result_name
 from sweeps.session.certainty import verdicts
@@ -32,6 +33,8 @@ from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "timm", "ultralytics")
 """Packages whose versions are tags of the run."""
+DIGEST_LENGTH = 36
+"""Characters of a digest that MLflow stores."""
 LISTED = 10
 """Trials in the description, and those that get a rank."""
 
@@ -99,6 +102,16 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
+
+
+def name_dataset(tracker: Tracker, spec: SweepSpec) -> None:
+    """Write which data the trials see, by name and digest; its caches exist."""
+    from fsdet.data.sources import load_image_set
+
+    config = next(configs(spec, ()))
+    digest = load_image_set(config, "base").digest
+    place = str(config.data_root or "embedded")
+    tracker.add_dataset(SWEEP_RUN, config.dataset, digest[:DIGEST_LENGTH], place)
 
 
 def share_view(tracker: Tracker, spec: SweepSpec, folder: SweepFolder, ranked: bool) -> None:

@@ -12,7 +12,12 @@ from sweeps.config import SweepSpec
 from sweeps.search.sampler import build_sampler
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.session.display import Display
-from sweeps.session.parent_run import ParentCurves, end_parent_run, start_parent_run
+from sweeps.session.parent_run import (
+    ParentCurves,
+    end_parent_run,
+    name_dataset,
+    start_parent_run,
+)
 from sweeps.session.resume import (
     check_study,
     close_recorded,
@@ -68,6 +73,8 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
         folder.save_spec(spec, names)
         earlier = to_records(study.get_trials(deepcopy=False), alive=False)
         tags = start_parent_run(tracker, spec, folder, runs)
+        if session.train is None:
+            name_dataset(tracker, spec)
         stopping = StoppingCriteria(spec, earlier, study.user_attrs.get("seconds", 0.0))
         run = StudyRun(
             spec=spec,
