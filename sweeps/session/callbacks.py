@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsdet.report import DETECTIONS_FILE
 from sweeps.states import Outcome, State
 from sweeps.study.study import RETRIED
 from sweeps.tracking import Tracker
@@ -19,8 +20,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
-ARTIFACTS = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json")
-"""Files of a trial that are logged as artifacts."""
+ARTIFACTS = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json", DETECTIONS_FILE)
+"""Files of a trial that are logged as artifacts; only a complete one has the picture."""
 EVALUATIONS = "evaluations.jsonl"
 SET_ASIDE = "set_aside"
 """Tag of a run: files in the trial's folder from which it did not resume, and why."""
