@@ -28,7 +28,7 @@ def find_checkpoint(named: Path, setting: str = "checkpoint") -> Path:
     """
     if named.is_file():
         return named
-    return best_weights(find_run(named, setting), setting)
+    return best_weights(find_run(named, setting))
 
 
 def find_run(named: Path, setting: str = "checkpoint") -> Path:
@@ -51,7 +51,7 @@ def find_run(named: Path, setting: str = "checkpoint") -> Path:
     raise CheckpointError(f"{named}: {setting}: no such checkpoint, run or sweep{cure}")
 
 
-def best_weights(run_dir: Path, setting: str = "checkpoint") -> Path:
+def best_weights(run_dir: Path) -> Path:
     """The weights of a run's best epoch; the newest checkpoint of a run without any evaluation.
 
     Raises:
@@ -62,9 +62,7 @@ def best_weights(run_dir: Path, setting: str = "checkpoint") -> Path:
         return best
     files = [path for path in run_dir.glob("stage*_epoch*.pt") if path.is_file()]
     if not files:
-        raise CheckpointError(
-            f"{run_dir}: {setting}: holds no checkpoint; name the checkpoint_dir of a run"
-        )
+        raise CheckpointError(f"{run_dir}: holds no checkpoint; name the checkpoint_dir of a run")
     return max(files, key=lambda path: path.stat().st_mtime)
 
 

@@ -186,9 +186,10 @@ def _write_heading(page: Image.Image, heading: Sequence[str], pictures: Sequence
             (MARGIN, y), line, "black" if number == 0 else "#444444", _font(20 - 5 * (number > 0))
         )
         y += LINE + 6 * (number == 0)
-    x, y = MARGIN, y + 6
+    x, y = MARGIN, y + 8
     for colour, text in ((RIGHT, "right"), (WRONG, "wrong"), (MISSED, "missed")):
-        _outline(pen, (x, y + 2, x + 26, y + 18), colour, dashed=colour == MISSED)
+        swatch = (float(x), y + 2.0, x + 26.0, y + 18.0)
+        _outline(pen, swatch, colour, dashed=colour == MISSED)
         label = f"{text}: {sum(finds.count(colour) for finds in pictures)}"
         pen.text((x + 34, y), label, "black", _font(15))
         x += 34 + int(pen.textlength(label, _font(15))) + 28
@@ -220,8 +221,8 @@ def _picture(finds: Finds) -> Image.Image:
         _outline(pen, corners, box.colour, dashed=box.colour == MISSED)
         _tag(pen, box, corners[0], corners[1])
     if finds.empty:
-        note = Box((0, 0, 0, 0), EDGE, "shows none of it")
-        _tag(pen, note, 0, PICTURE)
+        note = Box((0.0, 0.0, 0.0, 0.0), EDGE, "shows none of it")
+        _tag(pen, note, 0.0, float(PICTURE))
     return image
 
 

@@ -56,7 +56,7 @@ def write_example(config: TrainConfig, folder: Path) -> Example:
     origins = image_set.support_images[labels, variants]
     images = [
         _write(image_set.image(image), folder / "images" / f"{number}.png")
-        for number, image in enumerate(_images(image_set, labels[:, 0], origins), 1)
+        for number, image in enumerate(choose_images(image_set, labels[:, 0], origins), 1)
     ]
     return Example(supports, images)
 
@@ -67,7 +67,7 @@ def class_name(image_set: ImageSet, label: int) -> str:
     return re.sub(r"[^\w -]+", "_", name).strip() or f"class {label}"
 
 
-def _images(image_set: ImageSet, labels: Array, origins: Array) -> list[int]:
+def choose_images(image_set: ImageSet, labels: Array, origins: Array) -> list[int]:
     """The first images of each class that no support was cut from, each once."""
     chosen: list[int] = []
     for label in labels.tolist():

@@ -58,7 +58,7 @@ class Outcome:
     skipped: tuple[str, ...]
     """One line for each input that cannot be searched: the file and the reason."""
     summary: str
-    """The outcome, and where the score threshold comes from, in a line each."""
+    """Where the example and the score threshold come from, if not from the caller; last the outcome in one line."""
 
 
 def predict(
@@ -98,11 +98,12 @@ def predict(
     searched = [source for source in inputs if source not in skipped]
     if searched:
         results.write(out / RESULTS)
-    summary = summarize(search, searched, len(results), out)
-    summary += f"; skipped: {len(skipped)}" if skipped else ""
+    lines = [] if supports else [f"example: supports and images in {out / EXAMPLE}"]
     if score_threshold is None:
-        summary += f"\n{origin_of_threshold(predictor)}; --score_threshold changes it"
-    return Outcome(len(searched), tuple(skipped.values()), summary)
+        lines.append(f"{origin_of_threshold(predictor)}; --score_threshold changes it")
+    lines.append(summarize(search, searched, len(results), out))
+    lines[-1] += f"; skipped: {len(skipped)}" if skipped else ""
+    return Outcome(len(searched), tuple(skipped.values()), "\n".join(lines))
 
 
 def summarize(search: Search, searched: Sequence[Path], found: int, out: Path) -> str:

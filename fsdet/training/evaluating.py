@@ -169,8 +169,8 @@ def draw_findings(state: TrainState, findings: Findings, metrics: dict[str, floa
         threshold, origin = found.value, f"the threshold with the best F1 ({found.f1:.2f})"
     heading = (
         f"Novel classes of split '{split}': AP50 {metrics[f'{split}/nAP50']:.3f}",
-        f"Stage {config.stage}, weights of epoch {state.best_epoch}; first episodes of its last evaluation, none chosen.",
-        "Each picture is searched for the class whose supports are beside it.",
+        f"Stage {config.stage}, weights of epoch {state.best_epoch}. The first episodes of the last evaluation.",
+        "Each picture was searched for the class whose supports are beside it.",
         f"Shown are boxes that score at least {threshold:.2f}, {origin}; right: IoU of at least {MATCH_IOU:g}.",
     )
     write_page(
