@@ -106,7 +106,7 @@ COLUMNS = ("type", "default", "range", "meaning")
 
 def _rows(model: Node, sections: Node | None = None) -> list[tuple[str, ...]]:
     """A row for each key of a model; `sections`: the models that its keys may hold."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for key, node in model["properties"].items():
         kind, default, limits, text = _cells(node, required=key in model.get("required", ()))
         name = _section_of(node)
