@@ -46,8 +46,15 @@ class ScoreThreshold:
     """The lowest score of the detections that are kept."""
 
     value: float
-    f1: float
-    """Harmonic mean of precision and recall with it, over all detections of an evaluation together."""
+    precision: float
+    """Fraction of the kept detections that are right, over all images and classes of an evaluation together."""
+    recall: float
+    """Fraction of the targets that are found."""
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return 2 * self.precision * self.recall / (self.precision + self.recall)
 
 
 def best_threshold(
@@ -63,9 +70,10 @@ def best_threshold(
     if not right.any():
         return None
     order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], np.cumsum(right[order])
-    f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + targets)
+    ranked, hits, kept = scores[order], np.cumsum(right[order]), np.arange(1, len(order) + 1)
+    f1 = 2 * hits / (kept + targets)
     following = np.append(ranked[1:], 0.0)
     f1[ranked == following] = 0  # a threshold cannot separate equal scores
     best = int(f1.argmax())
-    return ScoreThreshold(float((ranked[best] + following[best]) / 2), float(f1[best]))
+    value = float((ranked[best] + following[best]) / 2)
+    return ScoreThreshold(value, float(hits[best] / kept[best]), float(hits[best] / targets))

@@ -92,7 +92,7 @@ def write_page(
         episodes: the first ones that fill the page are shown.
         names: of all classes of the image set; empty if they have none.
         threshold: detections that score less are left out.
-        heading: lines of text above; the first is the title.
+        heading: texts above, a line or more each; the first is the title.
     """
     page = draw_page(list(_strips(episodes, names, threshold)), heading)
     with atomic_path(path) as part:
@@ -104,13 +104,16 @@ def draw_page(strips: Sequence[Strip], heading: Sequence[str]) -> Image.Image:
     width, height = (max(sizes) for sizes in zip(*(s.size for s in strips), strict=True))
     columns = max(1, min(len(strips), (PAGE - MARGIN) // (width + MARGIN)))
     rows = math.ceil(len(strips) / columns)
-    top = MARGIN + 14 + LINE * (len(heading) + 1) + GAP
+    room = columns * (width + MARGIN) - MARGIN
+    title, *rest = heading
+    lines = [title, *(part for line in rest for part in _wrapped(line, room, _font(15)))]
+    top = MARGIN + 14 + LINE * (len(lines) + 1) + GAP
     size = (
         MARGIN + columns * (width + MARGIN),
         top + rows * (height + MARGIN),
     )
     page = Image.new("RGB", size, "white")
-    _write_heading(page, heading, [finds for strip in strips for finds in strip.pictures])
+    _write_heading(page, lines, [finds for strip in strips for finds in strip.pictures])
     for place, strip in enumerate(strips):
         row, column = divmod(place, columns)
         _draw_strip(page, strip, MARGIN + column * (width + MARGIN), top + row * (height + MARGIN))
@@ -249,6 +252,18 @@ def _tag(pen: ImageDraw.ImageDraw, box: Box, left: float, top: float) -> None:
     y = top - 17 if top >= 17 else top
     pen.rectangle((x, y, x + width - 1, y + 16), box.colour)
     pen.text((x + 3, y), box.text, "black" if box.colour == MISSED else "white", font)
+
+
+def _wrapped(text: str, width: int, font: Font) -> Iterator[str]:
+    """The text in lines of at most `width` pixels."""
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and font.getlength(longer) > width:
+            yield line
+            longer = word
+        line = longer
+    yield line
 
 
 def _shortened(text: str, width: int, font: Font) -> str:

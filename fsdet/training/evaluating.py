@@ -12,7 +12,7 @@ from fsdet.config.parsing import load_config
 from fsdet.data.sources import load_image_set
 from fsdet.errors import ConfigError
 from fsdet.evaluation.findings import Findings
-from fsdet.evaluation.matching import MATCH_IOU
+from fsdet.evaluation.matching import MATCH_IOU, ScoreThreshold
 from fsdet.evaluation.metrics import evaluate_run
 from fsdet.evaluation.page import EPISODES, write_page
 from fsdet.models.postprocess import SCORE_THRESHOLD
@@ -23,6 +23,12 @@ from fsdet.training.resuming import compared_settings
 from fsdet.training.state import TrainState
 
 log = logging.getLogger("fsdet.run")
+
+ABOUT_PAGE = (
+    "The first episodes of the last evaluation; each picture was searched for the class whose supports are beside it. "
+    f"Right: IoU of at least {MATCH_IOU:g}."
+)
+"""What `detections.png` shows."""
 
 
 def episodes_due(state: TrainState, end: int) -> int:
@@ -163,16 +169,22 @@ def draw_findings(state: TrainState, findings: Findings, metrics: dict[str, floa
     config, found = state.config, findings.threshold
     split = config.reported_split
     names = load_image_set(config, split).names
-    if found is None:
-        threshold, origin = SCORE_THRESHOLD, "the default: no detection of the evaluation is right"
-    else:
-        threshold, origin = found.value, f"the threshold with the best F1 ({found.f1:.2f})"
     heading = (
         f"Novel classes of split '{split}': AP50 {metrics[f'{split}/nAP50']:.3f}",
-        f"Stage {config.stage}, weights of epoch {state.best_epoch}. The first episodes of the last evaluation.",
-        "Each picture was searched for the class whose supports are beside it.",
-        f"Shown are boxes that score at least {threshold:.2f}, {origin}; right: IoU of at least {MATCH_IOU:g}.",
+        f"Stage {config.stage}, weights of epoch {state.best_epoch}. {ABOUT_PAGE}",
+        describe_threshold(found),
     )
+    threshold = SCORE_THRESHOLD if found is None else found.value
     write_page(
         config.checkpoint_dir / DETECTIONS_FILE, findings.episodes, names, threshold, heading
+    )
+
+
+def describe_threshold(found: ScoreThreshold | None) -> str:
+    """Which boxes are shown, and what that threshold means over the whole evaluation."""
+    if found is None:
+        return f"Boxes that score at least {SCORE_THRESHOLD:g}. At no score is any box right."
+    return (
+        f"Boxes that score at least {found.value:.2f}, where F1 is best. Over all episodes, each image searched for "
+        f"every class of its episode: {found.recall:.0%} of the objects found, {found.precision:.0%} of the boxes right."
     )

@@ -98,4 +98,4 @@ def test_no_other_threshold_has_a_better_f1(rows, missed):
 def test_the_threshold_lies_halfway_between_two_scores():
     found = best_threshold(np.array([0.2, 0.9, 0.8]), np.array([False, True, True]), 2)
     assert found is not None
-    assert (found.value, found.f1) == (pytest.approx(0.5), 1.0)
+    assert (found.value, found.precision, found.recall) == (pytest.approx(0.5), 1.0, 1.0)
