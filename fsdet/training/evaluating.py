@@ -186,5 +186,6 @@ def describe_threshold(found: ScoreThreshold | None) -> str:
         return f"Boxes that score at least {SCORE_THRESHOLD:g}. At no score is any box right."
     return (
         f"Boxes that score at least {found.value:.2f}, where F1 is best. Over all episodes, each image searched for "
-        f"every class of its episode: {found.recall:.0%} of the objects found, {found.precision:.0%} of the boxes right."
+        f"every class of its episode: {found.recall:.0%} of the objects found, {found.precision:.0%} of the boxes "
+        "right."
     )
