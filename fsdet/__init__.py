@@ -26,7 +26,7 @@ def load(checkpoint: str | Path, device: str = "auto") -> Predictor:
     """A trained detector, ready to find the objects of support images.
 
     Args:
-        checkpoint: file that `python -m fsdet.train` or `fsdet.export` wrote.
+        checkpoint: file that `python -m fsdet.train` or `fsdet.export` wrote, folder of a run, or name of a sweep.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:

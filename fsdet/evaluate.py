@@ -27,7 +27,7 @@ class EvaluateConfig:
     """Evaluate a checkpoint with the settings stored in it; flags replace settings."""
 
     checkpoint: Path
-    """Of any stage."""
+    """Of any stage: a file, the folder of a run, or the name of a sweep (its best trial)."""
     novel_split: Literal["val", "test"] | None = None
     """Novel classes to evaluate on: `val` selects, `test` reports."""
     eval_draws: int | None = None
@@ -56,13 +56,13 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
     """
     import torch
 
-    from fsdet.checkpoint import load_detector
+    from fsdet.checkpoint import find_checkpoint, load_detector
     from fsdet.config.parsing import build_config
     from fsdet.device import usable_device
     from fsdet.evaluation.metrics import evaluate_run
 
     device = usable_device(config.device)
-    detector, stored = load_detector(config.checkpoint, device)
+    detector, stored = load_detector(find_checkpoint(config.checkpoint), device)
     given = {name: getattr(config, name) for name in SETTINGS}
     changed = {name: value for name, value in given.items() if value is not None}
     split = config.novel_split or stored.reported_split

@@ -1,5 +1,6 @@
-"""`python -m fsdet.export RUN_DIR OUT.pt`: the newest checkpoint of a run as a small file to start from.
+"""`python -m fsdet.export RUN_DIR OUT.pt`: the best weights of a run as a small file to start from.
 
+RUN_DIR is the folder of a run, the name of a sweep (its best trial), or a checkpoint file.
 Weights (their moving average, if there is one) are halved to float16, optimiser and classifiers of stage 1
 are left out. `OUT.json` next to it holds the sha256, the seed, the steps and the metrics of these weights.
 """
@@ -16,11 +17,19 @@ from typing import Any
 
 import torch
 
-from fsdet.checkpoint import load_checkpoint, restore_detector, save_checkpoint, weights_of
+from fsdet.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    restore_detector,
+    save_checkpoint,
+    score_threshold_of,
+    weights_of,
+)
+from fsdet.checkpoint.content import SCORE_THRESHOLD
 from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
 from fsdet.device import usable_device
-from fsdet.errors import CheckpointError, ConfigError
+from fsdet.errors import ConfigError
 from fsdet.evaluation.metrics import evaluate_run
 from fsdet.files import atomic_path
 
@@ -28,16 +37,20 @@ from fsdet.files import atomic_path
 def export(run_dir: Path, out: Path) -> dict[str, Any]:
     """Write `out` and its `.json`, or neither after a failure; return the content of the latter.
 
+    Args:
+        run_dir: see `find_checkpoint`.
+        out: of the small checkpoint.
+
     Raises:
-        CheckpointError: `run_dir` holds no checkpoint that can be used.
+        CheckpointError: there is no checkpoint that can be used.
         ConfigError: `out` cannot be written.
         DataError: the dataset that the weights are evaluated on cannot be used.
     """
     check_out(out)
-    newest = newest_checkpoint(run_dir)
-    state = smaller(load_checkpoint(newest, "RUN_DIR"))
+    source = find_checkpoint(run_dir, "RUN_DIR")
+    state = smaller(load_checkpoint(source, "RUN_DIR"))
     device = usable_device("auto")
-    detector, config = restore_detector(state, newest, device)
+    detector, config = restore_detector(state, source, device)
     facts = {
         "stage": config.stage,
         "seed": config.seed,
@@ -63,25 +76,15 @@ def check_out(out: Path) -> None:
         raise ConfigError(f"OUT.pt: {out} cannot be written; name a file in another folder")
 
 
-def newest_checkpoint(run_dir: Path) -> Path:
-    """The checkpoint of a run that was written last.
-
-    Raises:
-        CheckpointError: the folder holds no checkpoint.
-    """
-    files = [path for path in run_dir.glob("stage*_epoch*.pt") if path.is_file()]
-    if not files:
-        raise CheckpointError(f"{run_dir}: holds no checkpoint; name the checkpoint_dir of a run")
-    return max(files, key=lambda path: path.stat().st_mtime)
-
-
 def smaller(state: dict[str, Any]) -> dict[str, Any]:
     """What the next stage needs, with weights in float16 and without the run's own paths."""
     halved = {k: v.half() if v.is_floating_point() else v for k, v in weights_of(state).items()}
+    threshold = score_threshold_of(state)
     return {
         "config": {**state["config"], "resume": None, "checkpoint_dir": "checkpoints"},
         **{key: state[key] for key in ("stage", "step", "trained_on")},
         "changed": state.get("changed", []),
+        **({} if threshold is None else {SCORE_THRESHOLD: threshold}),
         "detector": halved,
         "criterion": {k: v for k, v in state["criterion"].items() if k.startswith("box_loss.")},
     }

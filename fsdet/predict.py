@@ -18,20 +18,23 @@ class PredictConfig:
 
     Writes annotated copies, and detections.json: a COCO file whose annotations carry scores, with boxes in
     pixels of the originals. An image or video that cannot be decoded is skipped and listed at the end.
+    --example in place of --supports and --images searches an example of the checkpoint's own dataset.
 
     Exit code: 0 if all were searched, 1 if some were skipped, 2 if none could be searched or a flag is wrong.
     """
 
     checkpoint: Path
-    """Of stage 2 or 3."""
-    supports: tuple[Path, ...]
+    """Of stage 2 or 3: a file, the folder of a run, or the name of a sweep (its best trial)."""
+    supports: tuple[Path, ...] = ()
     """About three images that the object fills; or a folder of them; or a folder of such folders, one per class."""
-    images: tuple[Path, ...]
+    images: tuple[Path, ...] = ()
     """Images, folders of images, videos."""
+    example: bool = False
+    """Write supports and images of a few novel classes to the folder `example` of the results, and search these."""
     out: Path = Path("predictions")
     """Folder of the results."""
-    score_threshold: float = 0.25
-    """Lowest score of a detection, 0 … 1."""
+    score_threshold: float | None = None
+    """Lowest score of a detection, 0 … 1; None for the best on validation, which the checkpoint carries."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
 
@@ -40,7 +43,7 @@ def parse(arguments: Sequence[str]) -> PredictConfig:
     """The command line's options.
 
     Raises:
-        ConfigError: no path after a flag, or a score threshold outside 0 … 1.
+        ConfigError: no supports or images, more than an example, or a score threshold outside 0 … 1.
         SystemExit: with code 2 for an unknown flag, 0 after `--help`.
     """
     import tyro
@@ -49,12 +52,16 @@ def parse(arguments: Sequence[str]) -> PredictConfig:
         PredictConfig, args=arguments, prog="python -m fsdet.predict", use_underscores=True
     )
     for name in ("supports", "images"):
-        if not getattr(config, name):
+        if config.example and getattr(config, name):
+            raise ConfigError(f"example: brings its own {name}; remove --example or --{name}")
+        if not config.example and not getattr(config, name):
             raise ConfigError(
-                f"{name}: at least one path is needed, but got none; name a file or a folder"
+                f"{name}: at least one path is needed, but got none; name a file or a folder, or search "
+                "an example with --example"
             )
-    if not 0 <= config.score_threshold <= 1:
-        raise ConfigError(f"score_threshold: must lie in 0 … 1, but got {config.score_threshold:g}")
+    threshold = config.score_threshold
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"score_threshold: must lie in 0 … 1, but got {threshold:g}")
     return config
 
 
@@ -75,7 +82,7 @@ def run() -> int:
         print(f"error: {reason}", file=sys.stderr)
     if not done.searched:
         return ExitCode.MISTAKE
-    print(f"{done.summary}; skipped: {len(done.skipped)}" if done.skipped else done.summary)
+    print(done.summary)
     return ExitCode.NOTHING_FOUND if done.skipped else ExitCode.OK
 
 

@@ -10,6 +10,12 @@ import numpy as np
 
 BEST_FILE = "best.pt"
 """Weights of the best epoch, in the folder of a run."""
+DETECTIONS_FILE = "detections.png"
+"""Picture of what the weights of the best epoch find, in the folder of a complete run."""
+SWEEPS_DIR = Path("mlruns") / "sweeps"
+"""Folder of all sweeps, relative to the working directory; each has a folder of its name."""
+BEST_TRIAL_FILE = "best.json"
+"""File in the folder of a sweep that names the run folder of its best trial, relative to it: `run_dir`."""
 BEST_EPOCH = "best_epoch"
 """Key in `evaluations.jsonl` that only the last evaluation has: the epoch of its weights."""
 EARLY_EPISODES = "early_episodes"

@@ -14,7 +14,7 @@ import torch
 
 from fsdet.errors import ConfigError
 from fsdet.files import write_text_atomic
-from fsdet.report import BEST_EPOCH, BEST_FILE, EARLY_EPISODES
+from fsdet.report import BEST_EPOCH, BEST_FILE, DETECTIONS_FILE, EARLY_EPISODES
 
 STEPS_FILE = "steps.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -109,7 +109,7 @@ def set_aside(folder: Path) -> None:
     """Move what an earlier run wrote into `folder` to `earlier-N` there; the debug log is continued."""
     names = (
         *(CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE),
-        *(HEALTH_FILE, CHANGES_FILE, BEST_FILE),
+        *(HEALTH_FILE, CHANGES_FILE, BEST_FILE, DETECTIONS_FILE),
     )
     files = [folder / name for name in names if (folder / name).exists()]
     if not files:

@@ -1,4 +1,7 @@
-"""The JSON schema of a sweep's YAML, for editors: `python -m sweeps.schema > search_spaces/schema.json`.
+"""The keys of a sweep's YAML: `python -m sweeps.schema` prints them as JSON schema, `--markdown` as a page to read.
+
+    python -m sweeps.schema > search_spaces/schema.json
+    python -m sweeps.schema --markdown > docs/yaml_reference.md
 
 An editor with the YAML language server reads it from the first line of a file,
 `# yaml-language-server: $schema=schema.json`. It covers every key and every setting of the trainer; the
@@ -7,13 +10,16 @@ rules that need more than one value are in `sweeps.config.rules`.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fsdet.command import ExitCode
 from fsdet.config import TrainConfig
 from sweeps.config import OWNED, SweepSpec
+from sweeps.config.reference import to_markdown
 from sweeps.config.rules import UNSEARCHABLE
 
 SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -75,5 +81,19 @@ def to_text() -> str:
     return json.dumps(build_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sweeps.schema",
+        description="Print every key of a sweep's YAML with its type, default, range and meaning.",
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the reference in docs/, not the JSON schema"
+    )
+    options = parser.parse_args(arguments)
+    sys.stdout.write(to_markdown() if options.markdown else to_text())
+    return ExitCode.OK
+
+
 if __name__ == "__main__":
-    sys.stdout.write(to_text())
+    sys.exit(main())

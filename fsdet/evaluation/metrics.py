@@ -7,9 +7,10 @@ ignores its supports scores the same on both; the gap measures how much it uses 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 
@@ -23,7 +24,10 @@ from fsdet.models.detector import Detector
 from fsdet.models.postprocess import detect, detect_image, with_swapped_supports
 from fsdet.models.support_features import SupportFeatures
 from fsdet.progress import progress
+from fsdet.structures import Batch, Detections
 
+OnEpisode: TypeAlias = Callable[[Batch, list[Detections]], None]
+"""Receives an episode and the detections of its query images, found with the episode's own supports."""
 OBJECT_IMAGES, OBJECT_BATCH = 64, 8
 """Images on which class-agnostic detection is scored, and how many per batch."""
 
@@ -55,7 +59,12 @@ class Evaluation:
 
 
 def evaluate_run(
-    detector: Detector, config: TrainConfig, device: str, final: bool, label: str | None = None
+    detector: Detector,
+    config: TrainConfig,
+    device: str,
+    final: bool,
+    label: str | None = None,
+    on_episode: OnEpisode | None = None,
 ) -> dict[str, float]:
     """The metrics of one evaluation, by name.
 
@@ -70,6 +79,7 @@ def evaluate_run(
         device: of the detector.
         final: whether this is the last evaluation of a run.
         label: of the progress bar; None shows none.
+        on_episode: called with each episode of novel classes.
 
     Raises:
         DataError: no episode has a target, or the dataset cannot be used.
@@ -85,6 +95,7 @@ def evaluate_run(
             device,
             features,
             label=label,
+            on_episode=on_episode,
         )
         metrics = novel_metrics(novel)
         if final:
@@ -140,6 +151,7 @@ def evaluate(
     device: str,
     features: SupportFeatures | None = None,
     label: str | None = None,
+    on_episode: OnEpisode | None = None,
 ) -> Evaluation:
     """Score `detector` on the episodes of these numbers.
 
@@ -152,6 +164,7 @@ def evaluate(
         device: of the detector.
         features: embedded supports of the source's image set; None embeds them here.
         label: names a progress bar; None shows none.
+        on_episode: called with each episode.
 
     Raises:
         DataError: no episode has a target.
@@ -165,6 +178,8 @@ def evaluate(
             found = detect(detector.search(encoded, features.embed(episode.support_ids)))
             n_way, classes = episode.classes.shape[1], episode.classes[0].tolist()
             correct.append(score_episode(episode.targets, found, classes))
+            if on_episode is not None:
+                on_episode(episode, found)
             others = with_swapped_supports(found, n_way)
             swapped.append(score_episode(episode.targets, others, classes))
     return Evaluation(collect(correct), collect(swapped))

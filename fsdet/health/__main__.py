@@ -1,5 +1,6 @@
 """`python -m fsdet.health RUN_DIR`: the health report of a run, computed from its files.
 
+RUN_DIR is the folder of a run, the name of a sweep (its best trial), or a checkpoint file.
 Exit code 0 if nothing failed, 3 if a line failed, 2 if RUN_DIR is not a run folder or cannot be read.
 """
 
@@ -38,16 +39,17 @@ STATUS_STYLES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fsdet.health", description=__doc__)
-    parser.add_argument("run_dir", type=Path, help="checkpoint_dir of a run")
+    parser.add_argument("run_dir", type=Path, help="checkpoint_dir of a run, or name of a sweep")
     options = parser.parse_args(arguments)
     return run_command(lambda: report_on(options.run_dir))
 
 
 def report_on(run_dir: Path) -> int:
     """Show the report of a run; returns the exit code."""
+    from fsdet.checkpoint import find_run
     from fsdet.health.checklist import health_of_run
 
-    report = health_of_run(run_dir)
+    report = health_of_run(find_run(run_dir, "RUN_DIR"))
     show(report)
     return ExitCode.EXPLODED if report.failed else ExitCode.OK
 

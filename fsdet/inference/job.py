@@ -16,6 +16,7 @@ from fsdet.data.image_set import Array
 from fsdet.data.images import count_frames
 from fsdet.errors import ConfigError, DataError
 from fsdet.files import atomic_path
+from fsdet.inference.example import write_example
 from fsdet.inference.inputs import find_inputs, find_supports, is_video, read_image
 from fsdet.inference.outputs import CocoFile, draw
 from fsdet.inference.predictor import EmbeddedSupports, NamedDetections, Predictor, load_predictor
@@ -24,19 +25,28 @@ from fsdet.progress import progress
 
 RESULTS = "detections.json"
 """Name of the COCO file."""
+EXAMPLE = "example"
+"""Folder of the example, in that of the results."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Search:
-    """The detector and the supports of a search."""
+    """The detector and the supports of a search, and the highest score so far."""
 
     predictor: Predictor
     examples: EmbeddedSupports
     score_threshold: float
+    highest: float = 0.0
+    """Highest score of all candidates, shown or not."""
 
     def find(self, image: Array) -> NamedDetections:
         """Detections in (H, W, 3) uint8 RGB."""
-        return self.predictor.detect(image, self.examples, self.score_threshold)
+        every = self.predictor.detect(image, self.examples, 0.0)
+        self.highest = max([self.highest, *every.scores.tolist()])
+        shown = every.scores >= self.score_threshold
+        return NamedDetections(
+            every.boxes[shown], every.scores[shown], every.labels[shown], every.names
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Outcome:
     skipped: tuple[str, ...]
     """One line for each input that cannot be searched: the file and the reason."""
     summary: str
-    """The outcome in one line."""
+    """Where the example and the score threshold come from, if not from the caller; last the outcome in one line."""
 
 
 def predict(
@@ -56,38 +66,61 @@ def predict(
     supports: Sequence[Path],
     images: Sequence[Path],
     out: Path,
-    score_threshold: float,
+    score_threshold: float | None,
     device: str,
 ) -> Outcome:
     """Search all inputs; `detections.json` is written if any could be searched.
 
     Args:
-        checkpoint: of stage 2 or 3.
-        supports: see `find_supports`.
-        images: images, folders of images, videos.
+        checkpoint: of stage 2 or 3; see `fsdet.checkpoint.find_checkpoint`.
+        supports: see `find_supports`; none for an example of the checkpoint's own dataset.
+        images: images, folders of images, videos; none for an example.
         out: folder of the results.
-        score_threshold: detections that score less are left out.
+        score_threshold: detections that score less are left out; None for that of the checkpoint.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         FsdetError: a flag, the checkpoint or a support cannot be used, or an input does not exist.
     """
-    classes, inputs = find_supports(supports), find_inputs(images)
-    pairs = list(zip(inputs, output_files(inputs, out), strict=True))
     predictor = load_predictor(checkpoint, device)
-    search = Search(predictor, predictor.embed(classes), score_threshold)
+    if supports:
+        classes, inputs = find_supports(supports), find_inputs(images)
+    else:
+        make_folder(out)
+        example = write_example(predictor.config, out / EXAMPLE)
+        classes, inputs = example.supports, example.images
+    pairs = list(zip(inputs, output_files(inputs, out), strict=True))
+    lowest = predictor.score_threshold if score_threshold is None else score_threshold
+    search = Search(predictor, predictor.embed(classes), lowest)
     results = CocoFile(search.examples.names)
     make_folder(out)
     skipped = search_all(search, pairs, results)
     searched = [source for source in inputs if source not in skipped]
     if searched:
         results.write(out / RESULTS)
+    lines = [] if supports else [f"example: supports and images in {out / EXAMPLE}"]
+    if score_threshold is None:
+        lines.append(f"{origin_of_threshold(predictor)}; --score_threshold changes it")
+    lines.append(summarize(search, searched, len(results), out))
+    lines[-1] += f"; skipped: {len(skipped)}" if skipped else ""
+    return Outcome(len(searched), tuple(skipped.values()), "\n".join(lines))
+
+
+def summarize(search: Search, searched: Sequence[Path], found: int, out: Path) -> str:
+    """What was searched and found, in one line; without any detection the highest score."""
     videos = sum(is_video(source) for source in searched)
-    summary = (
-        f"images: {len(searched) - videos}, videos: {videos}, detections of "
-        f"{', '.join(search.examples.names)}: {len(results)}, in {out / RESULTS}"
-    )
-    return Outcome(len(searched), tuple(skipped.values()), summary)
+    names = ", ".join(search.examples.names)
+    line = f"images: {len(searched) - videos}, videos: {videos}, detections of {names}: {found}"
+    if not found:
+        line += f" (highest score: {search.highest:.3f}, below the threshold {search.score_threshold:.3f})"
+    return f"{line}, in {out / RESULTS}"
+
+
+def origin_of_threshold(predictor: Predictor) -> str:
+    """The score threshold of a predictor, and where it comes from."""
+    if predictor.own_threshold is None:
+        return f"score threshold {predictor.score_threshold:.3f}, the default: the checkpoint carries none"
+    return f"score threshold {predictor.score_threshold:.3f}, the best on validation (F1)"
 
 
 def search_all(

@@ -13,7 +13,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from fsdet.checkpoint import load_detector
+from fsdet.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    restore_detector,
+    score_threshold_of,
+)
 from fsdet.config import TrainConfig
 from fsdet.data.image_set import Array
 from fsdet.data.images import letterbox, letterbox_boxes
@@ -56,24 +61,39 @@ class Predictor:
         detector: on `device`, in evaluation mode.
         config: of the training; has the sizes of images and supports.
         device: of the detector.
+        score_threshold: that of the checkpoint; None if it carries none.
     """
 
-    def __init__(self, detector: Detector, config: TrainConfig, device: str) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        config: TrainConfig,
+        device: str,
+        score_threshold: float | None = None,
+    ) -> None:
         self.detector, self.config, self.device = detector, config, device
+        self.own_threshold = score_threshold
+        """Score threshold that was best on validation; None if it is unknown."""
+
+    @property
+    def score_threshold(self) -> float:
+        """Lowest score of a detection, if the caller names none."""
+        return SCORE_THRESHOLD if self.own_threshold is None else self.own_threshold
 
     def detect(
-        self, image: ImageLike, supports: Supports, score_threshold: float = SCORE_THRESHOLD
+        self, image: ImageLike, supports: Supports, score_threshold: float | None = None
     ) -> NamedDetections:
         """Search one image.
 
         Args:
             image: a file, a PIL image, or (H, W, 3) uint8 RGB.
             supports: images that the object fills, about three; several classes by name; or `EmbeddedSupports`.
-            score_threshold: detections below it are left out.
+            score_threshold: detections below it are left out; None for that of the predictor.
 
         Raises:
             DataError: an image cannot be read, or there are no supports.
         """
+        lowest = self.score_threshold if score_threshold is None else score_threshold
         examples = supports if isinstance(supports, EmbeddedSupports) else self.embed(supports)
         pixels = read_image(image)
         height, width = pixels.shape[:2]
@@ -82,7 +102,7 @@ class Predictor:
             found = detect(self.detector.search(self.detector.encode(square), examples.prototypes))
         boxes = from_letterbox(found[0].boxes, height, width, self.config.image_size)
         # a box may lie entirely in the grey padding
-        shown = (found[0].scores >= score_threshold) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        shown = (found[0].scores >= lowest) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         return NamedDetections(
             boxes[shown], found[0].scores[shown], found[0].labels[shown], examples.names
         )
@@ -111,15 +131,16 @@ class Predictor:
 
 def load_predictor(checkpoint: Path, device: str) -> Predictor:
     """See `fsdet.load`."""
-    device = usable_device(device)
-    detector, config = load_detector(checkpoint, device)
+    path, device = find_checkpoint(checkpoint), usable_device(device)
+    state = load_checkpoint(path, "checkpoint")
+    detector, config = restore_detector(state, path, device)
     if config.stage == 1:
         log.warning(
             "%s: a checkpoint of stage 1 finds objects but has not learned to compare them with supports; "
             "use one of stage 2 or 3",
-            checkpoint,
+            path,
         )
-    return Predictor(detector, config, device)
+    return Predictor(detector, config, device, score_threshold_of(state))
 
 
 def _by_class(

@@ -6,18 +6,29 @@ import logging
 import math
 import time
 
-from fsdet.checkpoint import load_detector
+from fsdet.checkpoint import load_detector, store_score_threshold
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import load_config
+from fsdet.data.sources import load_image_set
 from fsdet.errors import ConfigError
+from fsdet.evaluation.findings import Findings
+from fsdet.evaluation.matching import MATCH_IOU, ScoreThreshold
 from fsdet.evaluation.metrics import evaluate_run
-from fsdet.report import BEST_EPOCH, EARLY_EPISODES, Best
+from fsdet.evaluation.page import EPISODES, write_page
+from fsdet.models.postprocess import SCORE_THRESHOLD
+from fsdet.report import BEST_EPOCH, DETECTIONS_FILE, EARLY_EPISODES, Best
 from fsdet.run_files import CONFIG_FILE, EvaluationLog, Row, find_evaluation, metrics_of
 from fsdet.training.logs import log_metrics
 from fsdet.training.resuming import compared_settings
 from fsdet.training.state import TrainState
 
 log = logging.getLogger("fsdet.run")
+
+ABOUT_PAGE = (
+    "The first episodes of the last evaluation; each picture was searched for the class whose supports are beside it. "
+    f"Right: IoU of at least {MATCH_IOU:g}."
+)
+"""What `detections.png` shows."""
 
 
 def episodes_due(state: TrainState, end: int) -> int:
@@ -128,12 +139,53 @@ def is_better(state: TrainState, metrics: dict[str, float], full: bool) -> bool:
 
 
 def evaluate_best(state: TrainState, evaluations: EvaluationLog) -> dict[str, float]:
-    """Evaluate the weights of the best epoch on episodes that were not used to select them, and log the metrics."""
-    detector = state.eval_detector
+    """Evaluate the weights of the best epoch on episodes that were not used to select them, and log the metrics.
+
+    Also stores their score threshold in `best.pt` and draws what they find.
+    """
+    detector, config = state.eval_detector, state.config
     if state.best_epoch != state.epoch:
         detector, _ = load_detector(state.best_path, state.device)
-    metrics = evaluate_run(detector, state.config, state.device, final=True)
+    findings = Findings(EPISODES)
+    metrics = evaluate_run(detector, config, state.device, final=True, on_episode=findings.add)
     log_metrics(f"last evaluation, of epoch {state.best_epoch}", metrics)
+    if config.reported_split == config.novel_split:  # what reports does not select
+        store_threshold(state, findings)
+    draw_findings(state, findings, metrics)
     values = {BEST_EPOCH: float(state.best_epoch), **metrics}
     evaluations.append(state.step, state.epoch, values, state.device)
     return metrics
+
+
+def store_threshold(state: TrainState, findings: Findings) -> None:
+    """Add the score threshold with the best F1 to `best.pt`; nothing if no detection is right."""
+    if (found := findings.threshold) is not None:
+        store_score_threshold(state.best_path, found.value)
+        log.info("score threshold %.3f: F1 %.3f at IoU 0.5", found.value, found.f1)
+
+
+def draw_findings(state: TrainState, findings: Findings, metrics: dict[str, float]) -> None:
+    """Draw the first episodes of the last evaluation as `detections.png` in the run's folder."""
+    config, found = state.config, findings.threshold
+    split = config.reported_split
+    names = load_image_set(config, split).names
+    heading = (
+        f"Novel classes of split '{split}': AP50 {metrics[f'{split}/nAP50']:.3f}",
+        f"Stage {config.stage}, weights of epoch {state.best_epoch}. {ABOUT_PAGE}",
+        describe_threshold(found),
+    )
+    threshold = SCORE_THRESHOLD if found is None else found.value
+    write_page(
+        config.checkpoint_dir / DETECTIONS_FILE, findings.episodes, names, threshold, heading
+    )
+
+
+def describe_threshold(found: ScoreThreshold | None) -> str:
+    """Which boxes are shown, and what that threshold means over the whole evaluation."""
+    if found is None:
+        return f"Boxes that score at least {SCORE_THRESHOLD:g}. At no score is any box right."
+    return (
+        f"Boxes that score at least {found.value:.2f}, where F1 is best. Over all episodes, each image searched for "
+        f"every class of its episode: {found.recall:.0%} of the objects found, {found.precision:.0%} of the boxes "
+        "right."
+    )

@@ -116,6 +116,7 @@ class TrainState:
             "detector": self.eval_detector.state_dict(),
             "criterion": self.criterion.state_dict(),
             "trained_on": list(self.trained_on),
+            "changed": self.changed,
         }
         save_checkpoint(self.best_path, weights, self.config)
 

@@ -25,12 +25,13 @@ from sweeps.confirmation.statistics import (
     Estimate,
     chance_better,
 )
+from sweeps.session.best_trial import record_best_trial
 from sweeps.session.certainty import percent
 from sweeps.session.display import format_number, format_setting, print_line
 from sweeps.session.summary import write_configuration
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
-from sweeps.study.study import TrialRecord
+from sweeps.study.study import TrialRecord, folder_of
 from sweeps.trial.failures import first_line
 
 
@@ -289,4 +290,7 @@ def write_winner(spec: SweepSpec, folder: SweepFolder, confirmation: Confirmatio
         f"Best of sweep {folder.name}, confirmed: {winner.candidate.label}",
         *conclusions(confirmation),
     ]
-    return write_configuration(spec, folder, winner.candidate.parameters, findings)
+    path = write_configuration(spec, folder, winner.candidate.parameters, findings)
+    if winner.candidate.trial is not None:
+        record_best_trial(folder, folder_of(winner.candidate.trial))
+    return path

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fsdet.report import DETECTIONS_FILE
 from sweeps.session.display import format_number, format_setting, short_name
 from sweeps.states import Outcome, State
 from sweeps.study.study import RETRIED, TrialRecord
@@ -21,8 +22,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
-ARTIFACTS = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json")
-"""Files of a trial that are logged as artifacts."""
+ARTIFACTS = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json", DETECTIONS_FILE)
+"""Files of a trial that are logged as artifacts; only a complete one has the picture."""
 EVALUATIONS = "evaluations.jsonl"
 ENVIRONMENT = {"device", "threads", "num_workers"}
 """Settings that say where a trial runs."""

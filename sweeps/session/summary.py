@@ -24,6 +24,7 @@ from sweeps.config.sections import AUTO
 from sweeps.errors import SweepError
 from sweeps.resources.machine import Machine
 from sweeps.search.stopping import StopReason
+from sweeps.session.best_trial import best_weights, record_best_trial
 from sweeps.session.certainty import verdicts
 from sweeps.session.display import (
     format_number,
@@ -146,11 +147,21 @@ def commands(spec: SweepSpec, folder: SweepFolder) -> list[tuple[str, str]]:
     purpose = "run the 3 best and the baselines over fresh seeds on the test split"
     return [
         *([(confirm, purpose)] if spec.confirm is None else []),
+        *predict_command(folder),
         ("make ui", f"browse every trial in MLflow ({python} -m sweeps.ui)"),
         (f"{python} -m sweeps.best {name}", "show this again, write best.yaml again"),
         (f"{python} -m sweeps.rerun {name}", "run the best as one job, logged to MLflow"),
         (f"{python} -m fsdet.train --config {best}", "the same without MLflow"),
     ]
+
+
+def predict_command(folder: SweepFolder) -> list[tuple[str, str]]:
+    """The command that shows what the best trial finds; none if its weights are not on this machine."""
+    weights = best_weights(folder)
+    if weights is None:
+        return []
+    command = f"{this_python()} -m fsdet.predict --checkpoint {os.path.relpath(weights)} --example"
+    return [(command, "let the best search an example; --supports and --images: your own")]
 
 
 def resume_command(spec: SweepSpec, folder: SweepFolder) -> str:
@@ -218,9 +229,11 @@ def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) 
     if best is None:
         return None
     found = f"trial {best.number}, {spec.objective.metric} {format_value(best)} at epoch {best.best_epoch}"
-    return write_configuration(
+    path = write_configuration(
         spec, folder, best.parameters, [f"Best of sweep {folder.name}: {found}"]
     )
+    record_best_trial(folder, best.folder)
+    return path
 
 
 def write_configuration(

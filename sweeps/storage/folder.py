@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from fsdet.errors import nearest
 from fsdet.files import write_text_atomic
+from fsdet.report import BEST_TRIAL_FILE, SWEEPS_DIR
 from sweeps.config import SweepSpec
 from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.config.sections import is_url
@@ -31,7 +32,7 @@ LOCK = ".lock"
 """Lock file of a sweep's folder, held by the process that runs the sweep; released when that dies."""
 SPEC = "sweep.yaml"
 """File in the folder of every sweep that has begun."""
-DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", "confirm.json")
+DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", BEST_TRIAL_FILE, "confirm.json")
 """Files that a driver on another machine needs."""
 
 
@@ -213,7 +214,7 @@ def sweeps_root(storage: str | None = None) -> Path:
         storage: `storage.path` of a sweep; None, or a URL, for that of the working directory.
     """
     if storage is None or is_url(storage):
-        return (Path.cwd() / "mlruns" / "sweeps").resolve()
+        return (Path.cwd() / SWEEPS_DIR).resolve()
     return Path(storage).expanduser().absolute()
 
 

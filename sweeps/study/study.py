@@ -99,12 +99,17 @@ class TrialRecord:
     @property
     def folder(self) -> str:
         """Name of its folder."""
-        return (self.preset.key if self.preset else "") or f"{self.number:04d}"
+        return (self.preset.key if self.preset else "") or folder_of(self.number)
 
     @property
     def run_key(self) -> str:
         """Tag `sweep.trial` of its run in the tracker."""
         return (self.preset.key if self.preset else "") or str(self.number)
+
+
+def folder_of(number: int) -> str:
+    """Name of the folder of a trial of the search."""
+    return f"{number:04d}"
 
 
 def create_study(store: StudyStore, spec: SweepSpec, sampler: BaseSampler) -> optuna.Study:

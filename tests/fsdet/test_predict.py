@@ -1,18 +1,21 @@
 import json
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
 import fsdet
+from fsdet.checkpoint import load_checkpoint, save_checkpoint
 from fsdet.config import TrainConfig
 from fsdet.data.openmoji import load_openmoji
 from fsdet.inference.video import VideoWriter
 from fsdet.models.postprocess import SCORE_THRESHOLD
-from fsdet.predict import PredictConfig, main
+from fsdet.predict import main
 
 STAGE_1 = Path(__file__).parents[2] / "fsdet" / "checkpoints" / "stage1_openmoji.pt"
 
@@ -177,5 +180,79 @@ def test_an_unknown_flag_exits_with_2(monkeypatch, capsys):
     assert stopped.value.code == 2
 
 
-def test_command_and_api_have_the_same_threshold():
-    assert PredictConfig.score_threshold == SCORE_THRESHOLD
+def carrying(threshold: object, folder: Path) -> Path:
+    """The shipped weights with a score threshold."""
+    state = load_checkpoint(STAGE_1)
+    torch.save({**state, "score_threshold": threshold}, folder / "best.pt")
+    return folder / "best.pt"
+
+
+@pytest.mark.parametrize("named", ["best.pt", "."])
+def test_the_threshold_of_the_checkpoint_is_the_default(files, monkeypatch, capsys, named):
+    carrying(0.03, files)
+    monkeypatch.chdir(files)
+    flags = {"supports": "supports", "images": "scenes", "checkpoint": named, "out": "out"}
+    assert run(monkeypatch, **flags) == 0
+    told = capsys.readouterr().out
+    assert "score threshold 0.030, the best on validation (F1); --score_threshold changes" in told
+    found = json.loads((files / "out" / "detections.json").read_text())["annotations"]
+    assert found
+    assert 0.03 <= min(a["score"] for a in found) < SCORE_THRESHOLD
+    again = fsdet.load(named, "cpu").detect("scenes/a.png", ["supports/cup/0.png"])
+    assert min(again.scores) >= 0.03
+    assert run(monkeypatch, **flags, score_threshold=0.4) == 0
+    assert "score threshold" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("threshold", [None, "high", 7.0, float("nan"), True])
+def test_without_a_usable_threshold_the_default_is_said(files, monkeypatch, capsys, threshold):
+    checkpoint = carrying(threshold, files)
+    flags = {"supports": files / "supports", "images": files / "scenes", "out": files / "out"}
+    assert run(monkeypatch, **flags, checkpoint=checkpoint) == 0
+    assert "score threshold 0.250, the default: the checkpoint carries none" in (
+        capsys.readouterr().out
+    )
+
+
+def test_without_detections_the_highest_score_is_said(files, monkeypatch, capsys):
+    flags = {"supports": files / "supports", "images": files / "scenes", "out": files / "out"}
+    assert run(monkeypatch, **flags, score_threshold=0) == 0
+    found = json.loads((files / "out" / "detections.json").read_text())["annotations"]
+    highest = max(a["score"] for a in found)
+    capsys.readouterr()
+    assert run(monkeypatch, **flags, score_threshold=1) == 0
+    told = capsys.readouterr().out
+    assert f": 0 (highest score: {highest:.3f}, below the threshold 1.000), in " in told
+
+
+def test_an_example_of_its_own_data_needs_no_files(small_config, monkeypatch, tmp_path, capsys):
+    state = load_checkpoint(STAGE_1)
+    config = small_config(stage=1, n_way=4, n_shot=3)
+    save_checkpoint(tmp_path / "a.pt", {"stage": 1, "detector": state["detector"]}, config)
+    flags = {"checkpoint": tmp_path / "a.pt", "out": tmp_path / "out"}
+    monkeypatch.setattr(
+        "sys.argv",
+        ["predict", "--example", *(str(w) for k, v in flags.items() for w in (f"--{k}", v))],
+    )
+    assert main() == 0
+    told = capsys.readouterr().out
+    assert f"example: supports and images in {tmp_path}/out/example\n" in told
+    assert re.search(r"images: [3-6], videos: 0, detections of \w", told)
+    supports, images = (tmp_path / "out" / "example" / name for name in ("supports", "images"))
+    assert [len(list(folder.iterdir())) for folder in supports.iterdir()] == [3, 3, 3]
+    # what was written is what a user would give
+    first = (tmp_path / "out" / "detections.json").read_text()
+    assert run(monkeypatch, **flags, supports=supports, images=images) == 0
+    again = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert len(json.loads(first)["annotations"]) == len(again["annotations"])
+
+
+@pytest.mark.parametrize("name", ["supports", "images"])
+def test_an_example_beside_own_files_is_refused(monkeypatch, capsys, name):
+    monkeypatch.setattr(
+        "sys.argv", ["predict", "--checkpoint", "x.pt", "--example", f"--{name}", "a.png"]
+    )
+    assert main() == 2
+    assert (
+        f"example: brings its own {name}; remove --example or --{name}" in capsys.readouterr().err
+    )

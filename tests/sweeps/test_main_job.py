@@ -79,6 +79,20 @@ def test_summary_says_what_to_type_next(swept):
     assert "baseline 'far_corner' exploded" in printed
     for words in ("make ui", "sweeps.best tiny", "sweeps.rerun tiny", "fsdet.train --config"):
         assert words in printed
+    weights = Path("mlruns", "sweeps", "tiny", "trials", "0000", "best.pt")
+    assert f"fsdet.predict --checkpoint {weights} --example" in printed
+
+
+def test_the_winner_finds_objects_by_the_name_of_its_sweep(swept, folder):
+    done = command("fsdet.predict", "--checkpoint", "tiny", "--example", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "the best on validation (F1)" in done.stdout
+    assert (folder / "predictions" / "detections.json").exists()
+    picture = swept[1].trials_dir / "0000" / "detections.png"
+    client = MlflowClient(swept[1].load_record()["uri"])
+    experiment = client.get_experiment_by_name("sweeps")
+    runs = client.search_runs([experiment.experiment_id], "tags.`sweep.trial` = '0'")
+    assert picture.name in {file.path for file in client.list_artifacts(runs[0].info.run_id)}
 
 
 def test_rerun_equals_the_trial_to_the_last_digit(swept, folder):

@@ -14,7 +14,7 @@ from trained_runs import (
 )
 from trainings import overfit
 
-from fsdet.checkpoint import load_detector
+from fsdet.checkpoint import load_checkpoint, load_detector, score_threshold_of
 from fsdet.config import MODULES
 from fsdet.config.parsing import save_config
 from fsdet.errors import ConfigError
@@ -45,6 +45,24 @@ def test_the_best_epoch_is_reported_kept_and_evaluated_last(small_config, mode):
     ]
     assert [row.get("best_epoch") for row in rows] == [None, None, None, best_epoch]
     assert rows[-1]["val/nAP50"] == result.metrics["val/nAP50"]
+
+
+@pytest.mark.parametrize("final_split", [None, "test"])
+def test_a_complete_run_leaves_a_picture_and_its_score_threshold(small_config, final_split):
+    """The threshold is chosen on the split that selects, not on the one that reports."""
+    settings = {**LEARNING, "epochs": 2, "final_split": final_split}
+    config = small_config(**settings)
+    paused = train(config, until=1)
+    best = config.checkpoint_dir / "best.pt"
+    picture = config.checkpoint_dir / "detections.png"
+    assert score_threshold_of(load_checkpoint(best)) is None
+    assert not picture.exists()
+    train(config, resume=paused.checkpoint)
+    threshold = score_threshold_of(load_checkpoint(best))
+    assert (threshold is None) == (final_split == "test")
+    assert picture.stat().st_size > 10_000
+    train(config)
+    assert (config.checkpoint_dir / "earlier-1" / "detections.png").exists()
 
 
 def test_the_best_epoch_of_stage_1_is_its_last(small_config):

@@ -8,6 +8,7 @@ import yaml
 from conftest import small_spec
 
 from sweeps.config.file import load_spec
+from sweeps.session.best_trial import record_best_trial
 from sweeps.session.summary import advice, commands, resume_command
 from sweeps.states import State
 from sweeps.storage.folder import new_folder
@@ -34,6 +35,19 @@ def test_confirmation_is_offered_where_there_was_none(in_own_folder):
     assert first.endswith("--resume --name small --set confirm.seeds=5")
     confirmed = small_spec(confirm={"top_k": 1, "seeds": 3})
     assert not any("confirm" in command for command, _ in commands(confirmed, folder))
+
+
+def test_the_weights_of_the_best_trial_are_named_in_a_command_that_finds_them(in_own_folder):
+    folder = new_folder("small")
+    assert not any("predict" in command for command, _ in commands(small_spec(), folder))
+    weights = folder.trials_dir / "0001" / "best.pt"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    record_best_trial(folder, "0001")
+    (command,) = [c for c, _ in commands(small_spec(), folder) if "predict" in c]
+    words = command.split()
+    assert words[1:] == ["-m", "fsdet.predict", "--checkpoint", words[4], "--example"]
+    assert Path(words[4]).resolve() == weights.resolve()
 
 
 def test_sweep_that_ends_before_a_trial_completes_can_be_resumed():

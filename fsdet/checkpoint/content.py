@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to continue, written atomically, read with `weights_only`."""
+"""Content of a checkpoint: everything that a run needs to continue; written atomically, read with `weights_only`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from fsdet.models.detector import Detector, build_detector
 from fsdet.unpickling import load_plain, reason
 
 FORMAT = 1
+SCORE_THRESHOLD = "score_threshold"
+"""Key of the score threshold that was best on validation; only `best.pt` of complete runs has it."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
@@ -96,6 +98,19 @@ def restore_detector(
             f"({str(error).splitlines()[-1].strip()}); use the version that wrote it, or train again"
         ) from None
     return detector.to(device).eval(), config
+
+
+def store_score_threshold(path: Path, value: float) -> None:
+    """Add a score threshold to a checkpoint; the rest stays as it is."""
+    state = load_checkpoint(path)
+    with atomic_path(path) as part:
+        torch.save({**state, SCORE_THRESHOLD: value}, part)
+
+
+def score_threshold_of(state: dict[str, Any]) -> float | None:
+    """The score threshold in a checkpoint; None if it carries none, as those of earlier versions."""
+    value = state.get(SCORE_THRESHOLD)
+    return value if isinstance(value, float) and 0 <= value <= 1 else None
 
 
 def weights_of(state: dict[str, Any]) -> dict[str, Tensor]:
