@@ -29,7 +29,8 @@ from sweeps.resources.cost_report import print_cost
 from sweeps.resources.machine import Machine, check_machine, this_machine
 from sweeps.resources.probe import find_gpus, with_gpus, with_measured_gpus
 from sweeps.secrets import holds_secret, without_password
-from sweeps.session.display import build_display, print_line
+from sweeps.session.display import print_line
+from sweeps.session.live_display import build_display
 from sweeps.session.summary import conclude, print_plan
 from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
 from sweeps.study.location import check_separate_databases

@@ -40,7 +40,8 @@ from sweeps.confirmation.results import (
 from sweeps.search.sampler import build_sampler
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.session.callbacks import SWEEP_RUN
-from sweeps.session.display import build_display, print_line
+from sweeps.session.display import print_line
+from sweeps.session.live_display import build_display
 from sweeps.session.resume import close_recorded, unfinished
 from sweeps.session.session import Session, StudyRun, run_trials, trial_context
 from sweeps.session.summary import print_next_commands, resume_command
