@@ -120,7 +120,7 @@ def set_aside(folder: Path) -> None:
     aside.mkdir()
     for file in files:
         file.replace(aside / file.name)
-    logger.info("the files of an earlier run in %s are now in %s", folder, aside)
+    logger.info("the files of an earlier run are now in %s", aside.name)
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

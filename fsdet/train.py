@@ -16,7 +16,10 @@ from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config, load_config
 from fsdet.errors import ConfigError
+from fsdet.progress import ProgressHandler
 from fsdet.report import Report, Result
+
+log = logging.getLogger("fsdet.run")
 
 
 def train(
@@ -51,7 +54,8 @@ def train(
         raise ConfigError(
             f"until: must be at least 1, but got {until}; name the epoch to pause after, or None to train to the end"
         )
-    import torch
+    log.info("%s", plan_of(config))
+    import torch  # only now: it takes seconds to load
 
     from fsdet.data.sources import load_image_set, log_problems
     from fsdet.training.logs import debug_log
@@ -71,6 +75,15 @@ def train(
     with debug_log(config.checkpoint_dir), torch.autograd.set_detect_anomaly(config.debug):
         log_problems(config)
         return run_training(config, image_set, on_report, resume, until)
+
+
+def plan_of(config: TrainConfig) -> str:
+    """How many optimiser steps the settings mean, and by which of them."""
+    drawn = "batches" if config.stage == 1 else f"episodes, batches of {config.batch_size}"
+    return (
+        f"stage {config.stage}: {config.total_steps} optimiser steps: {config.epochs} epochs of "
+        f"{config.steps_per_epoch} ({config.n_episodes} {drawn}, accumulation {config.gradient_accumulation})"
+    )
 
 
 def check(config: TrainConfig) -> None:
@@ -135,8 +148,8 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
 def main() -> int:
     """Command line; returns the exit code."""
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.getLogger().handlers[0].setLevel(logging.INFO)  # the debug log has the rest
+    handler = ProgressHandler(logging.INFO)  # the debug log has the rest
+    logging.basicConfig(format="%(message)s", handlers=[handler])
     logging.getLogger("fsdet").setLevel(logging.INFO)
     return run_command(run, "interrupted; continue with --resume and the newest checkpoint")
 

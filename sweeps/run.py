@@ -264,9 +264,9 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
     """Command line; returns the exit code. `train` replaces the trainer."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    console = Console(file=sys.stdout)  # the stream itself: Ray's output is redirected later
 
     def body() -> int:
+        console = Console(file=sys.stdout)  # the stream itself: Ray's output is redirected later
         if options.probe and not options.check:
             raise SweepError(
                 "--probe: estimates what a sweep would cost, with --check only; add --check"
@@ -274,6 +274,7 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
         spec = load(options)
         if options.check:
             return check(spec, options, console)
+        print_line(console, f"{spec.source}: {spec.trials} trials; checking its files")
         return run(spec, options, console, train)
 
     return run_command(body, mistakes=(SweepError, FsdetError), redact=without_password)
