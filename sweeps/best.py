@@ -33,16 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
     )
+    parser.add_argument("--all", action="store_true", help="show all trials")
     options = parser.parse_args(arguments)
     return run_command(
-        lambda: show_best(options.name, options.storage),
+        lambda: show_best(options.name, options.storage, options.all),
         mistakes=(SweepError,),
         redact=without_password,
     )
 
 
-def show_best(name: str, storage: str | None) -> ExitCode:
-    """Print the best of a sweep and write `best.yaml`.
+def show_best(name: str, storage: str | None, everything: bool = False) -> ExitCode:
+    """Print the best of a sweep, or all of its trials, and write `best.yaml`.
 
     Raises:
         SweepError: there is no such sweep, or it cannot be read.
@@ -51,7 +52,7 @@ def show_best(name: str, storage: str | None) -> ExitCode:
     spec, trials = folder.load_spec(), read_trials(store_of(folder))
     confirmation = confirmation_of(spec, folder)
     path = write_best(spec, folder, trials)
-    print_summary(Console(), spec, folder, trials)
+    print_summary(Console(), spec, folder, trials, everything)
     if confirmation is not None:
         path = write_winner(spec, folder, confirmation)
         print_confirmation(Console(), confirmation)
