@@ -20,17 +20,23 @@ T = TypeVar("T")
 
 console = Console(stderr=True)
 """Of all bars of a process, so that lines and bars know of each other."""
+
+
+def shows_bars() -> bool:
+    """Whether bars are drawn: on a terminal that can, whether colours are forced or not."""
+    return console.is_terminal and sys.stderr.isatty() and not console.is_dumb_terminal
+
+
 STEP_LOGGER = "fsdet.run.steps"
 """Logger of what the bar of a training shows too: left out of the terminal."""
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Iterate over `items` with a bar named `label`."""
-    if not console.is_terminal:
+    shown = shows_bars()
+    if not shown:
         console.print(f"{label} …", highlight=False)
-    yield from track(
-        items, label, total=total, console=console, transient=True, disable=not console.is_terminal
-    )
+    yield from track(items, label, total=total, console=console, transient=True, disable=not shown)
 
 
 MIN_FOR_BAR = 5000
@@ -62,14 +68,14 @@ class TrainingProgress:
             console=console,
             transient=True,
             expand=True,
-            disable=not console.is_terminal,
+            disable=not shows_bars(),
             redirect_stdout=False,
             redirect_stderr=False,
         )
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
-        if not console.is_terminal:
+        if self._bar.disable:
             console.print(f"{self._label} …", highlight=False)
         self._bar.start()
         self._task = self._bar.add_task(
@@ -108,7 +114,7 @@ class ProgressHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        if not (console.is_terminal and sys.stdout.isatty()):
+        if not (shows_bars() and sys.stdout.isatty()):
             sys.stdout.write(f"{self.format(record)}\n")
             sys.stdout.flush()
         elif record.name != STEP_LOGGER or record.levelno > logging.INFO:

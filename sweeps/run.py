@@ -266,7 +266,8 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
     options = parse(sys.argv[1:] if arguments is None else arguments)
 
     def body() -> int:
-        console = Console(file=sys.stdout)  # the stream itself: Ray's output is redirected later
+        # the stream itself: Ray's output is redirected later; FORCE_COLOR does not make a pipe a terminal
+        console = Console(file=sys.stdout, force_interactive=None if sys.stdout.isatty() else False)
         if options.probe and not options.check:
             raise SweepError(
                 "--probe: estimates what a sweep would cost, with --check only; add --check"

@@ -238,5 +238,5 @@ def build_display(
     spec: SweepSpec, console: Console, trials: int | None = None, noun: str = "trial"
 ) -> PlainDisplay | LiveDisplay:
     """The live display on a terminal, the plain one elsewhere; see `Display`."""
-    kind = LiveDisplay if console.is_terminal else PlainDisplay
+    kind = LiveDisplay if console.is_interactive else PlainDisplay
     return kind(spec, console, trials, noun)
