@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
@@ -18,6 +19,9 @@ from fsdet.config.parsing import build_config, load_config
 from fsdet.errors import ConfigError
 from fsdet.progress import ProgressHandler
 from fsdet.report import Report, Result
+
+if TYPE_CHECKING:
+    from fsdet.data.image_set import Split
 
 log = logging.getLogger("fsdet.run")
 
@@ -100,7 +104,7 @@ def check(config: TrainConfig) -> None:
     from fsdet.training.resuming import check_architecture
 
     check_support_encoder(config.support_encoder)
-    check_data(config)
+    check_data(config, used_splits(config))
     if config.resume is not None:
         check_architecture(load_checkpoint(config.resume), config, config.resume)
     else:  # a checkpoint replaces these
@@ -119,8 +123,13 @@ def prepare(config: TrainConfig) -> None:
     """
     from fsdet.data.sources import load_image_set
 
-    for split in (config.train_split, config.novel_split, "base"):
+    for split in used_splits(config):
         load_image_set(config, split)
+
+
+def used_splits(config: TrainConfig) -> tuple[Split, ...]:
+    """The splits that a run trains and is evaluated on."""
+    return config.train_split, config.novel_split, "base"
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
