@@ -26,6 +26,7 @@ from sweeps.search.stopping import StopReason
 from sweeps.session.certainty import verdicts
 from sweeps.session.display import format_settings, print_line
 from sweeps.session.result_table import explosion_lines, format_value, print_results
+from sweeps.session.sweep_data import write_trials
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.remote import StorageError
@@ -52,9 +53,10 @@ def conclude(
         the exit code.
     """
     try:
+        write_trials(spec, folder, trials)
         write_best(spec, folder, trials)
     except OSError as error:
-        print_line(console, f"{folder.best_file}: cannot be written ({error.strerror})")
+        print_line(console, f"{error.filename}: cannot be written ({error.strerror})")
     except StorageError as error:
         print_line(console, str(error))
     print_summary(console, spec, folder, trials)

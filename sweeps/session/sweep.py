@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sweeps.session.resume import (
 from sweeps.session.session import Session, StudyRun, run_trials, trial_context
 from sweeps.states import Outcome, State
 from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.storage.known_sweeps import BEGAN
 from sweeps.storage.portable_files import portable_names
 from sweeps.study.location import begin_store, recorded_study, store_of
 from sweeps.study.store import LOST, StudyStore
@@ -133,7 +135,7 @@ def start_parent_run(
     Returns:
         the tags of all runs of this sweep.
     """
-    folder.update_record(uri=tracker.public_uri)
+    folder.update_record(uri=tracker.public_uri, **{BEGAN: time.time()})
     searched = {f"space.{key}": parameter.ends for key, parameter in spec.space.items()}
     parameters = {
         "objective": spec.objective.metric,
