@@ -69,6 +69,7 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
         store.repair()
         check_study(store, folder, runs)
         study = open_study(spec, store)
+        folder.update_record(**{BEGAN: time.time()})
         names = shared_names(spec, session)
         folder.save_spec(spec, names)
         earlier = to_records(study.get_trials(deepcopy=False), alive=False)
@@ -135,7 +136,7 @@ def start_parent_run(
     Returns:
         the tags of all runs of this sweep.
     """
-    folder.update_record(uri=tracker.public_uri, **{BEGAN: time.time()})
+    folder.update_record(uri=tracker.public_uri)
     searched = {f"space.{key}": parameter.ends for key, parameter in spec.space.items()}
     parameters = {
         "objective": spec.objective.metric,
