@@ -141,8 +141,9 @@ class LiveDisplay(Display):
         done = self.done()
         here = done - self.earlier
         text = f"{done:.1f} of {self.trials} {self.noun}s, {duration(seconds)}"
-        if here >= 1:
-            text += f", about {duration(seconds / here * max(0.0, self.trials - done))} left"
+        left = self.trials - done
+        if here >= 1 and left >= 1:  # how many are promoted at the end is not known before
+            text += f", about {duration(seconds / here * left)} left"
         bar = Table.grid(padding=(0, 1))
         width = max(4, min(40, self.console.width - len(text) - 2))
         bar.add_row(ProgressBar(total=self.trials, completed=done, width=width), text)
