@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, track
@@ -110,12 +110,22 @@ WIDE = 80
 
 
 class ProgressHandler(logging.Handler):
-    """Logs to standard output; on a terminal above the bars, without what they show themselves."""
+    """Logs to a stream; on a terminal above the bars, without what they show themselves.
+
+    Args:
+        level: least level that is shown.
+        stream: None for standard output.
+    """
+
+    def __init__(self, level: int, stream: TextIO | None = None) -> None:
+        super().__init__(level)
+        self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        if not (shows_bars() and sys.stdout.isatty()):
-            sys.stdout.write(f"{self.format(record)}\n")
-            sys.stdout.flush()
+        stream = self._stream or sys.stdout
+        if not (shows_bars() and stream.isatty()):
+            stream.write(f"{self.format(record)}\n")
+            stream.flush()
         elif record.name != STEP_LOGGER or record.levelno > logging.INFO:
             console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
 from fsdet.errors import FsdetError
 from fsdet.json_output import add_json_flag, print_json, to_plain
+from fsdet.progress import ProgressHandler
 from fsdet.report import Report, Result
 from sweeps.config import SweepSpec
 from sweeps.config.sections import TrackingSpec
@@ -217,8 +218,8 @@ def compare(source: Source, result: Result) -> Comparison:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    warnings_only = logging.StreamHandler()
-    warnings_only.setLevel(logging.WARNING)  # the trainer logs every step, to its file
+    # the trainer logs every step, to its file
+    warnings_only = ProgressHandler(logging.WARNING, sys.stderr)
     logging.basicConfig(handlers=[warnings_only], format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m sweeps.rerun", description=__doc__)
     parser.add_argument("name", help="name of a sweep, or the MLflow run id of a trial")
