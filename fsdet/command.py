@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Any
 
 from fsdet.errors import FsdetError
 
@@ -30,6 +33,33 @@ class ExitCode(IntEnum):
     """SIGTERM (128 + 15)."""
 
 
+class Pipe(io.FileIO):
+    """Standard output whose reader may stop reading (`| head`): what is written after that is dropped.
+
+    The command itself goes on: a sweep or a training is not ended by a pager.
+    """
+
+    def write(self, data: Any) -> int:
+        """Write bytes, or drop them."""
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            return len(data)
+
+
+def open_output() -> None:
+    """Let standard output outlive its reader, and replace characters that its encoding does not have."""
+    out = sys.stdout
+    if out is None:  # closed: the command was started with `>&-`
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    elif out is sys.__stdout__ and isinstance(
+        out, io.TextIOWrapper
+    ):  # the caller has not replaced it
+        out.flush()
+        raw = io.BufferedWriter(Pipe(out.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(raw, out.encoding, errors="replace", line_buffering=True)
+
+
 def run_command(
     call: Callable[[], int],
     interrupted: str = "interrupted",
@@ -47,6 +77,7 @@ def run_command(
     Returns:
         the exit code of `call`, or that of the mistake or interruption.
     """
+    open_output()
     try:
         return call()
     except mistakes as error:
@@ -56,3 +87,5 @@ def run_command(
     except KeyboardInterrupt:
         sys.stderr.write(f"{redact(interrupted)}\n")
         return ExitCode.INTERRUPTED
+    finally:
+        sys.stdout.flush()

@@ -94,7 +94,7 @@ def _line(values: dict[str, float]) -> str:
 def _reopened(path: Path, steps_done: int) -> TextIO:
     """The file, opened for appending after the lines of the steps that are not repeated."""
     write_text_atomic(path, "".join(_lines_up_to(path, steps_done)))
-    return path.open("a", encoding="utf-8")
+    return path.open("a", encoding="utf-8", buffering=1)  # line by line: others follow the run
 
 
 def write_changes(folder: Path, changed: list[dict[str, Any]]) -> None:
@@ -120,7 +120,7 @@ def set_aside(folder: Path) -> None:
     aside.mkdir()
     for file in files:
         file.replace(aside / file.name)
-    logger.info("the files of an earlier run in %s are now in %s", folder, aside)
+    logger.info("the files of an earlier run are now in %s", aside.name)
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

@@ -28,11 +28,16 @@ def build_table(*columns: str | Column, wrap: bool = True) -> Table:
 
 def print_table(console: Console, table: Table) -> None:
     """Print a table as wide as the console, or wider where columns that must not wrap need it."""
-    needed = sum(_least_width(console, column) for column in table.columns)
-    needed += GAP * (len(table.columns) - 1)
+    needed = needed_width(console, table)
     if needed > console.width:
         table.width = needed
     console.print(table, crop=False)
+
+
+def needed_width(console: Console, table: Table) -> int:
+    """Characters that a table of `build_table` needs in a line."""
+    widths = (_least_width(console, column) for column in table.columns)
+    return sum(widths) + GAP * (len(table.columns) - 1)
 
 
 def _least_width(console: Console, column: Column) -> int:

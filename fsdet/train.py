@@ -11,12 +11,19 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config, load_config
 from fsdet.errors import ConfigError
+from fsdet.progress import ProgressHandler
 from fsdet.report import Report, Result
+
+if TYPE_CHECKING:
+    from fsdet.data.image_set import Split
+
+log = logging.getLogger("fsdet.run")
 
 
 def train(
@@ -51,7 +58,8 @@ def train(
         raise ConfigError(
             f"until: must be at least 1, but got {until}; name the epoch to pause after, or None to train to the end"
         )
-    import torch
+    log.info("%s", plan_of(config))
+    import torch  # only now: it takes seconds to load
 
     from fsdet.data.sources import load_image_set, log_problems
     from fsdet.training.logs import debug_log
@@ -73,6 +81,15 @@ def train(
         return run_training(config, image_set, on_report, resume, until)
 
 
+def plan_of(config: TrainConfig) -> str:
+    """How many optimiser steps the settings mean, and by which of them."""
+    drawn = "batches" if config.stage == 1 else f"episodes, batches of {config.batch_size}"
+    return (
+        f"stage {config.stage}: {config.total_steps} optimiser steps: {config.epochs} epochs of "
+        f"{config.steps_per_epoch} ({config.n_episodes} {drawn}, accumulation {config.gradient_accumulation})"
+    )
+
+
 def check(config: TrainConfig) -> None:
     """Check every file and name in `config` without starting anything.
 
@@ -87,7 +104,7 @@ def check(config: TrainConfig) -> None:
     from fsdet.training.resuming import check_architecture
 
     check_support_encoder(config.support_encoder)
-    check_data(config)
+    check_data(config, used_splits(config))
     if config.resume is not None:
         check_architecture(load_checkpoint(config.resume), config, config.resume)
     else:  # a checkpoint replaces these
@@ -106,8 +123,13 @@ def prepare(config: TrainConfig) -> None:
     """
     from fsdet.data.sources import load_image_set
 
-    for split in (config.train_split, config.novel_split, "base"):
+    for split in used_splits(config):
         load_image_set(config, split)
+
+
+def used_splits(config: TrainConfig) -> tuple[Split, ...]:
+    """The splits that a run trains and is evaluated on."""
+    return config.train_split, config.novel_split, "base"
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
@@ -135,8 +157,8 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
 def main() -> int:
     """Command line; returns the exit code."""
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.getLogger().handlers[0].setLevel(logging.INFO)  # the debug log has the rest
+    handler = ProgressHandler(logging.INFO)  # the debug log has the rest
+    logging.basicConfig(format="%(message)s", handlers=[handler])
     logging.getLogger("fsdet").setLevel(logging.INFO)
     return run_command(run, "interrupted; continue with --resume and the newest checkpoint")
 

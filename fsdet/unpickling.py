@@ -108,11 +108,21 @@ def dense(tensor: Tensor) -> Tensor:
     return Tensor.detach(tensor)
 
 
-def reason(error: Exception) -> str:
+def reason(error: Exception, path: Path) -> str:
     """One line for a message; torch itself would advise to read a refused file without the restriction."""
+    if path.is_dir():
+        return "it is a folder"
+    if path.is_file() and not is_saved(path):
+        return "it is not a file that torch.save wrote"
     if isinstance(error, pickle.UnpicklingError):
         return "it holds objects that only code of the file could build"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def is_saved(path: Path) -> bool:
+    """Whether the first bytes are those of a file that `torch.save` writes, now or before version 1.6."""
+    with path.open("rb") as file:
+        return file.read(2)[:1] in (b"P", b"\x80")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`python -m sweeps.best NAME`: show a sweep's best beside its baselines, write best.yaml.
+"""`python -m sweeps.best [NAME]`: show a sweep's best beside its baselines, write best.yaml and trials.csv.
 
 Where the sweep was confirmed, its best is the confirmed winner.
 """
@@ -13,11 +13,15 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from fsdet.command import ExitCode, run_command
+from fsdet.json_output import add_json_flag, print_json
 from sweeps.confirmation.report import confirmation_of, print_confirmation, write_winner
+from sweeps.confirmation.results import CONFIRM_FILE, load_findings
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.summary import print_next_commands, print_summary, write_best
+from sweeps.session.sweep_data import sweep_data, write_trials
 from sweeps.storage.folder import find_folder
+from sweeps.storage.known_sweeps import latest_sweep
 from sweeps.study.location import store_of
 from sweeps.study.study import read_trials
 
@@ -28,38 +32,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sweeps.best", description=__doc__)
     parser.add_argument(
         "name",
-        help="name of the sweep; where none has exactly this name, the latest numbered one of it",
+        nargs="?",
+        help="name of the sweep; where none has exactly this name, the latest numbered one of it; "
+        "without a name the latest sweep",
     )
     parser.add_argument(
         "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
     )
+    parser.add_argument("--all", action="store_true", help="show all trials")
+    add_json_flag(parser)
     options = parser.parse_args(arguments)
     return run_command(
-        lambda: show_best(options.name, options.storage),
+        lambda: show_best(options.name, options.storage, options.all, options.json),
         mistakes=(SweepError,),
         redact=without_password,
     )
 
 
-def show_best(name: str, storage: str | None) -> ExitCode:
-    """Print the best of a sweep and write `best.yaml`.
+def show_best(
+    name: str | None, storage: str | None, everything: bool = False, as_json: bool = False
+) -> ExitCode:
+    """Print the best of a sweep and write `best.yaml` and `trials.csv`.
+
+    Args:
+        name: of the sweep; None for the latest.
+        storage: see `sweeps_root`.
+        everything: whether all trials are shown.
+        as_json: whether the sweep is printed as JSON instead.
 
     Raises:
         SweepError: there is no such sweep, or it cannot be read.
     """
-    folder = find_folder(name, storage)
+    folder = latest_sweep(storage) if name is None else find_folder(name, storage)
     spec, trials = folder.load_spec(), read_trials(store_of(folder))
     confirmation = confirmation_of(spec, folder)
+    write_trials(spec, folder, trials)
     path = write_best(spec, folder, trials)
-    print_summary(Console(), spec, folder, trials)
     if confirmation is not None:
         path = write_winner(spec, folder, confirmation)
-        print_confirmation(Console(), confirmation)
-    if path is None:
-        return ExitCode.NOTHING_FOUND
-    print_next_commands(Console(), spec, folder)
-    print(f"\nwritten: {path}")
-    return ExitCode.OK
+    code = ExitCode.NOTHING_FOUND if path is None else ExitCode.OK
+    if as_json:
+        findings = load_findings(folder.path / CONFIRM_FILE)
+        print_json({**sweep_data(spec, folder, trials), "confirmation": findings})
+        return code
+    console = Console()
+    print_summary(console, spec, folder, trials, everything)
+    if confirmation is not None:
+        print_confirmation(console, confirmation)
+    if path is not None:
+        print_next_commands(console, spec, folder)
+        print(f"\nwritten: {path}, {folder.trials_file.name} beside it")
+    return code
 
 
 if __name__ == "__main__":

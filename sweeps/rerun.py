@@ -1,8 +1,11 @@
-"""`python -m sweeps.rerun NAME`: run the best trial again as one job, and compare.
+"""`python -m sweeps.rerun NAME [TRIAL]`: run the best trial, or that of a number, again as one job, and compare.
 
 NAME is a sweep, or the MLflow id of a trial's run or of a run of its confirmation. The same trainer
 runs the same settings in this process; on a CPU its metrics equal the earlier ones to the last
 digit.
+
+Exit codes: 0 equal, or there was nothing to compare; 1 the metrics differ; 2 a mistake in the input; 3 the re-run
+exploded, as `python -m fsdet.train` ends, whether the trial did so too or not; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from pathlib import Path
 from fsdet.command import ExitCode, run_command
 from fsdet.config import TrainConfig
 from fsdet.errors import FsdetError
+from fsdet.json_output import add_json_flag, print_json, to_plain
+from fsdet.progress import ProgressHandler
 from fsdet.report import Report, Result
 from sweeps.config import SweepSpec
 from sweeps.config.sections import TrackingSpec
@@ -59,11 +64,16 @@ class Source:
         return self.spec.config({**self.trial.parameters, **overrides}, run_dir)
 
 
-def find_source(name: str, storage: str | None = None) -> Source:
-    """The trial to run again: the best of the sweep `name`, or the trial whose MLflow run has the id `name`.
+def find_source(name: str, storage: str | None = None, number: int | None = None) -> Source:
+    """The trial to run again.
+
+    Args:
+        name: of a sweep, or the id of a trial's MLflow run.
+        storage: see `sweeps.storage.folder.sweeps_root`.
+        number: of the trial; None for the best of the sweep.
 
     Raises:
-        SweepError: no such sweep or run, or no trial completed.
+        SweepError: no such sweep, run or trial, or no trial completed.
     """
     try:
         folder = find_folder(name, storage)
@@ -73,12 +83,26 @@ def find_source(name: str, storage: str | None = None) -> Source:
         return _source_of_run(name, storage)
     spec = folder.load_spec()
     trials = read_trials(store_of(folder))
+    if number is not None:
+        return Source(folder, spec, _trial_of(trials, number, name))
     best = winning_trial(spec, folder, trials) or best_of(trials, spec.objective)
     if best is None:
         raise SweepError(
-            f"{name}: no trial of this sweep completed; choose one by its MLflow run id"
+            f"{name}: no trial of this sweep completed; choose one by its number, as in "
+            f"`python -m sweeps.rerun {name} 0`"
         )
     return Source(folder, spec, best)
+
+
+def _trial_of(trials: Sequence[TrialRecord], number: int, name: str) -> TrialRecord:
+    for trial in trials:
+        if trial.number == number:
+            return trial
+    last = max((trial.number for trial in trials), default=None)
+    known = "it has none yet" if last is None else f"it has 0 to {last}"
+    raise SweepError(
+        f"{name}: no trial {number} in this sweep, {known}; `python -m sweeps.best {name} --all` lists them"
+    )
 
 
 def _source_of_run(run_id: str, storage: str | None) -> Source:
@@ -156,61 +180,108 @@ def rerun(source: Source) -> Result:
     return result
 
 
-def compare(trial: TrialRecord, result: Result) -> tuple[list[str], bool]:
-    """One line per metric of the best epoch with both values, and whether all are equal."""
+@dataclass(frozen=True)
+class Comparison:
+    """A trial and its re-run, metric by metric."""
+
+    sweep: str
+    trial: int
+    state: str
+    """Of the trial."""
+    reason: str
+    """Why it ended early."""
+    run_dir: Path
+    """Of the re-run."""
+    exploded: str | None
+    """How the re-run exploded; None if it did not."""
+    metrics: dict[str, tuple[float | None, float | None]]
+    """Metric of the best epoch -> its value in the trial and in the re-run."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether there are metrics and all are the same to the last digit."""
+        return bool(self.metrics) and all(a == b for a, b in self.metrics.values())
+
+
+def compare(source: Source, result: Result) -> Comparison:
+    """The metrics of the best epoch of both, and how the re-run ended."""
+    trial, found = source.trial, result.explosion
     old: dict[str, float | None] = {"best epoch": trial.best_epoch, **trial.metrics}
     new: dict[str, float | None] = {"best epoch": result.best_epoch, **result.metrics}
-    lines, equal = [], bool(trial.metrics)
-    for name in ["best epoch", *sorted({*trial.metrics, *result.metrics})]:
-        before, after = old.get(name), new.get(name)
-        same = before == after
-        equal = equal and same
-        lines.append(f"  {name:<20} {before!s:>22} {after!s:>22}  {'equal' if same else 'differs'}")
-    return lines, equal
+    names = ["best epoch", *sorted({*trial.metrics, *result.metrics})]
+    comparable = trial.state is State.COMPLETED and found is None
+    return Comparison(
+        sweep=source.folder.name,
+        trial=trial.number,
+        state=str(trial.state),
+        reason=trial.reason,
+        run_dir=result.run_dir,
+        exploded=None if found is None else f"step {found.step}: {found.detail}",
+        metrics={name: (old.get(name), new.get(name)) for name in names} if comparable else {},
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    warnings_only = logging.StreamHandler()
-    warnings_only.setLevel(logging.WARNING)  # the trainer logs every step, to its file
+    # the trainer logs every step, to its file
+    warnings_only = ProgressHandler(logging.WARNING, sys.stderr)
     logging.basicConfig(handlers=[warnings_only], format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m sweeps.rerun", description=__doc__)
     parser.add_argument("name", help="name of a sweep, or the MLflow run id of a trial")
     parser.add_argument(
+        "trial", nargs="?", type=int, help="number of the trial; by default the best of the sweep"
+    )
+    parser.add_argument(
         "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
     )
+    add_json_flag(parser)
     options = parser.parse_args(arguments)
     return run_command(
-        lambda: rerun_and_compare(options.name, options.storage),
+        lambda: rerun_and_compare(options.name, options.trial, options.storage, options.json),
         mistakes=(SweepError, FsdetError),
         redact=without_password,
     )
 
 
-def rerun_and_compare(name: str, storage: str | None) -> ExitCode:
+def rerun_and_compare(
+    name: str, number: int | None, storage: str | None, as_json: bool
+) -> ExitCode:
     """Run a trial again and print its metrics beside the earlier ones; returns the exit code.
 
     Raises:
         SweepError: there is no such trial.
         FsdetError: it cannot be run here.
     """
-    source = find_source(name, storage)
-    print(f"running {source.label} of sweep {source.folder.name} again")
-    result = rerun(source)
-    if result.explosion is not None:
-        print(f"exploded at step {result.explosion.step}: {result.explosion.detail}")
-        same = source.trial.state is State.INFEASIBLE
-        return ExitCode.OK if same else ExitCode.EXPLODED
-    if source.trial.state is not State.COMPLETED:
-        print(f"the trial was {source.trial.state}, this run completed: nothing to compare")
-        print(f"files in {result.run_dir}")
-        return ExitCode.OK
-    lines, equal = compare(source.trial, result)
-    print(f"  {'metric':<20} {'trial':>22} {'re-run':>22}")
-    print("\n".join(lines))
-    print("equal to the last digit" if equal else "not equal to the last digit")
-    print(f"files in {result.run_dir}")
-    return ExitCode.OK if equal or source.spec.resources.gpu_share else ExitCode.NOTHING_FOUND
+    source = find_source(name, storage, number)
+    said = sys.stderr if as_json else sys.stdout
+    print(f"running {source.label} of sweep {source.folder.name} again", file=said)
+    found = compare(source, rerun(source))
+    if as_json:
+        print_json({**to_plain(found), "equal": found.equal})
+    else:
+        print("\n".join(comparison_lines(found)))
+    if found.exploded is not None:
+        return ExitCode.EXPLODED
+    same = found.equal or not found.metrics or source.spec.resources.gpu_share
+    return ExitCode.OK if same else ExitCode.NOTHING_FOUND
+
+
+def comparison_lines(found: Comparison) -> list[str]:
+    """The comparison in words."""
+    files = f"files in {found.run_dir}"
+    if found.exploded is not None:
+        lines = [f"exploded at {found.exploded}"]
+        if found.state == State.INFEASIBLE:
+            lines.append(f"so did the trial: {found.reason}")
+        return [*lines, files]
+    if not found.metrics:
+        return [f"the trial was {found.state}, this run completed: nothing to compare", files]
+    lines = [f"  {'metric':<20} {'trial':>22} {'re-run':>22}"]
+    for metric, (before, after) in found.metrics.items():
+        same = "equal" if before == after else "differs"
+        lines.append(f"  {metric:<20} {before!s:>22} {after!s:>22}  {same}")
+    equal = "equal to the last digit" if found.equal else "not equal to the last digit"
+    return [*lines, equal, files]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """`python -m sweeps.run FILE`: check a sweep, run it, print what it found.
 
-Exit codes: 0 done, or a budget is spent or the target reached; 1 no trial completed, or no configuration
-was feasible in the confirmation; 2 a mistake in the input; 4 too many trials failed; 5 the study cannot be
-written; 130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 done, or a budget is spent or the target reached; 1 no trial completed, no configuration was
+feasible in the confirmation, or --check found that the sweep cannot run here; 2 a mistake in the input; 4 too many
+trials failed; 5 the study cannot be written; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from rich.console import Console
 
 from fsdet.command import ExitCode, run_command
 from fsdet.errors import FsdetError
+from fsdet.json_output import add_json_flag, print_json
 from sweeps.config import SweepSpec
 from sweeps.config.check import check_files, check_spec, missing_paths, prepare_data
 from sweeps.config.file import load_spec
 from sweeps.config.sections import AUTO
-from sweeps.confirmation.report import plan_of_confirmation
-from sweeps.confirmation.resolution import resolution_lines
+from sweeps.confirmation.results import CONFIRM_FILE, load_findings
 from sweeps.errors import SweepError
-from sweeps.resources.cost_report import print_cost
+from sweeps.plan import check_plan
 from sweeps.resources.machine import Machine, check_machine, this_machine
 from sweeps.resources.probe import find_gpus, with_gpus, with_measured_gpus
 from sweeps.secrets import holds_secret, without_password
-from sweeps.session.display import build_display, print_line
-from sweeps.session.summary import conclude, print_plan, this_python
+from sweeps.session.display import print_line
+from sweeps.session.live_display import build_display
+from sweeps.session.summary import conclude, this_python
+from sweeps.session.sweep_data import sweep_data
 from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
-from sweeps.study.location import check_separate_databases
+from sweeps.study.location import check_separate_databases, store_of
+from sweeps.study.study import read_trials
 from sweeps.trial.trial import Train
 
 if TYPE_CHECKING:
@@ -83,6 +86,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         dest="overrides",
         help="override a key of the file (sampler.seed=1) or a setting of the trainer (epochs=2)",
     )
+    add_json_flag(parser)
     return parser.parse_args(arguments)
 
 
@@ -107,38 +111,15 @@ def load(options: argparse.Namespace) -> SweepSpec:
 
 
 def check(spec: SweepSpec, options: argparse.Namespace, console: Console) -> int:
-    """Print the sweep as understood, and what prevents it from running here.
-
-    Args:
-        spec: checked.
-        options: of the command line.
-        console: for all that is printed.
+    """Print the sweep as understood, and what prevents it from running here; returns the exit code.
 
     Raises:
-        SweepError: a file cannot be used, or the probe failed.
+        SweepError: see `check_plan`.
     """
     machine = machine_of(spec, options, console)
     if spec.resources.gpus == AUTO and not machine.gpus:
         spec = with_gpus(spec, 0)
-    print_plan(spec, machine, console)
-    if spec.confirm is not None:
-        print_line(console, plan_of_confirmation(spec))
-    missing = missing_paths(spec)
-    for key in missing:
-        print_line(console, f"to fill in before a run: {key}")
-    if not missing:
-        check_files(spec)
-    try:
-        check_machine(spec, machine)
-    except SweepError as error:
-        print_line(console, f"not here: {error}")
-        missing.append("machine")
-    if options.probe and not missing:
-        measured = print_cost(spec, machine, lambda text: print_line(console, text))
-        for line in resolution_lines(spec, measured.standard_error):
-            print_line(console, line)
-    print_line(console, "the check found no mistake; nothing was started")
-    return 0
+    return check_plan(spec, machine, options.probe, options.json, console)
 
 
 def machine_of(spec: SweepSpec, options: argparse.Namespace, console: Console) -> Machine:
@@ -234,6 +215,10 @@ def start(
                 f"{tracker.public_uri}: {missing} writes are missing there; when it answers again: "
                 f"{this_python()} -m sweeps.sync {folder.name}",
             )
+    if options.json:
+        data = sweep_data(spec, folder, read_trials(store_of(folder)))
+        findings = load_findings(folder.path / CONFIRM_FILE)
+        print_json({**data, "confirmation": findings, "exit_code": int(code)})
     return code
 
 
@@ -269,9 +254,11 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
     """Command line; returns the exit code. `train` replaces the trainer."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    console = Console(file=sys.stdout)  # the stream itself: Ray's output is redirected later
 
     def body() -> int:
+        # the stream itself: Ray's output is redirected later; FORCE_COLOR does not make a pipe a terminal
+        stream = sys.stderr if options.json else sys.stdout
+        console = Console(file=stream, force_interactive=None if stream.isatty() else False)
         if options.probe and not options.check:
             raise SweepError(
                 "--probe: estimates what a sweep would cost, with --check only; add --check"
@@ -279,6 +266,7 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
         spec = load(options)
         if options.check:
             return check(spec, options, console)
+        print_line(console, f"{spec.source}: {spec.trials} trials; checking its files")
         return run(spec, options, console, train)
 
     return run_command(body, mistakes=(SweepError, FsdetError), redact=without_password)

@@ -48,7 +48,7 @@ def load_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
         raise CheckpointError(f"{path}: {setting}: no such checkpoint; check the path") from None
     except Exception as error:
         raise CheckpointError(
-            f"{path}: {setting}: not a checkpoint that can be read ({reason(error)}); name a file that "
+            f"{path}: {setting}: not a checkpoint that can be read ({reason(error, path)}); name a file that "
             "`python -m fsdet.train` wrote"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -47,6 +47,10 @@ def describe(error: ValidationError, source: str) -> str:
             lines.append(f"{source}: unknown key '{key}'{fix}")
         elif problem["type"] == "value_error" and not key:
             lines.append(f"{source}: {problem['ctx']['error']}")
+        elif problem["type"] == "tuple_type":
+            given = problem["input"]
+            fix = f"; write [{given}]" if isinstance(given, str | int | float) else ""
+            lines.append(f"{source}: {key}: must be a list, but got {given!r}{fix}")
         else:
             rule = problem["msg"][0].lower() + problem["msg"][1:]
             lines.append(f"{source}: {key}: {rule}, but got {problem['input']!r}")

@@ -58,6 +58,7 @@ def prepare_dataset(config: DataConfig, dataset: Dataset) -> PreparedDataset:
     Raises:
         DataError: the dataset is missing or broken, see `fsdet.data.problems`.
     """
+    dataset.require_labels()
     problems = dataset.problems.copy()
     decoded = decode(config, dataset, problems)
     dataset, decoded = merge_shots(dataset, decoded)

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from fsdet.data.image_set import Array
 from fsdet.data.problems import Problems
+from fsdet.errors import DataError
 
 Subset = Literal["train", "eval", "shots"]
 """Subset of the data that an image belongs to; `shots` are the images of K-shot files."""
@@ -56,6 +59,25 @@ class Dataset:
     """Class -> photos of its object that serve as supports instead of crops."""
     problems: Problems = field(default_factory=Problems)
     """Problems found so far."""
+
+    def images_per_class(self) -> list[int]:
+        """For each class the number of images that show it according to the annotations."""
+        shown = [np.unique(record.labels) for record in self.records]
+        labels = np.concatenate([*shown, np.zeros(0, np.int64)])
+        known = labels[(labels >= 0) & (labels < len(self.names))]
+        return [int(count) for count in np.bincount(known, minlength=len(self.names))]
+
+    def require_labels(self) -> None:
+        """Refuse a dataset without a single box.
+
+        Raises:
+            DataError: it has none.
+        """
+        if not any(len(record.labels) for record in self.records):
+            raise DataError(
+                f"no labels in {self.root}: {len(self.records)} images, 0 boxes; check that the annotations "
+                "are where the format has them (YOLO: labels/ next to images/) and are not empty"
+            )
 
     def place(self, file: Path) -> str:
         """The name of a file in the report of problems."""

@@ -5,6 +5,7 @@ A dataset is read once per process; later changes on the disk take effect in the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from fsdet.config import DataConfig
@@ -32,14 +33,18 @@ def load_image_set(config: DataConfig, split: Split) -> ImageSet:
     """
     image_set = _loaded(_settings(config), split)
     if len(image_set.usable_classes) < config.n_way:
-        novel = "add images or novel classes, or a split_file with the same classes in val and test"
-        fixes = {"shots": f"raise k_shot, {novel}", "val": novel, "test": novel}
-        raise DataError(
-            f"{config.data_root or config.dataset}: an episode needs n_way = {config.n_way} classes, but split "
-            f"'{split}' shows {len(image_set.usable_classes)} of {image_set.n_classes} in an image and with a support "
-            f"from another image; lower n_way, {fixes.get(split, 'add images or choose other classes')}"
-        )
+        raise _too_few(config, split, len(image_set.usable_classes), image_set.n_classes)
     return image_set
+
+
+def _too_few(config: DataConfig, split: Split, usable: int, classes: int) -> DataError:
+    novel = "add images or novel classes, or a split_file with the same classes in val and test"
+    fixes = {"shots": f"raise k_shot, {novel}", "val": novel, "test": novel}
+    return DataError(
+        f"{config.data_root or config.dataset}: an episode needs n_way = {config.n_way} classes, but split "
+        f"'{split}' shows {usable} of {classes} in an image and with a support "
+        f"from another image; lower n_way, {fixes.get(split, 'add images or choose other classes')}"
+    )
 
 
 def load_problems(config: DataConfig) -> tuple[Problem, ...]:
@@ -51,15 +56,30 @@ def load_problems(config: DataConfig) -> tuple[Problem, ...]:
     return () if config.dataset == "openmoji" else _problems(_settings(config))
 
 
-def check_data(config: DataConfig) -> None:
+def check_data(config: DataConfig, splits: Iterable[Split] = ()) -> None:
     """Check the descriptions, annotations and class names of a dataset without decoding an image.
+
+    Args:
+        config: of the dataset.
+        splits: those that are used: each needs enough classes for an episode. What only the images show is found by
+            `load_image_set`.
 
     Raises:
         DataError: the first thing that cannot be used.
     """
-    if config.dataset != "openmoji":
-        dataset = _read(_settings(config))
-        split_classes(config, dataset.names, range(len(dataset.names)))
+    if config.dataset == "openmoji":
+        return
+    dataset = _read(_settings(config))
+    split_classes(config, dataset.names, range(len(dataset.names)))
+    dataset.require_labels()
+    images = dataset.images_per_class()
+    classes = split_classes(config, dataset.names, [c for c, count in enumerate(images) if count])
+    own = not dataset.object_images and config.shots_dir is None
+    for split in splits:
+        chosen = classes.classes(split, config)
+        usable = sum(images[label] > own for label in chosen)  # a support is from another image
+        if usable < config.n_way:
+            raise _too_few(config, split, usable, len(chosen))
 
 
 def log_problems(config: DataConfig) -> None:

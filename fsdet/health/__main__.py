@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Column
 
 from fsdet.command import ExitCode, run_command
+from fsdet.json_output import add_json_flag, print_json
 from fsdet.tables import build_table, number_column, print_table
 
 if TYPE_CHECKING:  # torch takes seconds to load, and --help needs none of it
@@ -40,17 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fsdet.health", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="checkpoint_dir of a run, or name of a sweep")
+    add_json_flag(parser)
     options = parser.parse_args(arguments)
-    return run_command(lambda: report_on(options.run_dir))
+    return run_command(lambda: report_on(options.run_dir, options.json))
 
 
-def report_on(run_dir: Path) -> int:
+def report_on(run_dir: Path, as_json: bool = False) -> int:
     """Show the report of a run; returns the exit code."""
     from fsdet.checkpoint import find_run
     from fsdet.health.checklist import health_of_run
 
     report = health_of_run(find_run(run_dir, "RUN_DIR"))
-    show(report)
+    if as_json:
+        print_json(report)
+    else:
+        show(report)
     return ExitCode.EXPLODED if report.failed else ExitCode.OK
 
 

@@ -123,7 +123,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: yolo_weights: no such file; check the path") from None
     except Exception as error:
         raise CheckpointError(
-            f"{path}: yolo_weights is not a PyTorch checkpoint that can be read ({reason(error)}); "
+            f"{path}: yolo_weights is not a PyTorch checkpoint that can be read ({reason(error, path)}); "
             "use a YOLOv8 file of size n, such as yolov8n.pt"
         ) from None
     if not found:

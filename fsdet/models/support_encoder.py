@@ -130,7 +130,7 @@ def find_weights(config: TrainConfig) -> dict[str, Any]:
         return {}
     file = cache_root(config.cache_dir) / "weights" / f"{name}.safetensors"
     if file.is_file():
-        log.info("support_encoder: weights from %s", file)
+        log.info("support_encoder: weights from %s", file.name)
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
     _check_hub(name, file)
     return {"pretrained": True}

@@ -57,10 +57,10 @@ def build_state(config: TrainConfig, image_set: ImageSet, resume: Path | None) -
     state.changed = list(saved.get("changed", ()))
     if is_same_stage(saved, config):
         resume_stage(state, saved, path)
-        log.info("resumed stage %d at step %d from %s", config.stage, state.step, path)
+        log.info("resumed stage %d at step %d from %s", config.stage, state.step, path.name)
     else:
         state.start_from(saved)
-        log.info("stage %d starts at epoch 0 with the weights of %s", config.stage, path)
+        log.info("stage %d starts at epoch 0 with the weights of %s", config.stage, path.name)
     return state
 
 

@@ -65,7 +65,8 @@ def evaluate_epoch(
     state.evaluation_seconds = time.monotonic() - began
     full = episodes == state.config.eval_episodes
     early = {} if full else {EARLY_EPISODES: float(episodes)}
-    log_metrics(f"epoch {state.epoch}" + ("" if full else f", {episodes} episodes"), metrics)
+    what = f"epoch {state.epoch}" + ("" if full else f", {episodes} episodes")
+    log_metrics(what, metrics, ", best" if is_better(state, metrics, full) else "")
     evaluations.append(state.step, state.epoch, {**early, **metrics}, state.device)
     save_if_best(state, metrics, full)
     return metrics
@@ -110,7 +111,7 @@ def evaluate_resumed(
     if row is None:
         return evaluate_epoch(state, evaluations, episodes) if state.step and episodes else None
     metrics = metrics_of(row)
-    log.info("epoch %d: its evaluation is stored in %s", state.epoch, state.config.checkpoint_dir)
+    log.info("epoch %d: its evaluation is stored already", state.epoch)
     save_if_best(state, metrics, full=EARLY_EPISODES not in row)
     return metrics
 

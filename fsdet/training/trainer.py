@@ -11,7 +11,7 @@ from fsdet.config import TrainConfig
 from fsdet.config.parsing import save_config
 from fsdet.data.image_set import ImageSet
 from fsdet.health.checklist import write_health
-from fsdet.progress import progress
+from fsdet.progress import TrainingProgress
 from fsdet.report import Explosion, Phase, Report, Result
 from fsdet.run_files import (
     CONFIG_FILE,
@@ -82,19 +82,21 @@ def run_training(
     try:
         if (metrics := evaluate_resumed(state, evaluations, end)) is not None:
             report_evaluation(metrics)
-        for _ in progress(range(state.step, end), f"stage {config.stage}"):
-            values, found = training_step(state)
-            history.append(values)
-            log_step(values, log_level(state))
-            if found and state.explosion is None:
-                record_explosion(state, found)
-            if state.explosion and config.stop_on_explosion:
-                report("exploded", {})
-                break
-            if save_due(state, end):
-                checkpoint = save_epoch(state)
-            if episodes := episodes_due(state, end):
-                report_evaluation(evaluate_epoch(state, evaluations, episodes))
+        with build_progress(state, end) as shown:
+            for _ in range(state.step, end):
+                values, found = training_step(state)
+                history.append(values)
+                log_step(values, log_level(state))
+                shown.show_step(state.step, values["train/loss/total"], values["grad/norm"])
+                if found and state.explosion is None:
+                    record_explosion(state, found)
+                if state.explosion and config.stop_on_explosion:
+                    report("exploded", {})
+                    break
+                if save_due(state, end):
+                    checkpoint = save_epoch(state)
+                if episodes := episodes_due(state, end):
+                    report_evaluation(evaluate_epoch(state, evaluations, episodes))
     finally:
         history.close()
         write_health(config.checkpoint_dir, config, state.gradient_peaks(), state.explosion)
@@ -118,6 +120,12 @@ def open_logs(state: TrainState, end: int) -> tuple[StepHistory, EvaluationLog]:
     save_config(state.config, folder / CONFIG_FILE)
     write_changes(folder, state.changed)
     return StepHistory(folder, state.step), evaluations
+
+
+def build_progress(state: TrainState, end: int) -> TrainingProgress:
+    """The display of the run's progress; `end` is the step at which it pauses or ends."""
+    config = state.config
+    return TrainingProgress(f"stage {config.stage}", state.step, end, config.steps_per_epoch)
 
 
 def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None]:
@@ -201,5 +209,5 @@ def save_epoch(state: TrainState) -> Path:
     state.checkpoints = [old for old in state.checkpoints if old != path] + [path]
     while len(state.checkpoints) > MAX_CHECKPOINTS:
         state.checkpoints.pop(0).unlink(missing_ok=True)
-    log.info("checkpoint %s", path)
+    log.debug("checkpoint %s", path.name)
     return path

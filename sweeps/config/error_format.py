@@ -51,6 +51,8 @@ def format_errors(error: ValidationError, path: Path, lines: Lines) -> str:
                 out.append(f"{where}: is required; add it")
             case "value_error":
                 out.append(f"{where}: {problem['ctx']['error']}")
+            case "model_type" | "dict_type":
+                out.append(f"{where}: {_group_rule(loc, problem['input'])}")
             case "literal_error":
                 expected = problem["ctx"]["expected"]
                 close = nearest(str(problem["input"]), re.findall(r"'([^']*)'", expected))
@@ -59,6 +61,21 @@ def format_errors(error: ValidationError, path: Path, lines: Lines) -> str:
                 rule = problem["msg"][0].lower() + problem["msg"][1:]
                 out.append(f"{where}: {rule}, but got {problem['input']!r}")
     return "\n".join(dict.fromkeys(out))
+
+
+def _group_rule(loc: list[str], value: object) -> str:
+    """What a group of keys must be, with an example."""
+    if loc[0] in ("space", "baselines"):
+        example = (
+            "{low: 0.1, high: 10} or {choices: [1, 2]}"
+            if len(loc) > 1 and loc[0] == "space"
+            else "key: value"
+        )
+        return f"must be a group of keys, as in {example}, but got {value!r}"
+    names = _known_keys(loc)
+    example = f"{'.'.join(loc)}.{names[0]}={value}" if isinstance(value, str | int | float) else ""
+    cure = f"; did you mean {example}?" if example else ""
+    return f"must be a group of keys ({', '.join(names[:4])}, …), but got {value!r}{cure}"
 
 
 def _known_keys(parents: list[str]) -> list[str]:

@@ -29,7 +29,7 @@ def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, Line
     """Read a sweep.
 
     Args:
-        name: path, or bare file name.
+        name: path, or bare file name, with or without `.yaml`.
         overrides: `key=value`, where key is a dotted path in the file or a trainer's setting.
 
     Returns:
@@ -72,7 +72,7 @@ def find_file(name: str) -> Path:
     places = [Path(name)]
     if Path(name).name == name:
         places += [Path(FOLDER) / name, ROOT / FOLDER / name]
-    for place in places:
+    for place in (*places, *(place.with_name(f"{place.name}.yaml") for place in places)):
         if place.is_file():
             return place
     shipped = sorted(p.name for p in (ROOT / FOLDER).glob("*.yaml"))
@@ -144,6 +144,14 @@ def apply_override(values: dict[str, Any], override: str) -> str:
         )
     if key in TrainConfig.model_fields:
         key = f"fixed.{key}"
+    first = key.partition(".")[0]
+    if first not in SweepSpec.model_fields:
+        names = [*SweepSpec.model_fields, *TrainConfig.model_fields]
+        cure = (
+            nearest(first, names)
+            or "; --help and `python -m fsdet.train --help` list what there is"
+        )
+        raise SweepError(f"--set {override}: unknown key '{first}'{cure}")
     *parents, last = key.split(".")
     for parent in parents:
         if values.get(parent) is None:

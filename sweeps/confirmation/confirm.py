@@ -41,7 +41,8 @@ from sweeps.confirmation.results import (
 from sweeps.search.sampler import build_sampler
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.session.callbacks import SWEEP_RUN
-from sweeps.session.display import build_display, print_line
+from sweeps.session.display import print_line
+from sweeps.session.live_display import build_display
 from sweeps.session.parent_run import end_parent_run
 from sweeps.session.resume import close_recorded, unfinished
 from sweeps.session.session import Session, StudyRun, run_trials, trial_context

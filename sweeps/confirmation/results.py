@@ -242,6 +242,14 @@ def load_confirmation(path: Path) -> Confirmation | None:
     return Confirmation(values["metric"], values["mode"], tuple(values["seeds"]), **parts)
 
 
+def load_findings(path: Path) -> dict[str, Any] | None:
+    """The content of what `save_confirmation` wrote, with its conclusions; None if there is no such file."""
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def _result_from_dict(values: dict[str, Any]) -> CandidateResult:
     runs = {
         int(seed): TrialRecord(**{**run, "state": State(run["state"]), "parameters": {}})

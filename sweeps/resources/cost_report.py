@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from fsdet.durations import duration
 from sweeps.config import SweepSpec
 from sweeps.config.sections import AUTO
 from sweeps.resources.cost import (
@@ -109,19 +110,6 @@ def memory_lines(cost: SweepCost) -> list[str]:
             "resources.cpus"
         )
     return lines
-
-
-def duration(seconds: float) -> str:
-    """A time in two units."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 600:
-        return "{} min {} s".format(*divmod(round(seconds), 60))
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 def size(count: int) -> str:

@@ -20,6 +20,11 @@ from sweeps.storage.portable_files import PACKAGES
 
 REACH_SECONDS = 10
 """Seconds to wait for the head of a cluster to answer."""
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+"""What a gRPC client sends first: the preface of HTTP/2 and an empty SETTINGS frame."""
+HTTP2_SETTINGS = b"\x04"
+"""Type of the frame that a gRPC server answers with."""
+STDERR = 2
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # without it, Ray prints a box even at verbosity 0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
@@ -52,12 +57,13 @@ def connected(address: str, variables: dict[str, str]) -> Iterator[None]:
         )
     try:
         check_reachable(address)
-        ray.init(
-            address=address,
-            runtime_env={"py_modules": [str(path) for path in PACKAGES], "env_vars": variables},
-            log_to_driver=False,
-            configure_logging=True,
-        )
+        with silent_native_errors():
+            ray.init(
+                address=address,
+                runtime_env={"py_modules": [str(path) for path in PACKAGES], "env_vars": variables},
+                log_to_driver=False,
+                configure_logging=True,
+            )
     except Exception as error:  # Ray has an exception for each reason, and some have none
         ray.shutdown()
         reason = without_password(str(error).strip().splitlines()[0])
@@ -77,14 +83,34 @@ def connected(address: str, variables: dict[str, str]) -> Iterator[None]:
 
 
 def check_reachable(address: str) -> None:
-    """Check that a server listens at `host:port`: Ray itself would retry for more than ten minutes.
+    """Check that a gRPC server answers at `host:port`: Ray itself would retry for minutes, with a warning each.
 
     Raises:
-        OSError: it cannot be reached.
+        OSError: it cannot be reached, or is another kind of server.
     """
     host, colon, port = address.rpartition(":")
-    if colon:
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    if not colon:
+        return
+    with socket.create_connection((host, int(port)), timeout=REACH_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":  # it answers only after a handshake
+            return
+        connection.sendall(HTTP2_HELLO)
+        answer = connection.recv(9)
+    if answer[3:4] != HTTP2_SETTINGS:
+        raise OSError("the server there is not the head of a Ray cluster")
+
+
+@contextlib.contextmanager
+def silent_native_errors() -> Iterator[None]:
+    """Discard what Ray's C++ code writes to the error stream of this process; its exceptions say the same."""
+    before, nothing = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(before, STDERR)
+        os.close(before)
+        os.close(nothing)
 
 
 @contextlib.contextmanager

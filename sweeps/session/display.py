@@ -1,33 +1,21 @@
-"""Progress of a running sweep: a live table with a progress bar on a terminal, plain lines elsewhere."""
+"""Progress of a running sweep: its trials as rows, and one line for each end where there is no terminal."""
 
 from __future__ import annotations
 
-import time
+import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from sweeps.config import SweepSpec
+from sweeps.session.norm_curve import NormCurve
 from sweeps.states import ENDED, State
 from sweeps.study.study import TrialRecord
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
-
-COLOURS = {
-    State.RUNNING: "cyan",
-    State.COMPLETED: "green",
-    State.PAUSED: "blue",
-    State.PRUNED: "yellow",
-    State.INFEASIBLE: "red",
-    State.FAILED: "bold red",
-    State.INTERRUPTED: "dim",
-}
 
 
 @dataclass
@@ -49,6 +37,15 @@ class Row:
     promoted: bool = False
     """Whether it has paused before."""
     seconds: float = 0.0
+    curve: NormCurve | None = None
+    """Of a trial that ran in this session."""
+    steps_per_epoch: int = 1
+
+    @property
+    def progress(self) -> float:
+        """Epochs done, with the fraction of the one that runs."""
+        step = 0 if self.curve is None else self.curve.step
+        return max(self.epoch, step / self.steps_per_epoch)
 
     @property
     def label(self) -> str:
@@ -57,7 +54,7 @@ class Row:
 
 
 class Display:
-    """Stores the rows and shows nothing; base of `PlainDisplay` and `LiveDisplay`.
+    """Stores the rows and shows nothing; base of `PlainDisplay` and of the live table.
 
     Args:
         spec: of the sweep, or of its confirmation.
@@ -76,6 +73,7 @@ class Display:
         self.rows: dict[int, Row] = {}
         self.earlier = 0
         """Trials that ended or paused in earlier sessions."""
+        self.latest_explosion: Row | None = None
 
     def __enter__(self) -> Display:
         return self
@@ -102,6 +100,9 @@ class Display:
         row = self.rows.setdefault(request.number, new)
         row.promoted = row.state is State.PAUSED
         row.state = State.RUNNING
+        if row.curve is None:
+            row.curve = NormCurve()
+            row.steps_per_epoch = request.config.steps_per_epoch
 
     def on_report(self, request: TrialRequest, report: TrialReport) -> None:
         """A trial reported."""
@@ -110,6 +111,8 @@ class Display:
         if report.best is not None:
             row.value, row.best_epoch = report.best.value, report.best.epoch
         row.peak_norm = row.peak_norm if report.peak_norm is None else report.peak_norm
+        if row.curve is not None:
+            row.curve.add_history(report.history)
 
     def on_retry(self, request: TrialRequest) -> None:
         """A trial ran out of memory and starts again."""
@@ -120,24 +123,32 @@ class Display:
         row = self.rows[end.number]
         row.state, row.reason = end.outcome.state, end.outcome.reason
         row.seconds += end.seconds
+        if row.state is State.INFEASIBLE:
+            self.latest_explosion = row
+
+    def show_message(self, text: str) -> None:
+        """Show one line about the session to the user; called from signal handlers."""
+        write_line(text)
 
     def best(self) -> Row | None:
-        """The completed trial with the best value."""
-        done = [r for r in self.rows.values() if r.state is State.COMPLETED and r.value is not None]
-        return max(done, key=lambda r: self.objective.sign * (r.value or 0.0), default=None)
+        """The trial with the best value so far, among those that completed or still can."""
+        able = (State.COMPLETED, State.PAUSED, State.RUNNING)
+        rows = [r for r in list(self.rows.values()) if r.state in able and r.value is not None]
+        return max(rows, key=lambda r: self.objective.sign * (r.value or 0.0), default=None)
 
     def done(self) -> float:
         """Trials done; those that run for the first time count by their epochs, others are as good as done."""
-        first = [r for r in self.rows.values() if r.state is State.RUNNING and not r.promoted]
-        return len(self.rows) - len(first) + sum(row.epoch / self.epochs for row in first)
+        rows = list(self.rows.values())
+        first = [r for r in rows if r.state is State.RUNNING and not r.promoted]
+        return len(rows) - len(first) + sum(min(1.0, r.progress / self.epochs) for r in first)
 
     def finished(self) -> int:
         """Trials that have ended; paused ones have not."""
-        return sum(row.state in ENDED for row in self.rows.values())
+        return sum(row.state in ENDED for row in list(self.rows.values()))
 
     def counts(self) -> str:
         """Number of trials in each state."""
-        found = Counter(row.state for row in self.rows.values())
+        found = Counter(row.state for row in list(self.rows.values()))
         return ", ".join(f"{found[state]} {state}" for state in State if found[state])
 
 
@@ -173,84 +184,9 @@ class PlainDisplay(Display):
         )
 
 
-class LiveDisplay(Display):
-    """A live table with a progress bar below it."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self._began = time.monotonic()
-        self._live = Live(
-            get_renderable=self.render,
-            console=self.console,
-            refresh_per_second=4,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-
-    def __enter__(self) -> Display:
-        self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._live.stop()
-
-    def render(self) -> Group:
-        """Table and bar."""
-        seconds = time.monotonic() - self._began
-        bar = Table.grid(padding=(0, 1))
-        done = self.done()
-        here = done - self.earlier
-        left = "" if here < 1 else f", {seconds / here * (self.trials - done):.0f} s left"
-        bar.add_row(
-            ProgressBar(total=self.trials, completed=done, width=40),
-            f"{done:.1f} of {self.trials} {self.noun}s, {seconds:.0f} s{left}",
-        )
-        return Group(self._table(), Text(self.counts() or "starting the workers", "dim"), bar)
-
-    def _table(self) -> Table:
-        rows = self._shown_rows()
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in (self.noun, "state"):
-            table.add_column(name)
-        for name in ("epoch", self.objective.metric, "peak norm"):
-            table.add_column(name, justify="right")
-        keys = list(dict.fromkeys(key for row in rows for key in row.parameters))
-        for key in keys:
-            table.add_column(short_name(key), justify="right")
-        best = self.best()
-        for row in rows:
-            table.add_row(*self._cells(row, keys), style="bold" if row is best else None)
-        return table
-
-    def _shown_rows(self) -> list[Row]:
-        """As many as the terminal has room for, by number: running ones, the best, complete ones, then the latest."""
-        best = self.best()
-
-        def key(row: Row) -> tuple[bool, bool, bool, int]:
-            running, complete = row.state is State.RUNNING, row.state is State.COMPLETED
-            return not running, row is not best, not complete, -row.number
-
-        room = max(4, self.console.height - 6)
-        return sorted(sorted(self.rows.values(), key=key)[:room], key=lambda row: row.number)
-
-    def _cells(self, row: Row, keys: Sequence[str]) -> list[str | Text]:
-        return [
-            row.label,
-            Text(str(row.state) + " (retried)" * row.retried, COLOURS[row.state]),
-            f"{row.epoch}/{self.epochs}",
-            format_number(row.value, 4),
-            format_number(row.peak_norm, 3, significant=True),
-            *(format_setting(row.parameters.get(key, "-")) for key in keys),
-        ]
-
-
-def build_display(
-    spec: SweepSpec, console: Console, trials: int | None = None, noun: str = "trial"
-) -> PlainDisplay | LiveDisplay:
-    """The live display on a terminal, the plain one elsewhere; see `Display`."""
-    kind = LiveDisplay if console.is_terminal else PlainDisplay
-    return kind(spec, console, trials, noun)
+def write_line(text: str) -> None:
+    """Write one line to stderr; safe in a signal handler."""
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{text}\n".encode())
 
 
 def short_name(key: str) -> str:

@@ -23,7 +23,8 @@ from sweeps.config.parameter import describe
 from sweeps.session.callbacks import SWEEP_RUN, result_name
 from sweeps.session.certainty import verdicts
 from sweeps.session.display import format_setting
-from sweeps.session.summary import commands, counts, format_value
+from sweeps.session.result_table import format_value
+from sweeps.session.summary import commands, counts
 from sweeps.states import Outcome, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.location import recorded_study

@@ -147,7 +147,7 @@ def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Displa
     )
     try:
         with (
-            handle_signals(stopping) as signals,
+            handle_signals(stopping, display.show_message) as signals,
             running_ray(session.machine, spec.resources, folder.ray_log),
             display,
         ):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -24,10 +23,15 @@ class Signals:
     """Turns both signals into a request to stop.
 
     While trials run, their loop sees the request; before and after, the signal raises `SweepStopped`.
+
+    Args:
+        stopping: criteria of the session.
+        show: shows one line; safe in a signal handler.
     """
 
-    def __init__(self, stopping: StoppingCriteria) -> None:
+    def __init__(self, stopping: StoppingCriteria, show: Callable[[str], None]) -> None:
         self._stopping = stopping
+        self._show = show
         self._received = False
         self.in_loop = False
 
@@ -45,20 +49,20 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         reason = REASONS[signal.Signals(number)]
         if self._received:
-            write_line("leaving at once; --resume continues, trials from their last checkpoints")
+            self._show("leaving at once; --resume continues, trials from their last checkpoints")
             os._exit(reason.exit_code)
         self._received = True
         self._stopping.request(reason)
-        write_line("stopping; once more leaves at once")
+        self._show("stopping; once more leaves at once")
         if not self.in_loop:
             raise SweepStopped
 
 
 @contextmanager
-def handle_signals(stopping: StoppingCriteria) -> Iterator[Signals]:
-    """Handle both signals; restores the handlers afterwards."""
+def handle_signals(stopping: StoppingCriteria, show: Callable[[str], None]) -> Iterator[Signals]:
+    """Handle both signals; restores the handlers afterwards. See `Signals`."""
     before: dict[int, Any] = {number: signal.getsignal(number) for number in REASONS}
-    signals = Signals(stopping)
+    signals = Signals(stopping, show)
     signals.install()
     try:
         yield signals
@@ -66,8 +70,3 @@ def handle_signals(stopping: StoppingCriteria) -> Iterator[Signals]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def write_line(text: str) -> None:
-    """Write one line to stderr; safe in a signal handler."""
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{text}\n".encode())

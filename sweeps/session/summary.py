@@ -11,12 +11,11 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from fsdet.command import ExitCode
 from fsdet.files import write_text_atomic
 from fsdet.report import BEST_FILE
-from fsdet.tables import build_table, number_column, print_table
+from fsdet.tables import build_table, print_table
 from sweeps.config import SweepSpec
 from sweeps.config.file import load_spec
 from sweeps.config.parameter import describe
@@ -26,13 +25,9 @@ from sweeps.resources.machine import Machine
 from sweeps.search.stopping import StopReason
 from sweeps.session.best_trial import best_weights, record_best_trial
 from sweeps.session.certainty import verdicts
-from sweeps.session.display import (
-    format_number,
-    format_setting,
-    format_settings,
-    print_line,
-    short_name,
-)
+from sweeps.session.display import format_settings, print_line
+from sweeps.session.result_table import explosion_lines, format_value, print_results
+from sweeps.session.sweep_data import write_trials
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.remote import StorageError
@@ -59,9 +54,10 @@ def conclude(
         the exit code.
     """
     try:
+        write_trials(spec, folder, trials)
         write_best(spec, folder, trials)
     except OSError as error:
-        print_line(console, f"{folder.best_file}: cannot be written ({error.strerror})")
+        print_line(console, f"{error.filename}: cannot be written ({error.strerror})")
     except StorageError as error:
         print_line(console, str(error))
     print_summary(console, spec, folder, trials)
@@ -77,32 +73,6 @@ def conclude(
     if spec.confirm is None:
         print_next_commands(console, spec, folder)
     return ExitCode.OK
-
-
-def result_table(spec: SweepSpec, trials: list[TrialRecord]) -> Table:
-    """The best configuration, then the baselines."""
-    best = best_of(trials, spec.objective)
-    rows = [("best", best)] if best is not None else []
-    rows += [(t.baseline or "", t) for t in trials if t.baseline]
-    columns = ("", "trial", "state", f"{spec.objective.metric} ± SE", "epoch", "swap gap")
-    searched = (number_column(short_name(key)) for key in spec.space)
-    table = build_table(*columns, *searched, wrap=False)
-    for name, trial in rows:
-        settings = spec.search_space.complete(trial.parameters)
-        values = [format_setting(settings.get(key, "-")) for key in spec.space]
-        gap = format_number(trial.metrics.get("val/swap_gap"), 4)
-        epoch = "-" if trial.best_epoch is None else str(trial.best_epoch)
-        state = str(trial.state)
-        table.add_row(name, str(trial.number), state, format_value(trial), epoch, gap, *values)
-    return table
-
-
-def format_value(trial: TrialRecord) -> str:
-    """Value at the best epoch and its standard error over episodes."""
-    if trial.value is None:
-        return "-"
-    error = "" if trial.standard_error is None else f" ± {trial.standard_error:.4f}"
-    return format_number(trial.value, 4) + error
 
 
 def counts(trials: list[TrialRecord]) -> str:
@@ -191,9 +161,21 @@ def this_python() -> str:
 
 
 def print_summary(
-    console: Console, spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]
+    console: Console,
+    spec: SweepSpec,
+    folder: SweepFolder,
+    trials: list[TrialRecord],
+    everything: bool = False,
 ) -> None:
-    """Print the states of all trials, failures, the table of results and the comparison with baselines."""
+    """Print the states of all trials, failures, the table of results, explosions, the comparison with baselines.
+
+    Args:
+        console: to print to.
+        spec: of the sweep.
+        folder: of the sweep.
+        trials: of all sessions.
+        everything: whether the table has all trials, not only the best and the baselines.
+    """
 
     def files_of(trial: TrialRecord) -> str:
         place = folder.url_of("trials") or os.path.relpath(folder.trials_dir)
@@ -207,10 +189,13 @@ def print_summary(
         elif trial.retried:
             print_line(console, f"  trial {trial.label} was retried alone: {trial.retried}")
     best = best_of(trials, spec.objective)
+    if best is not None or everything:
+        print_results(console, spec, trials, everything)
+    for text in explosion_lines(trials):
+        print_line(console, f"  {text}")
     if best is None:
         print_line(console, f"error: {advice(spec, trials)}")
         return
-    print_table(console, result_table(spec, trials))
     for text in verdicts(spec, trials):
         print_line(console, f"  {text}")
     print_line(console, f"  weights of the best epoch: {files_of(best)}/{BEST_FILE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from sweeps.session.resume import (
 from sweeps.session.session import Session, StudyRun, run_trials, trial_context
 from sweeps.states import Outcome, State
 from sweeps.storage.folder import find_folder
+from sweeps.storage.known_sweeps import BEGAN
 from sweeps.storage.portable_files import portable_names
 from sweeps.study.location import begin_store, store_of
 from sweeps.study.store import LOST, StudyStore
@@ -69,6 +71,7 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
         store.repair()
         check_study(store, folder, runs)
         study = open_study(spec, store)
+        folder.update_record(**{BEGAN: time.time()})
         names = shared_names(spec, session)
         folder.save_spec(spec, names)
         earlier = to_records(study.get_trials(deepcopy=False), alive=False)

@@ -71,6 +71,11 @@ class SweepFolder:
         return self.path / "best.yaml"
 
     @property
+    def trials_file(self) -> Path:
+        """Table of all trials."""
+        return self.path / "trials.csv"
+
+    @property
     def ray_dir(self) -> Path:
         """Ray's own files, replaced in every session."""
         return self.path / "ray"

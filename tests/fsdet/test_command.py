@@ -1,4 +1,8 @@
 import ast
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +81,40 @@ def test_every_command_ends_in_the_same_way(name):
     }
     assert "run_command" in called
     assert not caught & {"FsdetError", "KeyboardInterrupt"}
+
+
+PRINTS = """
+import sys, time
+from fsdet.command import run_command
+def call():
+    for number in range(20000):
+        print("line ±", number)
+    open(sys.argv[1], "w").write("done")
+    return 3
+sys.exit(run_command(call))
+"""
+
+
+@pytest.mark.parametrize("reader", ["| head -1", ">&-"])
+def test_a_closed_pipe_neither_ends_the_command_nor_prints_a_traceback(tmp_path, reader):
+    line = f"{shlex.quote(sys.executable)} -c {shlex.quote(PRINTS)} {tmp_path / 'end'} {reader}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    assert (tmp_path / "end").read_text() == "done"
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout in ("line ± 0\n", "")
+
+
+def test_characters_that_the_encoding_does_not_have_are_replaced(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS, str(tmp_path / "end")],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    assert done.stdout.startswith("line ? 0\n")

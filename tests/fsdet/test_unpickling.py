@@ -13,6 +13,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import IterableSimpleNamespace
 
+from fsdet.checkpoint import load_checkpoint
 from fsdet.errors import CheckpointError
 from fsdet.models.backbone import Backbone, load_yolo_weights
 from fsdet.unpickling import (
@@ -186,3 +187,15 @@ def test_a_state_dict_whose_methods_the_file_replaces_is_read_by_its_own(tmp_pat
     backbone = Backbone()
     report = load_yolo_weights(backbone, saved({"model": Masked()}, tmp_path))
     assert report.loaded == len(backbone.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("README.md", "it is not a file that torch.save wrote"), ("", "it is a folder")],
+)
+def test_what_is_no_checkpoint_at_all_is_called_that(tmp_path, name, told):
+    (tmp_path / "README.md").write_text("# A text, not a checkpoint")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / name)
+    assert told in str(caught.value)
+    assert "weights_only" not in str(caught.value)

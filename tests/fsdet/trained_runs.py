@@ -68,7 +68,7 @@ def evaluations(run_dir: Path) -> list[dict[str, object]]:
 def evaluations_computed(run_dir: Path) -> int:
     """How many evaluations all processes of a run have computed, the last one included: each logs its metrics."""
     log = (run_dir / "training_debug.log").read_text()
-    return len(re.findall(r"INFO - (?:epoch|last evaluation).*: val/nAP50 ", log))
+    return len(re.findall(r"NOTE - (?:epoch|last evaluation).*: val/nAP50 ", log))
 
 
 def kept_reports(config: TrainConfig, **arguments) -> tuple[list[Report], Result]:

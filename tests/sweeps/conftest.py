@@ -19,7 +19,7 @@ from sweeps.config.check import check_spec
 from sweeps.config.sections import TrackingSpec
 from sweeps.resources.machine import Machine
 from sweeps.session.callbacks import SWEEP_RUN
-from sweeps.session.display import build_display
+from sweeps.session.live_display import build_display
 from sweeps.session.session import Session
 from sweeps.session.sweep import SweepResult, run_sweep
 from sweeps.storage.folder import SweepFolder, new_folder

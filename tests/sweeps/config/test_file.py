@@ -201,3 +201,40 @@ def test_command_line_says_it_in_one_line(arguments, words):
     assert not Path("mlruns").exists()
     for word in words:
         assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("epoch=2", "--set epoch=2: unknown key 'epoch'; did you mean 'epochs'?"),
+        ("smapler.name=tpe", "unknown key 'smapler'; did you mean 'sampler'?"),
+        ("qqq=1", "unknown key 'qqq'; --help"),
+        ("sampler=random", "must be a group of keys (name, "),
+        ("sampler=random", "but got 'random'; did you mean sampler.name=random?"),
+        ("budget=2", "did you mean budget.hours=2?"),
+        ("resources=[1]", "must be a group of keys (cpus, "),
+        (
+            "space.seed=[1, 2]",
+            "must be a group of keys, as in {low: 0.1, high: 10} or {choices: [1, 2]}",
+        ),
+        ("baselines=x", "must be a group of keys, as in key: value, but got 'x'"),
+        ("early_eval_epochs=1", "must be a list, but got 1; write [1]"),
+        ("base_classes=cat,dog", "must be a list, but got 'cat,dog'; write [cat,dog]"),
+    ],
+)
+def test_what_set_cannot_mean_is_said_with_what_it_could(in_own_folder, override, told):
+    Path("small.yaml").write_text(GOOD)
+    with pytest.raises(SweepError) as caught:
+        check_spec(*load_spec("small", [override]))
+    assert told in str(caught.value)
+
+
+def test_set_takes_lists_and_null_and_the_file_needs_no_suffix(in_own_folder):
+    Path("small.yaml").write_text(GOOD)
+    given = ["early_eval_epochs=[1, 2]", "confirm=null", "base_classes=[a, b]", "data_root=null"]
+    spec, lines = load_spec("small", given)
+    check_spec(spec, lines)
+    assert spec.source == "small.yaml"
+    assert spec.confirm is None
+    assert (spec.fixed["early_eval_epochs"], spec.fixed["base_classes"]) == ([1, 2], ["a", "b"])
+    assert spec.fixed["data_root"] is None

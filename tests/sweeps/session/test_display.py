@@ -1,4 +1,4 @@
-"""What a person sees while trials run: the rows, the counts, the live table."""
+"""The rows of a running sweep, and the lines printed without a terminal."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import io
 import pytest
 from conftest import small_spec
 from rich.console import Console
-from session_parts import exploded, report_of
+from session_parts import report_of
 
-from sweeps.session.display import Display, LiveDisplay, PlainDisplay, build_display
+from sweeps.session.display import Display
+from sweeps.session.live_display import build_display
 from sweeps.states import Outcome, State
 from sweeps.study.study import TrialRecord
 from sweeps.trial.messages import TrialEnd, TrialRequest
@@ -30,71 +31,20 @@ def end(display: Display, number: int, state: State, reason: str = "") -> None:
     display.on_end(TrialEnd(request(number), Outcome(state, reason), None, 7.4, None))
 
 
-def drawn(display: Display) -> list[str]:
-    """The live table as text."""
-    assert isinstance(display, LiveDisplay)
-    out = Console(file=io.StringIO(), width=120)
-    with out.capture() as capture:
-        out.print(display.render())
-    return [line.rstrip() for line in capture.get().splitlines()]
-
-
-def test_kind_follows_the_console():
-    assert isinstance(build(terminal=True)[0], LiveDisplay)
-    assert type(build(terminal=False)[0]) is PlainDisplay
-
-
-def test_live_table_shows_every_trial_with_its_state_and_marks_what_was_retried():
+def test_best_so_far_is_of_those_that_completed_or_still_can():
     display, _ = build(terminal=True)
-    for number, title in enumerate(("before", "", "")):
-        display.on_start(request(number, title))
-    display.on_report(request(0), report_of(2, 0.25, peak_norm=123.4))
-    display.on_retry(request(1))
-    display.on_report(request(2), exploded(1, peak_norm=1e6))
-    end(display, 2, State.INFEASIBLE, "step 9")
-    lines = drawn(display)
-    assert lines[0].split() == ["trial", "state", "epoch", "val/nAP50", "peak", "norm", "lr"]
-    assert lines[1].split() == ["0", "(before)", "running", "2/3", "0.2500", "123", "0.125"]
-    assert lines[2].split() == ["1", "running", "(retried)", "0/3", "-", "-", "0.125"]
-    assert lines[3].split() == ["2", "infeasible", "1/3", "-", "1e+06", "0.125"]
-    assert lines[4] == "2 running, 1 infeasible"
-    assert "1.7 of 4 trials" in lines[5]
-
-
-def test_live_table_keeps_to_the_height_of_the_terminal():
-    display, _ = build(terminal=True, trials=99)
-    for number in range(80):
-        display.on_start(request(number))
-    assert len(drawn(display)) == 40 - 6 + 3
-    assert drawn(display)[1].split()[0] == str(80 - 34)
-
-
-def test_promoted_trial_is_shown_and_takes_nothing_from_what_is_done():
-    display, _ = build(terminal=True, trials=99)
-    for number in range(80):
-        display.on_start(request(number))
-        display.on_report(request(number), report_of(1, 0.25))
-        end(display, number, State.PAUSED, "at epoch 1")
-    assert display.done() == 80
-    display.on_start(request(2))
-    assert display.done() == 80
-    rows = drawn(display)
-    assert rows[1].split()[:2] == ["2", "running"]
-    assert rows[2].split()[0] == str(80 - 33)
-
-
-def test_best_is_the_best_completed_one():
-    display, _ = build(terminal=True)
-    for number, value in enumerate((0.5, 0.9, 0.7)):
+    assert display.best() is None
+    for number, value in enumerate((0.5, 0.9, 0.7, 0.95)):
         display.on_start(request(number))
         display.on_report(request(number), report_of(3, value))
-    assert display.best() is None
     end(display, 0, State.COMPLETED)
     end(display, 1, State.PRUNED)
-    end(display, 2, State.COMPLETED)
+    end(display, 2, State.PAUSED)
+    end(display, 3, State.INFEASIBLE, "step 9")
     best = display.best()
     assert best is not None
     assert best.number == 2
+    assert display.latest_explosion is display.rows[3]
 
 
 def test_trials_of_earlier_sessions_count_as_done():

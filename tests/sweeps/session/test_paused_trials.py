@@ -23,7 +23,7 @@ from waiting import PATIENCE, wait_until
 
 from sweeps.config import SweepSpec
 from sweeps.resources.machine import Machine
-from sweeps.session.display import build_display
+from sweeps.session.live_display import build_display
 from sweeps.session.session import Session
 from sweeps.session.sweep import SweepResult, run_sweep
 from sweeps.states import State

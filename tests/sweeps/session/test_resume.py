@@ -101,7 +101,7 @@ def test_more_trials_go_on_in_the_same_study_and_run(monkeypatch):
     from rich.console import Console
 
     from sweeps.resources.machine import Machine
-    from sweeps.session.display import build_display
+    from sweeps.session.live_display import build_display
     from sweeps.session.session import Session
     from sweeps.session.sweep import run_sweep
     from sweeps.tracking import Tracker
