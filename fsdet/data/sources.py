@@ -21,6 +21,7 @@ from fsdet.data.image_set import ImageSet, Split
 from fsdet.data.openmoji import load_openmoji
 from fsdet.data.problems import Problem, log_report
 from fsdet.data.records import Dataset
+from fsdet.data.scenes import class_codes
 from fsdet.data.splits import split_classes
 from fsdet.errors import DataError
 
@@ -68,6 +69,10 @@ def check_data(config: DataConfig, splits: Iterable[Split] = ()) -> None:
         DataError: the first thing that cannot be used.
     """
     if config.dataset == "openmoji":
+        for split in splits:
+            count = len(class_codes(config.novel_split if split == "shots" else split))
+            if count < config.n_way:
+                raise _too_few(config, split, count, count)
         return
     dataset = _read(_settings(config))
     split_classes(config, dataset.names, range(len(dataset.names)))

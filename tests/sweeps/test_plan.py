@@ -80,6 +80,11 @@ def test_a_dataset_with_too_few_novel_classes_is_found(capsys, tmp_path, confirm
     assert error.count("\n") == 1
 
 
+def test_too_many_classes_an_episode_for_the_embedded_data_are_found(capsys):
+    assert main(["small", "--check", "--set", "n_way=64"]) == 2
+    assert "needs n_way = 64 classes, but split 'val' shows 60 of 60" in capsys.readouterr().err
+
+
 def test_a_dataset_without_labels_is_called_that(capsys, tmp_path):
     yolo(tmp_path / "bare", classes=6, labels=False)
     words = ["dataset=yolo", f"data_root={tmp_path / 'bare'}"]
