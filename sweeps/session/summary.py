@@ -33,6 +33,9 @@ from sweeps.storage.folder import SweepFolder
 from sweeps.storage.remote import StorageError
 from sweeps.study.study import TrialRecord, best_of
 
+LOCAL_UI = "http://127.0.0.1:5000"
+"""Address of `sweeps.ui`."""
+
 
 def conclude(
     spec: SweepSpec,
@@ -206,6 +209,16 @@ def print_next_commands(console: Console, spec: SweepSpec, folder: SweepFolder) 
     console.print("\nnext:")
     for command, purpose in commands(spec, folder):
         print_line(console, f"  {command:<58} # {purpose}")
+    link = ranked_link(folder)
+    if link is not None:
+        print_line(console, f"its trials, ranked: {link}")
+
+
+def ranked_link(folder: SweepFolder) -> str | None:
+    """The address of the trials in the MLflow UI; None if the store never answered. Of files, that of `make ui`."""
+    record = folder.load_record()
+    uri, view = record.get("uri", ""), record.get("view")
+    return None if view is None else f"{uri if uri.startswith('http') else LOCAL_UI}{view}"
 
 
 def write_best(spec: SweepSpec, folder: SweepFolder, trials: list[TrialRecord]) -> Path | None:

@@ -9,9 +9,9 @@ from conftest import small_spec
 
 from sweeps.config.file import load_spec
 from sweeps.session.best_trial import record_best_trial
-from sweeps.session.summary import advice, commands, resume_command
+from sweeps.session.summary import advice, commands, ranked_link, resume_command
 from sweeps.states import State
-from sweeps.storage.folder import new_folder
+from sweeps.storage.folder import SweepFolder, new_folder
 from sweeps.study.study import TrialRecord
 
 
@@ -61,3 +61,12 @@ def test_all_exploding_is_said():
     said = advice(small_spec(), [exploded])
     assert "every trial exploded, the first one with: step 3, norm_ceiling" in said
     assert "lower the upper ends of lr" in said
+
+
+def test_link_leads_to_the_server_or_to_the_local_ui(in_own_folder):
+    folder = SweepFolder(in_own_folder)
+    assert ranked_link(folder) is None
+    folder.save_record({"uri": "sqlite:////x/mlflow.db", "view": "/#/seen"})
+    assert ranked_link(folder) == "http://127.0.0.1:5000/#/seen"
+    folder.save_record({"uri": "https://mlflow.example:7000", "view": "/#/seen"})
+    assert ranked_link(folder) == "https://mlflow.example:7000/#/seen"
