@@ -127,7 +127,7 @@ def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]
 
 
 def apply_override(values: dict[str, Any], override: str) -> str:
-    """Set `key=value` in `values`; a bare setting of the trainer goes under `fixed`.
+    """Set `key=value` in `values`; a bare setting goes under `fixed`, an end of a searched one under `space`.
 
     Returns:
         the dotted key that was set.
@@ -145,6 +145,8 @@ def apply_override(values: dict[str, Any], override: str) -> str:
     if key in TrainConfig.model_fields:
         key = f"fixed.{key}"
     first = key.partition(".")[0]
+    if first in (values.get("space") or {}):
+        first, key = "space", f"space.{key}"
     if first not in SweepSpec.model_fields:
         names = [*SweepSpec.model_fields, *TrainConfig.model_fields]
         cure = (

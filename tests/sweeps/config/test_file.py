@@ -144,7 +144,7 @@ def test_every_mistake_is_told_at_once():
 
 
 def test_override_reaches_the_file_and_the_trainer():
-    spec = load(GOOD, "sampler.seed=7", "epochs=2", "space.lr.high=0.1")
+    spec = load(GOOD, "sampler.seed=7", "epochs=2", "lr.high=0.1")
     assert spec.sampler.seed == 7
     assert spec.fixed["epochs"] == 2
     assert spec.space["lr"].high == 0.1
