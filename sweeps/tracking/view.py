@@ -54,7 +54,9 @@ class View:
             created: milliseconds since the epoch.
         """
         state = {
-            "searchFilter": f"tags.`mlflow.parentRunId` = '{self.parent_run_id}'",
+            # the runs of a confirmation have the same parent, but an id of their own
+            "searchFilter": f"tags.`mlflow.parentRunId` = '{self.parent_run_id}' and "
+            f"tags.`sweep.id` = '{self.sweep_id}'",
             "orderByKey": f"metrics.`{RANK if self.ranked else 'objective'}`",
             "orderByAsc": self.ranked or self.ascending,
             "selectedColumns": self.columns,

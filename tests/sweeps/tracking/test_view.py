@@ -44,7 +44,7 @@ def test_ended_sweep_is_ordered_by_rank_whatever_is_better():
 
 def test_filter_and_columns_are_those_of_the_sweep():
     state = state_of(view())
-    assert state["searchFilter"] == "tags.`mlflow.parentRunId` = 'a1'"
+    assert state["searchFilter"] == "tags.`mlflow.parentRunId` = 'a1' and tags.`sweep.id` = '5f'"
     assert "params.`lr`" in state["selectedColumns"]
     assert "tags.`reason`" in state["selectedColumns"]
 
@@ -55,14 +55,16 @@ def test_browser_shows_the_trials_of_this_sweep_best_first(tmp_path):
     tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "sweeps")
     tracker.start("", "mine", {}, {})
     tracker.start("other", "of another sweep", {}, {})
+    tracker.start("confirm", "of its confirmation", {}, {"sweep.id": "5f.confirm"}, parent="")
     for number, value in enumerate((0.2, 0.9, 0.5)):
-        tracker.start(str(number), f"#0{number} seen", {"lr": number}, {}, parent="")
+        tags = {"sweep.id": "5f"}
+        tracker.start(str(number), f"#0{number} seen", {"lr": number}, tags, parent="")
         tracker.add_metrics(str(number), {"objective": value}, 0)
         tracker.end(str(number), Outcome(State.COMPLETED))
     tracker.flush()
     link = tracker.share(view(parent_run_id=tracker.run_id("")))
     tracker.close()
-    assert len(MlflowClient(tracker.uri).search_runs([tracker.experiment_id])) == 5
+    assert len(MlflowClient(tracker.uri).search_runs([tracker.experiment_id])) == 6
     port = free_port()
     with mlflow_ui(port, tracker.uri):
         options = [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=30000"]
@@ -76,3 +78,4 @@ def test_browser_shows_the_trials_of_this_sweep_best_first(tmp_path):
     places = [page.find(f"#0{number} seen") for number in (1, 2, 0)]
     assert -1 < places[0] < places[1] < places[2]
     assert "of another sweep" not in page
+    assert "of its confirmation" not in page
