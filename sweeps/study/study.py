@@ -121,7 +121,7 @@ def create_study(store: StudyStore, spec: SweepSpec, sampler: BaseSampler) -> op
         directions=[objective.direction for objective in spec.objectives],
         load_if_exists=True,
     )
-    names = [objective.metric for objective in spec.objectives]
+    names: list[str] = [objective.metric for objective in spec.objectives]
     if study.metric_names != names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -156,6 +156,22 @@ class Tracker:
 
         self._queue.put(write)
 
+    def add_files(self, key: str, files: Iterable[Path], folder: str | None = None) -> None:
+        """Log files as artifacts of a run that may have ended; those that do not exist are left out.
+
+        Args:
+            key: of the run.
+            files: on this machine.
+            folder: in the artifacts; None for their root.
+        """
+        paths = list(files)
+
+        def write() -> None:
+            for path in filter(Path.is_file, paths):
+                self._client.log_artifact(self._runs[key].run_id, str(path), folder)
+
+        self._queue.put(write)
+
     def run_id(self, key: str) -> str | None:
         """MLflow's id of a run; None until it is written."""
         run = self._runs.get(key)
