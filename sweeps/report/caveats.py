@@ -25,17 +25,28 @@ MANY_FAILED = 0.1
 """Share of failed trials from which something is wrong with the machine or the code."""
 
 
-def caveats_section(data: SweepData, view: Comparable, ranked: Sequence[Importance]) -> Section:
-    """All warnings, or that there is none."""
-    found = tuple(caveats(data, view, ranked))
+def caveats_section(
+    data: SweepData, view: Comparable, ranked: Sequence[Importance], risky: str | None
+) -> Section:
+    """All warnings, or that there is none.
+
+    Args:
+        data: the sweep.
+        view: its values that may be compared.
+        ranked: importances.
+        risky: the setting that predicts explosions.
+    """
+    found = tuple(caveats(data, view, ranked, risky))
     sentence = f"{count(len(found), 'thing')} to keep in mind." if found else "Nothing to warn of."
     return Section("warnings", "Warnings", sentence, warnings=found)
 
 
-def caveats(data: SweepData, view: Comparable, ranked: Sequence[Importance]) -> Iterator[str]:
-    """One sentence for each warning."""
+def caveats(
+    data: SweepData, view: Comparable, ranked: Sequence[Importance], risky: str | None
+) -> Iterator[str]:
+    """One sentence for each warning; see `caveats_section`."""
     yield from at_the_edge(data)
-    yield from flat_axes(ranked, correlations(data, view))
+    yield from flat_axes(ranked, correlations(data, view), risky)
     yield from few_trials(data, view)
     yield from many_lost(data)
     yield from close_swap_control(data)
@@ -59,17 +70,19 @@ def at_the_edge(data: SweepData) -> Iterator[str]:
         )
 
 
-def flat_axes(ranked: Sequence[Importance], rising: Mapping[str, RankCorrelation]) -> Iterator[str]:
-    """Settings that make no difference that can be seen, neither by importance nor by rank correlation."""
-    related = {key for key, found in rising.items() if found.p < 0.05}
+def flat_axes(
+    ranked: Sequence[Importance], rising: Mapping[str, RankCorrelation], risky: str | None
+) -> Iterator[str]:
+    """Settings that make no difference: neither by importance, nor by rank correlation, nor to explosions."""
+    related = {key for key, found in rising.items() if found.p < 0.05} | {risky}
     flat = [
         short_name(one.key) for one in ranked if not one.beyond_chance and one.key not in related
     ]
     if flat:
         verb = "makes" if len(flat) == 1 else "make"
         yield (
-            f"{join(flat)} {verb} no difference beyond chance in these trials: fix what does not matter, or "
-            "run more trials; the best values of such settings mean nothing."
+            f"{join(flat)} {verb} no difference to the objective beyond chance in these trials: their best "
+            "values mean nothing; fix what does not matter, or run more trials."
         )
 
 

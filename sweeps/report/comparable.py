@@ -6,10 +6,14 @@ one that ended. So figures over the search space show the latest epoch at which 
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
 
 import optuna
-from optuna.trial import TrialState
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.report.sweep_data import ShownTrial, SweepData
 from sweeps.search.sampler_view import ENOUGH
@@ -63,21 +67,57 @@ def _at(data: SweepData, rung: int) -> dict[int, float]:
     return found
 
 
-def study_of(data: SweepData, trials: list[tuple[ShownTrial, float]]) -> optuna.Study:
-    """A study in memory that holds these trials with these values, for Optuna's evaluators and figures."""
-    study = optuna.create_study(direction=data.spec.objective.direction)
+Pairs = Sequence[tuple[ShownTrial, float]]
+"""Trials with the values that may be compared."""
+
+
+class _Given:
+    """An Optuna storage that holds given trials: adding a trial to a study copies it, at the cost of an evaluation."""
+
+    def __init__(self, empty: BaseStorage, trials: Sequence[FrozenTrial]) -> None:
+        self._empty = empty
+        self._trials = trials
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._empty, name)
+
+    def get_all_trials(
+        self,
+        study_id: int,  # noqa: ARG002 - there is one
+        deepcopy: bool = True,  # noqa: ARG002 - its readers change nothing
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """The trials in these states."""
+        return [t for t in self._trials if states is None or t.state in states]
+
+
+def study_of(data: SweepData, trials: Pairs) -> optuna.Study:
+    """A study of these trials with these values."""
     distributions = data.spec.distributions()
-    for trial, value in trials:
+    now, frozen = datetime.now(), list[FrozenTrial]()
+    for number, (trial, value) in enumerate(trials):
         given = {key: v for key, v in trial.record.parameters.items() if key in distributions}
-        used = {key: distributions[key] for key in given}
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.COMPLETE, params=given, distributions=used, value=value
+        frozen.append(
+            FrozenTrial(
+                number=trial.number,
+                trial_id=number,
+                state=TrialState.COMPLETE,
+                value=value,
+                params=given,
+                distributions={key: distributions[key] for key in given},
+                datetime_start=now,
+                datetime_complete=now,
+                user_attrs={},
+                system_attrs={},
+                intermediate_values={},
             )
         )
-    return study
+    storage = optuna.storages.InMemoryStorage()
+    empty = optuna.create_study(storage=storage, direction=data.spec.objective.direction)
+    view = cast("BaseStorage", _Given(storage, frozen))
+    return optuna.load_study(study_name=empty.study_name, storage=view)
 
 
-def pairs_of(data: SweepData, view: Comparable) -> list[tuple[ShownTrial, float]]:
+def pairs_of(data: SweepData, view: Comparable) -> Pairs:
     """The trials of a view with their values."""
     return [(t, view.values[t.number]) for t in data.trials if t.number in view.values]

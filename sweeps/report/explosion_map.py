@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -23,30 +24,55 @@ LEAST = 0.15
 """Weight of trials nearby below which the map stays blank: nothing was tried there."""
 
 
-def explosion_section(data: SweepData) -> Section:
+@dataclass(frozen=True)
+class Risk:
+    """The settings over which the map is drawn, and the trials on it."""
+
+    scales: list[Scale]
+    """All searched settings."""
+    positions: np.ndarray
+    """(trials, settings) of the trials that were judged."""
+    outcomes: np.ndarray
+    """(trials,) 1 for an exploded one."""
+    map: RiskMap
+    split: Split | None
+
+    @property
+    def key(self) -> str | None:
+        """The setting that predicts explosions best; None if none does."""
+        if self.split is None or not self.map.predicts:
+            return None
+        return self.scales[self.split.column].key
+
+
+def find_risk(data: SweepData) -> Risk | None:
+    """What explosions depend on; None if no trial exploded."""
+    outcomes = np.array([t.exploded for t in data.judged], float)
+    if not outcomes.any():
+        return None
+    scales = scales_of(data.spec)
+    positions = np.array([[s.position(t.record.parameters) for s in scales] for t in data.judged])
+    found = find_map(positions, outcomes)
+    return Risk(scales, positions, outcomes, found, find_split(positions, outcomes, found.columns))
+
+
+def explosion_section(data: SweepData, risk: Risk | None) -> Section:
     """Where trials explode, why, at which step and in which module."""
     judged = data.judged
     exploded = [t for t in judged if t.exploded]
-    if not exploded:
+    if risk is None:
         none = (
             f"None of {count(len(judged), 'trial')} exploded"
             if judged
             else "No trial has trained yet"
         )
         return Section("explosions", TITLE, f"{none}, so there is no map to draw.")
-    scales = scales_of(data.spec)
-    positions = np.array([[s.position(t.record.parameters) for s in scales] for t in judged])
-    outcomes = np.array([t.exploded for t in judged], float)
-    found = find_map(positions, outcomes)
-    split = find_split(positions, outcomes, found.columns)
-    shown = [scales[c] for c in found.columns]
-    sentence = _sentence(judged, exploded, scales, found, split)
-    draw = _map if len(shown) == 2 else _curve
+    draw = _map if len(risk.map.columns) == 2 else _curve
     return Section(
         key="explosions",
         title=TITLE,
-        sentence=sentence,
-        figures=(draw(data, judged, shown, positions[:, found.columns], outcomes, found),),
+        sentence=_sentence(judged, exploded, risk),
+        figures=(draw(data, judged, risk),),
         caption="Colour: share of trials nearby that exploded; blank where none was tried. A pruned trial counts as "
         "not exploded, as far as it trained. Reason, step and module of a trial are under the pointer.",
         points=_points(exploded),
@@ -56,21 +82,20 @@ def explosion_section(data: SweepData) -> Section:
 def _sentence(
     judged: list[ShownTrial],
     exploded: list[ShownTrial],
-    scales: list[Scale],
-    found: RiskMap,
-    split: Split | None,
+    risk: Risk,
 ) -> str:
     steps = [t.explosion.step for t in exploded if t.explosion is not None]
     when = f", at step {statistics.median(steps):.0f} in the median" if steps else ""
     start = f"{len(exploded)} of {count(len(judged), 'trial')} exploded{when}"
-    names = join(scales[c].title for c in found.columns)
-    if not found.predicts or split is None:
+    names = join(risk.scales[c].title for c in risk.map.columns)
+    if risk.key is None or risk.split is None:
         return (
             f"{start}; no setting predicts them better than their overall share of "
             f"{share(len(exploded), len(judged))} does; the map over {names} comes closest."
         )
-    scale = scales[split.column]
-    return f"{start}; {names} predict them best: {_split_text(scale, split)}."
+    verb = "predict" if len(risk.map.columns) > 1 else "predicts"
+    text = _split_text(risk.scales[risk.split.column], risk.split)
+    return f"{start}; {names} {verb} them best: {text}."
 
 
 def _split_text(scale: Scale, split: Split) -> str:
@@ -83,12 +108,12 @@ def _split_text(scale: Scale, split: Split) -> str:
             "above": scale.choices[edge + 1 :],
             "at most": scale.choices[: edge + 1],
         }
-        said = [(part, f"with {scale.title} {join(groups[side])}") for part, side in sides]
+        said = [(part, join(groups[side])) for part, side in sides]
     else:
         edge_text = format_setting(scale.at(split.threshold))
-        said = [(part, f"with {scale.title} {side} {edge_text}") for part, side in sides]
+        said = [(part, f"{side} {edge_text}") for part, side in sides]
     (most, first), (least, second) = said
-    return f"{first} {most[0]} of {most[1]} exploded, {second} {least[0]} of {least[1]}"
+    return f"{most[0]} of {most[1]} exploded with {scale.title} {first}, {least[0]} of {least[1]} with {second}"
 
 
 def _points(exploded: list[ShownTrial]) -> tuple[str, ...]:
@@ -115,18 +140,12 @@ def hover(data: SweepData, trial: ShownTrial, first: list[str]) -> str:
     return "<br>".join(lines)
 
 
-def _map(
-    data: SweepData,
-    judged: list[ShownTrial],
-    scales: list[Scale],
-    positions: np.ndarray,
-    exploded: np.ndarray,
-    found: RiskMap,
-) -> Figure:
-    across, up = scales
+def _map(data: SweepData, judged: list[ShownTrial], risk: Risk) -> Figure:
+    across, up = (risk.scales[column] for column in risk.map.columns)
     (places_x, x), (places_y, y) = across.grid(GRID), up.grid(GRID)
     at = np.array([(px, py) for py in places_y for px in places_x])
-    p, near = probability(at, positions, exploded, found.bandwidth)
+    positions = risk.positions[:, risk.map.columns]
+    p, near = probability(at, positions, risk.outcomes, risk.map.bandwidth)
     p[near < LEAST] = np.nan
     heat = go.Heatmap(
         x=x,
@@ -159,18 +178,11 @@ def _map(
     return Figure("explosions", plot, alt, 460)
 
 
-def _curve(
-    data: SweepData,
-    judged: list[ShownTrial],
-    scales: list[Scale],
-    positions: np.ndarray,
-    exploded: np.ndarray,
-    found: RiskMap,
-) -> Figure:
+def _curve(data: SweepData, judged: list[ShownTrial], risk: Risk) -> Figure:
     """Over the only setting that is searched."""
-    (scale,) = scales
+    (scale,) = risk.scales
     places, x = scale.grid(4 * GRID)
-    p, _ = probability(places[:, None], positions, exploded, found.bandwidth)
+    p, _ = probability(places[:, None], risk.positions, risk.outcomes, risk.map.bandwidth)
     line = go.Scatter(
         x=x,
         y=p,

@@ -10,13 +10,13 @@ import plotly.graph_objects as go
 from optuna.visualization import plot_contour, plot_parallel_coordinate, plot_slice
 from plotly.colors import sample_colorscale
 
-from sweeps.report.comparable import Comparable, pairs_of, study_of
+from sweeps.report.comparable import Comparable, Pairs, pairs_of, study_of
 from sweeps.report.importance import Importance
 from sweeps.report.rank_correlation import RankCorrelation, rank_correlation
 from sweeps.report.scales import Scale, scales_of
 from sweeps.report.section import Figure, Section
 from sweeps.report.style import BLUE, GREY, LINE_SCALE, SCALE
-from sweeps.report.sweep_data import ShownTrial, SweepData
+from sweeps.report.sweep_data import SweepData
 from sweeps.report.wording import join, share
 from sweeps.session.display import short_name
 from sweeps.session.summary import counts
@@ -25,6 +25,8 @@ CONTOUR = ("gradient_clip_norm", "dfl_weight")
 """The two settings of the contour, where both are searched."""
 SLICES, AXES = 12, 8
 """Most settings that are shown as slices, and as parallel coordinates; the most important ones."""
+FIELD = 150
+"""Most trials between which the contour interpolates, on a grid of all their values."""
 LINES = 200
 """Most trials that are shown as parallel coordinates."""
 LEAST = 4
@@ -86,7 +88,8 @@ def _slices(
     across = [key for key in CONTOUR if key in keys]
     pair = across if len(across) == len(CONTOUR) else keys[:2]
     if len(pair) == 2:
-        figures.insert(0, _contour(study, [scales[key] for key in pair], name))
+        some = study_of(data, _evenly(pairs_of(data, view), FIELD))
+        figures.insert(0, _contour(some, [scales[key] for key in pair], name))
     return Section(
         key="slices",
         title="Slices and contour",
@@ -175,12 +178,18 @@ def _parallel(
     )
 
 
-def _some(data: SweepData, pairs: list[tuple[ShownTrial, float]]) -> list[tuple[ShownTrial, float]]:
+def _some(data: SweepData, pairs: Pairs) -> Pairs:
     """The best half of the lines that are drawn, and others at even distances in rank."""
     ordered = sorted(pairs, key=lambda one: -data.spec.objective.sign * one[1])
     best, rest = ordered[: LINES // 2], ordered[LINES // 2 :]
-    places = np.linspace(0, len(rest) - 1, LINES // 2).astype(int)
-    return [*best, *(rest[place] for place in np.unique(places))]
+    return [*best, *_evenly(rest, LINES // 2)]
+
+
+def _evenly(pairs: Pairs, most: int) -> Pairs:
+    """At most so many, at even distances."""
+    if len(pairs) <= most:
+        return pairs
+    return [pairs[place] for place in np.linspace(0, len(pairs) - 1, most).astype(int)]
 
 
 def _lines(plot: go.Figure, sign: int) -> go.Figure:

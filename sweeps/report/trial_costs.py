@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from sweeps.report.section import Figure, Section
 from sweeps.report.style import AMBER, KINDS, by_kind, figure, kind_of, plain
 from sweeps.report.sweep_data import ShownTrial, SweepData
-from sweeps.report.wording import count, settings_of, share
+from sweeps.report.wording import count, share
 from sweeps.resources.cost_report import duration
 
 TITLE = "What the trials cost"
@@ -149,9 +149,7 @@ def _cost_figure(data: SweepData) -> Figure:
 
 
 def _text(data: SweepData, trial: ShownTrial) -> str:
-    return (
-        f"<b>{plain(data.name_of(trial))}</b>, {trial.record.state}<br>{plain(settings_of(trial))}"
-    )
+    return f"<b>{plain(data.name_of(trial))}</b>, {trial.record.state}"
 
 
 def _timeline(stretches: Sequence[Stretch]) -> Figure:

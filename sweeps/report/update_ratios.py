@@ -67,12 +67,12 @@ def _sentence(data: SweepData, measured: dict[str, Scale]) -> str:
         slopes[module] = slope_of([scale.value(t.record.parameters) for t in trials], ratios)
     low, high = PROPORTIONAL
     groups = {
-        "in proportion to their multiplier": [m for m, s in slopes.items() if s and low < s < high],
-        "with their multiplier, but less than in proportion": [
+        "in proportion to the multiplier": [m for m, s in slopes.items() if s and low < s < high],
+        "with the multiplier, but less than in proportion": [
             m for m, s in slopes.items() if s and 0 < s <= low
         ],
-        "faster than their multiplier": [m for m, s in slopes.items() if s and s >= high],
-        "not with their multiplier, as far as this sweep can tell": [
+        "faster than the multiplier": [m for m, s in slopes.items() if s and s >= high],
+        "not with the multiplier, as far as this sweep can tell": [
             m for m, s in slopes.items() if s is None or s <= 0
         ],
     }
@@ -96,9 +96,9 @@ def _figure(data: SweepData, module: str, scale: Scale) -> Figure:
     by_number = {t.number: r for t, r in zip(trials, ratios, strict=True)}
 
     def text(trial: ShownTrial) -> str:
+        given = settings_of(trial, [scale.key]).partition(",")[0]
         return (
-            f"<b>{plain(data.name_of(trial))}</b>: update ratio {by_number[trial.number]:.2g}<br>"
-            f"{plain(settings_of(trial, [scale.key]))}"
+            f"<b>{plain(data.name_of(trial))}</b>: {by_number[trial.number]:.2g}<br>{plain(given)}"
         )
 
     dots = markers(

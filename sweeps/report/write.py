@@ -14,7 +14,7 @@ from sweeps.errors import SweepError
 from sweeps.report.best_so_far import best_section
 from sweeps.report.caveats import caveats_section
 from sweeps.report.comparable import comparable
-from sweeps.report.explosion_map import explosion_section
+from sweeps.report.explosion_map import explosion_section, find_risk
 from sweeps.report.gradient_norms import norms_section
 from sweeps.report.hand_made import hand_made_section
 from sweeps.report.importance import importance_section, importances
@@ -54,12 +54,12 @@ class Report:
 def build_sections(data: SweepData) -> list[Section]:
     """All sections, in the order of the page."""
     view = comparable(data)
-    ranked = importances(data, view)
+    ranked, risk = importances(data, view), find_risk(data)
     return [
         verdict_section(data),
         table_section(data),
         best_section(data),
-        explosion_section(data),
+        explosion_section(data, risk),
         norms_section(data),
         terms_section(data),
         updates_section(data),
@@ -67,7 +67,7 @@ def build_sections(data: SweepData) -> list[Section]:
         *landscape_sections(data, view, ranked),
         costs_section(data),
         hand_made_section(data, view),
-        caveats_section(data, view, ranked),
+        caveats_section(data, view, ranked, None if risk is None else risk.key),
     ]
 
 
