@@ -14,7 +14,7 @@ from sweeps.report.scales import scales_of
 from sweeps.report.section import Figure, Section
 from sweeps.report.style import KINDS, by_kind, figure, markers, plain, sequence_opacity
 from sweeps.report.sweep_data import ShownTrial, SweepData
-from sweeps.report.wording import count, join, settings_of
+from sweeps.report.wording import count, join, number, settings_of
 from sweeps.session.display import format_number
 
 POINTS = 36_000
@@ -61,13 +61,13 @@ def _sentence(trials: list[ShownTrial]) -> str:
     if norms:
         low, middle, high = np.quantile(norms, [0.1, 0.5, 0.9])
         said.append(
-            f"trials that did not explode end at a norm of {middle:.3g} in the median (80 % of them "
-            f"between {low:.3g} and {high:.3g})"
+            f"trials that did not explode end at a norm of {number(middle)} in the median (80 % of them "
+            f"between {number(low)} and {number(high)})"
         )
     if peaks:
         said.append(
-            f"the {count(len(peaks), 'exploded one')} peaked at {float(np.median(peaks)):.3g} in the median, "
-            f"at {max(peaks):.3g} at most"
+            f"the {count(len(peaks), 'exploded one')} peaked at {number(float(np.median(peaks)))} in the median, "
+            f"at {number(max(peaks))} at most"
         )
     regimes = Counter(regime for t in trials if t.series and (regime := t.series.regime))
     if regimes:
@@ -82,9 +82,8 @@ def _sentence(trials: list[ShownTrial]) -> str:
 def _regime_points(trials: list[ShownTrial]) -> Iterable[str]:
     regimes = Counter(regime for t in trials if t.series and (regime := t.series.regime))
     for regime, meaning in MEANINGS.items():
-        if regimes[regime]:
-            number = regimes[regime]
-            yield f"{count(number, 'trial')} {'is' if number == 1 else 'are'} {meaning}."
+        if some := regimes[regime]:
+            yield f"{count(some, 'trial')} {'is' if some == 1 else 'are'} {meaning}."
 
 
 def _norms_figure(data: SweepData, trials: list[ShownTrial]) -> Figure:
@@ -100,14 +99,15 @@ def _norms_figure(data: SweepData, trials: list[ShownTrial]) -> Figure:
 
 def _lines(kind: str, trials: list[ShownTrial], room: int) -> list[go.Scatter]:
     """All lines of one kind as one trace, with gaps between them."""
+    bold = kind in ("best", "baseline")
     steps, norms, names = [], [], []
     for trial in trials:
         assert trial.series is not None
-        x, y = thin(trial.series.steps, trial.series.norms, room)
+        points = MOST_POINTS if bold else room
+        x, y = thin(trial.series.steps, trial.series.norms, points)
         steps += [*x.astype(int).tolist(), None]
         norms += [*(float(f"{value:.3g}") for value in y), None]
         names += [trial.number] * (len(x) + 1)
-    bold = kind in ("best", "baseline")
     opacity = 0.95 if bold else sequence_opacity(len(trials)) * (1.6 if kind == "exploded" else 1)
     colour = KINDS[kind][0]
     in_legend = go.Scatter(  # the lines are too faint for that

@@ -20,7 +20,7 @@ from sweeps.report.comparable import Comparable
 from sweeps.report.landscape import correlations
 from sweeps.report.section import Rows, Section
 from sweeps.report.sweep_data import ShownTrial, SweepData
-from sweeps.report.wording import count, join
+from sweeps.report.wording import count, join, number
 from sweeps.states import State
 from sweeps.study.study import noise_of_difference
 
@@ -186,8 +186,8 @@ def _norms(data: SweepData) -> Iterator[Claim]:
         over = sum(peak >= MILLIONS for peak in peaks)
         yield Claim(
             "Norms reach 4.97 million",
-            f"the largest global norm before clipping is {max(peaks):.3g}, {over} of {len(peaks)} trials reach that; "
-            "a sum of the norms of single tensors, still scaled for mixed precision, is far larger than the norm",
+            f"the largest global norm before clipping is {number(max(peaks))}, {over} of {len(peaks)} trials reach "
+            "that; a sum of the norms of single tensors, still scaled for mixed precision, is far larger than the norm",
             "supported" if over else "not here",
         )
 

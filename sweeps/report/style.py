@@ -48,6 +48,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "best": (GREEN, "star"),
 }
 """Kind of a trial -> colour and marker, in the order in which they are drawn."""
+MANY = 400
+"""Trials from which markers are small."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -94,9 +96,12 @@ def markers(
         more: of every trace.
     """
     traces = []
-    for kind, some in by_kind(trials, best):
+    kinds = by_kind(trials, best)
+    many = sum(len(some) for _, some in kinds) > MANY
+    for kind, some in kinds:
         colour, symbol = KINDS[kind]
-        size = {"best": 14, "baseline": 10, "exploded": 9}.get(kind, 7)
+        rest = (9.0 if kind == "exploded" else 7.0) * (0.6 if many else 1.0)
+        size = {"best": 14.0, "baseline": 10.0}.get(kind, rest)
         traces.append(
             go.Scatter(
                 x=[x(t) for t in some],
@@ -109,7 +114,7 @@ def markers(
                     "color": colour,
                     "symbol": symbol,
                     "size": size,
-                    "line": {"width": 1.4, "color": colour},
+                    "line": {"width": 0.8 if many else 1.4, "color": colour},
                 },
                 hovertemplate="%{text}<extra></extra>",
                 **more,
@@ -173,4 +178,4 @@ def template(dark: bool) -> dict[str, Any]:
 
 def sequence_opacity(count: int) -> float:
     """How opaque one of `count` lines is, so that many do not make a block of colour."""
-    return min(0.55, max(0.07, 14 / max(1, count)))
+    return min(0.55, max(0.12, 14 / max(1, count)))

@@ -22,6 +22,12 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def number(value: float) -> str:
+    """Three significant digits, without an exponent: `0.123`, `42,100`."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:g}"
+
+
 def share(part: float, whole: float) -> str:
     """A share in percent; small ones are not called nothing."""
     if not whole:
