@@ -17,12 +17,12 @@ BANDWIDTHS = (0.06, 0.1, 0.16, 0.25)
 """Standard deviations of the kernel that are tried, as fractions of a range."""
 PRIOR = 1.0
 """Weight of the overall share, in trials."""
-FIRST = 6
+FIRST = 10
 """Settings, best alone, of which pairs are tried."""
-LARGEST = 1000
+LARGEST = 400
 """Trials from which the settings are chosen, at most."""
-EVIDENCE = 3.0
-"""Log-likelihood that a map must gain over the overall share to be said to predict explosions."""
+SHUFFLES = 19
+"""Shuffles of the outcomes: the best map of each would have to gain less for one sweep in twenty to be fooled."""
 
 Array = np.ndarray
 
@@ -36,11 +36,8 @@ class RiskMap:
     bandwidth: float
     gain: float
     """Log-likelihood of trials that were left out, above that of the overall share."""
-
-    @property
-    def predicts(self) -> bool:
-        """Whether the map says more than the overall share."""
-        return self.gain > EVIDENCE
+    predicts: bool
+    """Whether it gains more than the best map of any shuffle, and so says more than the overall share."""
 
 
 def weights(at: Array, positions: Array, bandwidth: float) -> Array:
@@ -67,23 +64,20 @@ def probability(
     return (near @ exploded + PRIOR * exploded.mean()) / (total + PRIOR), total
 
 
-def left_out(positions: Array, exploded: Array, bandwidth: float) -> float:
-    """Log-likelihood of each trial under the estimate from all others, summed."""
+def left_out(positions: Array, outcomes: Array, bandwidth: float) -> Array:
+    """(m,) log-likelihood of each trial under the estimate from all others, above that of the overall share, summed.
+
+    Args:
+        positions: (n, d) of the trials.
+        outcomes: (n, m) 1 or 0, each column for itself.
+        bandwidth: of the kernel.
+    """
     near = weights(positions, positions, bandwidth)
     np.fill_diagonal(near, 0.0)
-    p = (near @ exploded + PRIOR * others(exploded)) / (near.sum(axis=1) + PRIOR)
-    return log_likelihood(p, exploded)
-
-
-def others(exploded: Array) -> Array:
-    """For each trial the share of all others that exploded, kept off 0 and 1 by half a trial."""
-    n = len(exploded)
-    return np.asarray((exploded.sum() - exploded + 0.5) / n)
-
-
-def log_likelihood(p: Array, exploded: Array) -> float:
-    """Of outcomes under probabilities."""
-    return float(np.log(np.where(exploded > 0, p, 1 - p)).sum())
+    share = (outcomes.sum(axis=0) - outcomes + 0.5) / len(outcomes)  # of the others, off 0 and 1
+    p = (near @ outcomes + PRIOR * share) / (near.sum(axis=1, keepdims=True) + PRIOR)
+    gains = [np.log(np.where(outcomes > 0, q, 1 - q)).sum(axis=0) for q in (p, share)]
+    return np.asarray(gains[0] - gains[1])
 
 
 def find_map(positions: Array, exploded: Array) -> RiskMap:
@@ -94,20 +88,27 @@ def find_map(positions: Array, exploded: Array) -> RiskMap:
         exploded: (n,) 1 or 0.
     """
     some = np.unique(np.linspace(0, len(exploded) - 1, min(LARGEST, len(exploded))).astype(int))
-    positions, exploded = positions[some], exploded[some].astype(float)
-    constant = log_likelihood(others(exploded), exploded)
+    positions, chance = positions[some], np.random.default_rng(0)
+    real = exploded[some].astype(float)
+    outcomes = np.stack([real, *(chance.permutation(real) for _ in range(SHUFFLES))], axis=1)
 
-    def best(columns: tuple[int, ...]) -> RiskMap:
-        chosen = positions[:, columns]
-        scores = [left_out(chosen, exploded, h) for h in BANDWIDTHS]
-        place = int(np.argmax(scores))
-        return RiskMap(columns, BANDWIDTHS[place], scores[place] - constant)
+    def gains(columns: tuple[int, ...]) -> Array:
+        """(bandwidths, 1 + shuffles)."""
+        return np.stack([left_out(positions[:, columns], outcomes, h) for h in BANDWIDTHS])
 
-    alone = sorted((best((c,)) for c in range(positions.shape[1])), key=lambda m: -m.gain)
-    if len(alone) == 1:
-        return alone[0]
-    first = sorted(m.columns[0] for m in alone[:FIRST])
-    return max((best(pair) for pair in combinations(first, 2)), key=lambda m: m.gain)
+    alone: dict[tuple[int, ...], Array] = {
+        (column,): gains((column,)) for column in range(positions.shape[1])
+    }
+    found = alone
+    if len(alone) > 1:
+        first = sorted(alone, key=lambda one: -alone[one][:, 0].max())[:FIRST]
+        pairs = combinations(sorted(one[0] for one in first), 2)
+        found = {pair: gains(pair) for pair in pairs}
+    best = max(found, key=lambda one: found[one][:, 0].max())
+    by_chance = max(float(one[:, 1:].max()) for one in found.values())
+    place = int(np.argmax(found[best][:, 0]))
+    gain = float(found[best][place, 0])
+    return RiskMap(best, BANDWIDTHS[place], gain, gain > by_chance)
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,7 @@ def _cost_figure(data: SweepData) -> Figure:
             x=[t.number for t in some],
             y=[t.record.seconds for t in some],
             name=kind,
+            width=0.85 if len(data.trials) < 300 else 1,
             marker={"color": KINDS[kind][0], "line": {"width": 0}},
             text=[_text(data, t) for t in some],
             textposition="none",
@@ -141,7 +142,6 @@ def _cost_figure(data: SweepData) -> Figure:
     plot = figure(
         bars,
         barmode="overlay",
-        bargap=0.15 if len(data.trials) < 300 else 0,
         xaxis={"title": {"text": "trial"}, "showgrid": False},
         yaxis={"title": {"text": "seconds"}},
     )
