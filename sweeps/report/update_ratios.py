@@ -79,12 +79,13 @@ def _sentence(data: SweepData, measured: dict[str, Scale]) -> str:
     said = []
     for how, modules in groups.items():
         names = join(module.replace("_", " ") for module in modules)
-        verb = "grows" if len(modules) == 1 else "grow"
+        ratios, verb = ("that", "grows") if len(modules) == 1 else ("those", "grow")
         if any(slopes[m] for m in modules):
-            said.append(f"{names} {verb} {how} (slope {_slopes(slopes, modules)})")
+            said.append(f"{ratios} of {names} {verb} {how} (slope {_slopes(slopes, modules)})")
         elif modules:
-            said.append(f"{names} {'does' if len(modules) == 1 else 'do'} not grow {how[4:]}")
-    return f"The update ratio of {'; that of '.join(said)}."
+            does = "does" if len(modules) == 1 else "do"
+            said.append(f"{ratios} of {names} {does} not grow {how[4:]}")
+    return f"Update ratios: {'; '.join(said)}."
 
 
 def _slopes(slopes: dict[str, float | None], modules: list[str]) -> str:

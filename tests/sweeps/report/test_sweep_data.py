@@ -12,6 +12,7 @@ from sweeps.errors import SweepError
 from sweeps.report.sweep_data import ShownTrial, read_sweep
 from sweeps.states import State
 from sweeps.storage.folder import new_folder
+from sweeps.study.location import JOURNAL
 from sweeps.study.study import TrialRecord
 
 pytestmark = pytest.mark.slow
@@ -73,6 +74,7 @@ def test_trials_that_lost_their_files_are_shown_without_steps():
 def test_a_sweep_that_never_began_is_a_mistake():
     folder = new_folder("small")
     folder.save_spec(small_spec())
+    folder.update_record(study=JOURNAL)
     with pytest.raises(SweepError, match="no study there"):
         read_sweep(folder)
 

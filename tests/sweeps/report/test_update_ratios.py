@@ -14,7 +14,7 @@ from sweeps.report.update_ratios import slope_of, updates_section
 def test_proportional_modules_are_told_from_others():
     section = updates_section(made_up_data(60))
     assert section.sentence == (
-        "The update ratio of scs fusion grows in proportion to the multiplier (slope 1.00); that of "
+        "Update ratios: that of scs fusion grows in proportion to the multiplier (slope 1.00); that of "
         "detection head grows with the multiplier, but less than in proportion (slope 0.50)."
     )
     assert [f.key for f in section.figures] == ["updates_scs_fusion", "updates_detection_head"]
