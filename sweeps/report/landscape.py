@@ -124,7 +124,7 @@ def _slice(study: optuna.Study, scale: Scale, name: str) -> Figure:
         selector={"type": "scatter"},
     )
     plot.update_layout(showlegend=False, title=None, width=None)
-    plot.update_xaxes(title={"text": scale.title}, dtick=1 if scale.log else None)
+    plot.update_xaxes(scale.axis() if not scale.choices else {"title": {"text": scale.title}})
     plot.update_yaxes(title={"text": name})
     alt = f"{name} over {scale.title}"
     return Figure(f"slice_{scale.key}", plot, alt, 290, half=True)
@@ -147,7 +147,7 @@ def _contour(study: optuna.Study, scales: Sequence[Scale], name: str) -> Figure:
     by_key = {scale.key: scale for scale in scales}
     for axis in (plot.layout.xaxis, plot.layout.yaxis):
         scale = by_key[axis.title.text]
-        axis.title.text, axis.dtick = scale.title, 1 if scale.log else None
+        axis.title.text, axis.dtick = scale.title, scale.axis().get("dtick")
     alt = f"Contour of {name} over {join(s.title for s in scales)}"
     return Figure("contour", plot, alt, 440)
 

@@ -49,6 +49,7 @@ def build_page(data: SweepData, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["bound"] = lambda text: text.replace(" %", "\u00a0%")
     figures = [figure for section in sections for figure in section.figures]
     return environment.get_template(TEMPLATE).render(
         name=data.name,

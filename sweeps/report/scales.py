@@ -16,6 +16,8 @@ from sweeps.session.display import short_name
 
 CATEGORY_GAP = 0.5
 """What is left free before the first and behind the last choice, in distances of choices."""
+WIDE = 100.0
+"""Ratio of the ends of a logarithmic range from which only powers of ten are ticks."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Scale:
             return {**found, "tickvals": places, "ticktext": names, "range": ends}
         ends = [self.at(-0.02), self.at(1.02)]
         if self.log:
-            return {**found, "type": "log", "range": [math.log10(end) for end in ends], "dtick": 1}
+            ticks = 1 if self.high / self.low >= WIDE else "D2"
+            logs = [math.log10(end) for end in ends]
+            return {**found, "type": "log", "range": logs, "dtick": ticks}
         return {**found, "range": ends}
 
 

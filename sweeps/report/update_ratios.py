@@ -79,12 +79,12 @@ def _sentence(data: SweepData, measured: dict[str, Scale]) -> str:
     said = []
     for how, modules in groups.items():
         names = join(module.replace("_", " ") for module in modules)
-        ratios, verb = ("that", "grows") if len(modules) == 1 else ("those", "grow")
+        whose, verb = ("that", "grows") if len(modules) == 1 else ("those", "grow")
         if any(slopes[m] for m in modules):
-            said.append(f"{ratios} of {names} {verb} {how} (slope {_slopes(slopes, modules)})")
+            said.append(f"{whose} of {names} {verb} {how} (slope {_slopes(slopes, modules)})")
         elif modules:
             does = "does" if len(modules) == 1 else "do"
-            said.append(f"{ratios} of {names} {does} not grow {how[4:]}")
+            said.append(f"{whose} of {names} {does} not grow {how[4:]}")
     return f"Update ratios: {'; '.join(said)}."
 
 
