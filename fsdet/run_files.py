@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -140,12 +141,17 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
 
 def load_steps(run_dir: Path) -> list[Row]:
     """One mapping per optimiser step, each with its `step`; a cut last line is left out."""
-    return _load_lines(run_dir / STEPS_FILE)
+    return list(iterate_steps(run_dir))
+
+
+def iterate_steps(run_dir: Path) -> Iterator[Row]:
+    """As `load_steps`, one at a time: a long run has more steps than one wants in memory."""
+    return _read_lines(run_dir / STEPS_FILE)
 
 
 def load_evaluations(run_dir: Path) -> list[Row]:
     """One mapping per evaluation, each with its `step`; empty if there was none."""
-    return _load_lines(run_dir / EVALUATIONS_FILE)
+    return list(_read_lines(run_dir / EVALUATIONS_FILE))
 
 
 def find_evaluation(run_dir: Path, step: int) -> Row | None:
@@ -160,24 +166,23 @@ def metrics_of(row: Row) -> dict[str, float]:
     return {key: value for key, value in row.items() if key not in others}
 
 
-def _load_lines(path: Path) -> list[Row]:
+def _read_lines(path: Path) -> Iterator[Row]:
     if not path.exists():
-        return []
+        return
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        file = path.open(encoding="utf-8", errors="replace")
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); name the checkpoint_dir of a run"
         ) from None
-    rows = []
-    for line in text.splitlines():
-        try:
-            row = _numbers(json.loads(line))
-        except ValueError:
-            break  # the last line of a killed run may be cut off
-        if math.isfinite(row.get("step", math.nan)):  # other lines were not written by a run
-            rows.append(row)
-    return rows
+    with file:
+        for line in file:
+            try:
+                row = _numbers(json.loads(line))
+            except ValueError:
+                break  # the last line of a killed run may be cut off
+            if math.isfinite(row.get("step", math.nan)):  # other lines were not written by a run
+                yield row
 
 
 def _numbers(content: Any) -> Row:

@@ -45,6 +45,8 @@ NUMBERED = "auto"
 """Value of --name that adds the next free number to the name in the YAML."""
 FLUSH_SECONDS, FLUSH_SECONDS_STOPPED = 60, 4
 """Time to flush the tracking store at the end of a sweep, and after an early stop."""
+NO_REPORT = (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.STUDY_LOST)
+"""How a sweep ends without a report: someone waits for the prompt, or there is nothing to read."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -207,6 +209,12 @@ def start(
         code = search_and_confirm(spec, session, console)
         if code in (ExitCode.OK, ExitCode.NOTHING_FOUND):
             seconds = FLUSH_SECONDS
+        if code not in NO_REPORT:
+            from sweeps.report.write import report_at_end
+            from sweeps.session.callbacks import SWEEP_RUN
+
+            tracker.add_files(SWEEP_RUN, [folder.best_file, folder.trials_file])
+            report_at_end(session.folder, tracker, console)
     finally:
         missing = tracker.close(seconds)
         if missing:

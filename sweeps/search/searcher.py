@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -39,6 +40,7 @@ from sweeps.study.store import LOST, StudyStore, batched, reason_of
 from sweeps.study.study import (
     CONSTRAINT,
     CURVE,
+    LEGS,
     RETRIED,
     SOURCE,
     UNTIL,
@@ -253,6 +255,10 @@ class StudySearcher:
             trial.set_user_attr("metrics", best.metrics if best else {})
             trial.set_user_attr("costs", end.report.costs)
         trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + end.seconds)
+        if end.seconds:
+            now = time.time()
+            legs = trial.user_attrs.get(LEGS, [])
+            trial.set_user_attr(LEGS, [*legs, [round(now - end.seconds, 2), round(now, 2)]])
         trial.set_user_attr("reason", end.outcome.reason)
         trial.set_user_attr("state", str(end.outcome.state))
 

@@ -6,6 +6,7 @@ driver at a time. The database is in `sweeps.study.database`.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,8 +24,10 @@ from sweeps.secrets import without_password
 from sweeps.storage.folder import LOCK
 from sweeps.study.internals import backend_of, drop_line_offsets
 
-STUDY_NAME = "sweep"
-"""Name of a sweep's own study in a journal file."""
+UNNAMED = "sweep"
+"""Name of every sweep's study in files of earlier versions; other studies in them have names without a prefix."""
+BESIDE = "/"
+"""Between the name of a sweep, which has none of these, and that of another study in its file."""
 DATABASE_LOST = (SQLAlchemyError, StorageInternalError)
 """Raised when a database does not answer, or refuses."""
 LOST = (OSError, *DATABASE_LOST)
@@ -108,12 +111,29 @@ def is_locked(folder: Path) -> bool:
         return False
 
 
-class JournalStore:
-    """A study in a journal file. After the first `check`, a deleted file is restored by the next one."""
+def study_name_in(path: Path) -> str:
+    """Name of the sweep's own study in the journal file `path`.
 
-    def __init__(self, path: Path, name: str = STUDY_NAME) -> None:
+    It is that of the sweep's folder, which may have been renamed since; so the first line of the file says it.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            return str(json.loads(file.readline())["study_name"]).partition(BESIDE)[0]
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or its first line was cut off
+        return path.absolute().parent.name
+
+
+class JournalStore:
+    """A study in a journal file. After the first `check`, a deleted file is restored by the next one.
+
+    Args:
+        path: of the file, in the folder of the sweep.
+        name: of the study; None for the sweep's own one.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
         self.path = path
-        self.name = name
+        self.name = name or study_name_in(path)
         self._file: IO[bytes] | None = None
 
     @property
@@ -157,7 +177,8 @@ class JournalStore:
 
     def beside(self, name: str) -> JournalStore:
         """Another study in the same file."""
-        return JournalStore(self.path, name)
+        own = self.name != UNNAMED
+        return JournalStore(self.path, f"{self.name}{BESIDE}{name}" if own else name)
 
     def is_locked(self) -> bool:
         """Whether a running process holds the lock of the file's folder."""

@@ -8,6 +8,7 @@ user attribute `state` is `interrupted`.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ SOURCE = "source"
 """Attribute: which part of a `sweeps.search.mixture.Mixture` drew the trial."""
 PRESET = "preset"
 """Attribute of a trial with given settings: the rest of its `Preset`."""
+LEGS = "legs"
+"""Attribute with the times at which the trial was trained; see `TrialRecord.legs`."""
 CURVE = "curve"
 """Attribute with the values by epoch where Optuna accepts no intermediate values: with two objectives."""
 
@@ -79,6 +82,8 @@ class TrialRecord:
     """Seconds of a step and bytes of memory."""
     seconds: float = 0.0
     """Wall time, all sessions together."""
+    legs: tuple[tuple[float, float], ...] = ()
+    """Begin and end, in seconds since the epoch, of each stretch that it was trained without a pause."""
     retried: str = ""
     """Why it was retried alone; empty if it was not."""
     preset: Preset | None = None
@@ -113,14 +118,20 @@ def folder_of(number: int) -> str:
 
 
 def create_study(store: StudyStore, spec: SweepSpec, sampler: BaseSampler) -> optuna.Study:
-    """The study in `store`, created where it is missing."""
-    return optuna.create_study(
+    """The study in `store`, created where it is missing, with the objectives by their names."""
+    study = optuna.create_study(
         storage=store.storage(),
         sampler=sampler,
         study_name=store.name,
         directions=[objective.direction for objective in spec.objectives],
         load_if_exists=True,
     )
+    names: list[str] = [objective.metric for objective in spec.objectives]
+    if study.metric_names != names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(names)
+    return study
 
 
 def add_preset(study: optuna.Study, spec: SweepSpec, preset: Preset) -> int:
@@ -211,6 +222,7 @@ def to_record(trial: FrozenTrial, alive: bool = True) -> TrialRecord:
         metrics=attrs.get("metrics", {}),
         costs=attrs.get("costs", {}),
         seconds=attrs.get("seconds", 0.0),
+        legs=tuple((begin, end) for begin, end in attrs.get(LEGS, [])),
         retried=attrs.get(RETRIED, ""),
         preset=_preset(trial),
         until=attrs.get(UNTIL),

@@ -193,12 +193,18 @@ class Tracker:
             self._put(key, write)
 
     def add_files(self, key: str, files: Iterable[Path], folder: str | None = None) -> None:
-        """Log the files that exist, in `folder` of the artifacts."""
+        """Log files as artifacts of a run that may have ended; those that do not exist are left out.
+
+        Args:
+            key: of the run.
+            files: on this machine.
+            folder: in the artifacts; None for their root.
+        """
+        paths = list(files)
 
         def write() -> None:
-            for file in files:
-                if file.is_file():
-                    self._client.log_artifact(self._runs[key].run_id, str(file), folder)
+            for path in filter(Path.is_file, paths):
+                self._client.log_artifact(self._runs[key].run_id, str(path), folder)
 
         self._put(key, write)
 

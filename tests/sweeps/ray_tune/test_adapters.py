@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import optuna
 import pytest
 from conftest import Swept, small_spec, sweep
 from made_up_trainers import hungry
@@ -14,7 +13,8 @@ from optuna.trial import TrialState
 
 from sweeps.ray_tune.adapters import WorkerFailures
 from sweeps.states import State
-from sweeps.study.store import STUDY_NAME, build_storage
+from sweeps.study.store import JournalStore
+from sweeps.study.study import load_study
 from sweeps.trial import failures
 
 LRS = {"small": 0.5, "large": 2, "too_large": 3, "lost_then_large": 4, "lost": 5, "then_lost": 6}
@@ -97,7 +97,7 @@ def test_sweep_goes_on_with_the_others(swept):
 
 @pytest.mark.slow
 def test_one_trial_one_run_and_both_say_that_it_was_tried_again(swept):
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
+    study = load_study(JournalStore(swept.folder.study_file))
     states = [trial.state for trial in study.trials]
     assert states[:3] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL]
     assert list(study.trials[1].intermediate_values) == [1, 2, 3]

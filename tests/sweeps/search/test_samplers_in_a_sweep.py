@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import optuna
 import pytest
 from conftest import small_spec, sweep
 from made_up_trainers import made_up
 from optuna.trial import TrialState
 
 from sweeps.states import State
-from sweeps.study.store import STUDY_NAME, build_storage
-from sweeps.study.study import CONSTRAINT
+from sweeps.study.store import JournalStore
+from sweeps.study.study import CONSTRAINT, load_study
 from sweeps.trial.worker import STEP_SECONDS
 
 SPACE = {"lr": {"low": 0.2, "high": 8, "log": True}, "dfl_weight": {"low": 0.1, "high": 3}}
@@ -33,7 +32,7 @@ def test_a_sampler_is_told_the_truth_of_every_trial(name):
     more = {"space": SPACE, "baselines": BASELINES, "trials": 6, **SAMPLERS[name]}
     spec = small_spec(sampler=sampler, **more)
     swept = sweep(spec, made_up)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
+    study = load_study(JournalStore(swept.folder.study_file))
     records = swept.result.trials
     assert len(records) == len(study.trials) == 6
     assert {State.COMPLETED, State.INFEASIBLE} <= {t.state for t in records}
@@ -60,9 +59,7 @@ def test_a_sweep_starts_warm_from_an_earlier_one():
         warm_start=first.folder.name,
     )
     second = sweep(warm, made_up)
-    study = optuna.load_study(
-        study_name=STUDY_NAME, storage=build_storage(second.folder.study_file)
-    )
+    study = load_study(JournalStore(second.folder.study_file))
     assert len(second.result.trials) == 3
     assert len(study.trials) == 3 + len(first.result.trials)
     assert {str(t.parameters) for t in second.result.trials}.isdisjoint(

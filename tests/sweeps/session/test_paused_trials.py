@@ -28,8 +28,8 @@ from sweeps.session.session import Session
 from sweeps.session.sweep import SweepResult, run_sweep
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, find_folder, sweeps_root
-from sweeps.study.store import STUDY_NAME, JournalStore, build_storage
-from sweeps.study.study import read_trials
+from sweeps.study.store import JournalStore
+from sweeps.study.study import load_study, read_trials
 from sweeps.tracking import Tracker
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ def halving(**changes: Any) -> SweepSpec:
 
 
 def study_of(folder: SweepFolder) -> optuna.Study:
-    return optuna.load_study(study_name=STUDY_NAME, storage=build_storage(folder.study_file))
+    return load_study(JournalStore(folder.study_file))
 
 
 def runs_of(uri: str) -> dict[str, Run]:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import optuna
 import pytest
 from conftest import Swept, small_spec, sweep
 from made_up_trainers import made_up
@@ -21,8 +20,8 @@ from sweeps.session.certainty import verdicts
 from sweeps.session.summary import write_best
 from sweeps.states import State
 from sweeps.storage.folder import find_folder
-from sweeps.study.store import STUDY_NAME, build_storage
-from sweeps.study.study import best_of, read_trials
+from sweeps.study.store import JournalStore
+from sweeps.study.study import best_of, load_study, read_trials
 
 pytestmark = pytest.mark.slow
 ENDS = {
@@ -83,7 +82,7 @@ def runs_of(swept: Swept) -> dict[str, Run]:
     ],
 )
 def test_study_is_told_the_truth(swept, name, state, told, values, violated):
-    study = optuna.load_study(study_name=STUDY_NAME, storage=build_storage(swept.folder.study_file))
+    study = load_study(JournalStore(swept.folder.study_file))
     trial = study.trials[list(ENDS).index(name)]
     assert trial.user_attrs["baseline"] == name
     assert trial.user_attrs["state"] == state
@@ -216,8 +215,7 @@ def test_ctrl_c_closes_everything_truthfully(in_own_folder):
     )
     hanging = in_own_folder / "mlruns" / "sweeps" / "small" / "trials" / "0001" / "config.yaml"
     wait_until(hanging.exists)
-    storage = build_storage(find_folder("small").study_file)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
+    study = load_study(JournalStore(find_folder("small").study_file))
     wait_until(lambda: study.trials[-1].number == 1 and study.trials[1].intermediate_values)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=PATIENCE)

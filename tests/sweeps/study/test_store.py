@@ -90,11 +90,32 @@ def test_a_second_study_lies_in_the_same_file(tmp_path):
 
 def test_changes_of_the_other_study_are_not_lost_in_between(tmp_path):
     store = JournalStore(tmp_path / "journal")
-    other = optuna.create_study(storage=store.beside("second").storage(), study_name="second")
     study = optuna.create_study(storage=store.storage(), study_name=store.name)
+    beside = store.beside("second")
+    other = optuna.create_study(storage=beside.storage(), study_name=beside.name)
     trial = study.ask()
     with batched(study):
         trial.set_user_attr("mine", 1)
         other.tell(other.ask(), 2.0)
     assert load_study(store).trials[0].user_attrs == {"mine": 1}
     assert load_study(store.beside("second")).trials[0].value == 2.0
+
+
+def test_a_study_is_named_for_its_sweep_and_found_in_a_renamed_folder(tmp_path):
+    before, after = tmp_path / "small", tmp_path / "renamed"
+    before.mkdir()
+    store = JournalStore(before / "study.journal")
+    optuna.create_study(storage=store.storage(), study_name=store.name)
+    before.rename(after)
+    renamed = JournalStore(after / "study.journal")
+    assert load_study(renamed).study_name == "small"
+    assert renamed.beside("confirm").name == "small/confirm"
+
+
+def test_the_names_in_files_of_earlier_versions_stay(tmp_path):
+    path = tmp_path / "journal"
+    for name in ("sweep", "confirm"):
+        optuna.create_study(storage=JournalStorage(Journal(str(path))), study_name=name)
+    store = JournalStore(path)
+    assert load_study(store).study_name == "sweep"
+    assert load_study(store.beside("confirm")).study_name == "confirm"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 from conftest import small_spec
 from optuna.trial import TrialState
 from session_parts import Driver, exploded, report_of
@@ -36,6 +37,25 @@ def test_baselines_that_a_killed_driver_did_not_begin_come_first_and_once():
     assert [preset.baseline for preset in baselines_left(second.study, spec)] == ["c"]
     assert [second.start().baseline for _ in range(3)] == ["b", "c", None]
     assert [t.user_attrs.get("baseline") for t in second.study.trials] == ["b", "c", None]
+
+
+def test_objectives_have_their_names_in_optuna_without_a_warning(recwarn):
+    cost = {"metric": "trial/step_seconds"}
+    two = small_spec(second_objective=cost, sampler={"name": "nsgaii"})
+    assert driver(two).study.metric_names == ["val/nAP50", "trial/step_seconds"]
+    assert [str(w.message) for w in recwarn if "metric_names" in str(w.message)] == []
+
+
+def test_every_stretch_of_training_is_recorded():
+    session = driver(scheduler={"name": "asha", "grace": 1, "reduction": 2}, trials=1)
+    session.start()
+    session.pause(0, 1, 0.4)
+    session.start()
+    session.end(0, report_of(3, 0.5, "final"))
+    (trial,) = read_trials(FILE)
+    (first_begin, first_end), (second_begin, second_end) = trial.legs
+    assert first_begin <= first_end <= second_begin <= second_end
+    assert trial.seconds == pytest.approx(sum(end - begin for begin, end in trial.legs), abs=0.05)
 
 
 def test_warm_start_takes_what_was_learnt_within_the_space_and_counts_nothing():
