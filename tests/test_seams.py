@@ -11,7 +11,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODULES = sorted(set(re.findall(r"python -m ((?:fsdet|sweeps)\.\w+)", README)))
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "search_spaces" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+COMMANDS = [
+    command
+    for page in PAGES
+    for command in re.findall(
+        r"python -m ((?:fsdet|sweeps)\.\w+)([^\n`#]*)", page.read_text(encoding="utf-8")
+    )
+]
+"""Module and arguments of every command of the README and the documentation."""
+MODULES = sorted({module for module, _ in COMMANDS})
 
 
 def test_imports_go_one_way():
@@ -39,9 +52,20 @@ def test_readme_names_all_commands():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
-def test_command_of_the_readme_has_help(module):
+def test_commands_of_the_documentation_exist_with_their_flags(module):
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert f"python -m {module}" in done.stdout
+    written = " ".join(arguments for name, arguments in COMMANDS if name == module)
+    flags = {flag.replace("-", "_") for flag in re.findall(r"(?<!\S)--(\w[\w-]*)", written)}
+    known = {flag.replace("-", "_") for flag in re.findall(r"--(\w[\w-]*)", done.stdout)}
+    assert flags <= known
+
+
+def test_links_of_the_documentation_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
