@@ -75,8 +75,9 @@ def test_best_shows_the_confirmation_again_and_writes_its_winner(swept):
     winner = confirmed(folder).winner
     assert winner is not None
     said = command("sweeps.best", "tiny", folder=folder)
-    start = "confirmed on the test split"
-    assert said[said.index(start) :].startswith(printed[printed.index(start) :].strip())
+    begin, end = "confirmed on the test split", "writing the report"
+    result = printed[printed.index(begin) : printed.index(end)].strip()
+    assert said[said.index(begin) :].startswith(result)
     best = yaml.safe_load((folder / "mlruns" / "sweeps" / "tiny" / "best.yaml").read_text())
     assert best["fusion_lr_mult"] == winner.candidate.parameters["fusion_lr_mult"]
 
