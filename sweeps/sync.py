@@ -62,7 +62,8 @@ def sync(name: str, storage: str | None = None) -> ExitCode:
         raise SweepError(
             f"{tracker.public_uri}: {missing} writes are still missing; run this again when it answers"
         )
-    print(f"sweep {folder.name}: {count} runs were written to {tracker.public_uri}")
+    done = f"{count} runs were written" if count else "no run was missing"
+    print(f"sweep {folder.name}: {done} in {tracker.public_uri}")
     return ExitCode.OK
 
 
