@@ -86,11 +86,12 @@ def write_missing(spec: SweepSpec, folder: SweepFolder, tracker: Tracker) -> int
             tracker.stored_runs(sweep_id),
             {**tags, "sweep.id": sweep_id},
         )
-    done = all(trial.state in ENDED for trial in trials)
-    outcome = Outcome(State.COMPLETED if done else State.INTERRUPTED)
-    end_parent_run(tracker, spec, folder, trials, outcome, runs)
     if confirmation is not None:
         log_confirmation(spec, confirmation, folder, tracker, trials)
+    else:
+        done = all(trial.state in ENDED for trial in trials)
+        outcome = Outcome(State.COMPLETED if done else State.INTERRUPTED)
+        end_parent_run(tracker, spec, folder, trials, outcome, runs)
     return count
 
 

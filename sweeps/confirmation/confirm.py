@@ -255,7 +255,10 @@ def log_confirmation(
     findings, winner = conclusions(confirmation), confirmation.winner
     outcome = Outcome(State.COMPLETED, findings[0])
     number = None if winner is None else winner.candidate.trial
+    tracker.flush()  # so that the runs of both studies are found
     runs = tracker.stored_runs(folder.sweep_id())
+    for key, run in tracker.stored_runs(f"{folder.sweep_id()}.{CONFIRM_FOLDER}").items():
+        tracker.adopt(key, run.run_id)
     end_parent_run(tracker, spec, folder, trials, outcome, runs, findings, number)
     tracker.add_files(SWEEP_RUN, [folder.path / CONFIRM_FILE])
     if winner is not None:
@@ -280,6 +283,7 @@ def link_runs(
 ) -> None:
     """Show the confirmed value at a trial's run, and link it and its confirmation's runs to each other."""
     tracker.add_metrics(trial, estimates(confirmation, measured), 0)
-    for seed, record in measured.results.items():
-        tracker.link(trial, record.run_key, f"confirmation at seed {seed}")
-        tracker.link(record.run_key, trial, f"trial {trial} of the search")
+    for seed in measured.results:
+        run = preset_of(measured.candidate, seed).key
+        tracker.link(trial, run, f"confirmation at seed {seed}")
+        tracker.link(run, trial, f"trial {trial} of the search")

@@ -157,7 +157,7 @@ def test_every_run_is_closed_with_its_state(done):
     assert set(states.values()) == {"completed"}
     run = runs["trial_0003/seed_1000"]
     assert run.data.tags["sweep.confirms"] == "3"
-    assert run.info.run_name == "confirm trial 3, seed 1000"
+    assert run.info.run_name.startswith("confirm trial 3, seed 1000 · 0.")
     assert "test/nAP50" in run.data.metrics
 
 

@@ -136,6 +136,19 @@ def test_failed_write_is_one_warning(tracker, caplog):
     assert len([r for r in caplog.records if "could not write" in r.message]) == 1
 
 
+def test_runs_are_linked_once_and_only_to_runs_that_exist(tracker):
+    for key in "ab":
+        tracker.start(key, key, {}, {})
+    tracker.describe("a", "seen")
+    for _ in range(2):
+        tracker.link("a", "b", "the other")
+    tracker.link("a", "never begun", "nobody")
+    tracker.close()
+    note = MlflowClient(tracker.uri).get_run(tracker.run_id("a")).data.tags["mlflow.note.content"]
+    place = f"#/experiments/{tracker.experiment_id}/runs/{tracker.run_id('b')}"
+    assert note == f"seen\n- [the other]({place})"
+
+
 def test_store_that_cannot_be_opened_is_told_without_its_password():
     with pytest.raises(SweepError) as caught:
         Tracker("postgresql://me:secret@127.0.0.1:1/x", "test")
