@@ -24,6 +24,16 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture that stands in the page itself."""
+
+    source: str
+    """A `data:` address."""
+    alt: str
+    """What it shows, for readers who cannot see it."""
+
+
+@dataclass(frozen=True)
 class Rows:
     """A table of text."""
 
@@ -57,6 +67,7 @@ class Section:
     figures: tuple[Figure, ...] = ()
     caption: str = ""
     """How to read the figures."""
+    picture: Picture | None = None
     points: tuple[str, ...] = ()
     """Further findings."""
     table: Rows | SortableTable | None = None

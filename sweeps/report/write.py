@@ -14,6 +14,7 @@ from sweeps.errors import SweepError
 from sweeps.report.best_so_far import best_section
 from sweeps.report.caveats import caveats_section
 from sweeps.report.comparable import comparable
+from sweeps.report.detections import detections_section
 from sweeps.report.explosion_map import explosion_section, find_risk
 from sweeps.report.gradient_norms import norms_section
 from sweeps.report.hand_made import hand_made_section
@@ -28,6 +29,7 @@ from sweeps.report.trial_costs import costs_section
 from sweeps.report.trial_table import table_section
 from sweeps.report.update_ratios import updates_section
 from sweeps.report.verdict import verdict_section
+from sweeps.session.best_trial import detections_of
 from sweeps.session.callbacks import SWEEP_RUN
 from sweeps.session.display import print_line
 from sweeps.session.summary import this_python
@@ -51,8 +53,8 @@ class Report:
     """Why there are no pictures; empty if there are."""
 
 
-def build_sections(data: SweepData) -> list[Section]:
-    """All sections, in the order of the page."""
+def build_sections(data: SweepData, detections: bytes | None = None) -> list[Section]:
+    """All sections, in the order of the page; `detections`: the picture of what the winner finds."""
     view = comparable(data)
     ranked, risk = importances(data, view), find_risk(data)
     return [
@@ -65,6 +67,7 @@ def build_sections(data: SweepData) -> list[Section]:
         updates_section(data),
         importance_section(data, view, ranked),
         *landscape_sections(data, view, ranked),
+        detections_section(data, detections),
         costs_section(data),
         hand_made_section(data, view),
         caveats_section(data, view, ranked, None if risk is None else risk.key),
@@ -90,7 +93,9 @@ def write_report(folder: SweepFolder, say: Callable[[str], object]) -> Report:
 
     data = read_sweep(folder, watch)
     say("report: drawing figures")
-    sections = build_sections(data)
+    winner = data.winner
+    picture = None if winner is None else detections_of(folder, winner.record.folder)
+    sections = build_sections(data, None if picture is None else picture.read_bytes())
     page = folder.path / PAGE
     write_text_atomic(page, build_page(data, sections))
     folder.upload(page)
