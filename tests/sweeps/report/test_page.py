@@ -83,6 +83,7 @@ def test_sections_are_in_their_order():
         "importance",
         "slices",
         "parallel",
+        "detections",
         "costs",
         "hand_made",
         "warnings",
