@@ -18,8 +18,8 @@ from sweeps.confirmation.report import confirmation_of, print_confirmation, writ
 from sweeps.confirmation.results import CONFIRM_FILE, load_findings
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
+from sweeps.session.plain_data import sweep_data, write_trials
 from sweeps.session.summary import print_next_commands, print_summary, write_best
-from sweeps.session.sweep_data import sweep_data, write_trials
 from sweeps.storage.folder import find_folder
 from sweeps.storage.known_sweeps import latest_sweep
 from sweeps.study.location import store_of

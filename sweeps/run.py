@@ -31,8 +31,8 @@ from sweeps.resources.probe import find_gpus, with_gpus, with_measured_gpus
 from sweeps.secrets import holds_secret, without_password
 from sweeps.session.display import print_line
 from sweeps.session.live_display import build_display
+from sweeps.session.plain_data import sweep_data
 from sweeps.session.summary import conclude, this_python
-from sweeps.session.sweep_data import sweep_data
 from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
 from sweeps.study.location import check_separate_databases, store_of
 from sweeps.study.study import read_trials

@@ -22,3 +22,8 @@ def test_every_module_has_a_test_file_or_is_listed():
 def test_the_listed_test_files_exist():
     named = re.findall(r"`([\w/]+\.py)`", " ".join(LISTED.values()))
     assert [name for name in named if not (TESTS / name).exists()] == []
+
+
+def test_names_of_test_files_are_unique():
+    names = [path.name for path in TESTS.rglob("*.py") if path.name.startswith("test_")]
+    assert len(names) == len(set(names)), [name for name in names if names.count(name) > 1]

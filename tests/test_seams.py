@@ -60,7 +60,12 @@ def test_commands_of_the_documentation_exist_with_their_flags(module):
     assert f"python -m {module}" in done.stdout
     written = " ".join(arguments for name, arguments in COMMANDS if name == module)
     flags = {flag.replace("-", "_") for flag in re.findall(r"(?<!\S)--(\w[\w-]*)", written)}
-    known = {flag.replace("-", "_") for flag in re.findall(r"--(\w[\w-]*)", done.stdout)}
+    shown = done.stdout
+    for action in re.findall(r"\{([\w,]+)\}", done.stdout.splitlines()[0]):
+        for name in action.split(","):
+            command = [sys.executable, "-m", module, name, "--help"]
+            shown += subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    known = {flag.replace("-", "_") for flag in re.findall(r"--(\w[\w-]*)", shown)}
     assert flags <= known
 
 

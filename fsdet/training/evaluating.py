@@ -11,10 +11,10 @@ from fsdet.config import TrainConfig
 from fsdet.config.parsing import load_config
 from fsdet.data.sources import load_image_set
 from fsdet.errors import ConfigError
+from fsdet.evaluation.detections_page import EPISODES, write_page
 from fsdet.evaluation.findings import Findings
 from fsdet.evaluation.matching import MATCH_IOU, ScoreThreshold
 from fsdet.evaluation.metrics import evaluate_run
-from fsdet.evaluation.page import EPISODES, write_page
 from fsdet.models.postprocess import SCORE_THRESHOLD
 from fsdet.report import BEST_EPOCH, DETECTIONS_FILE, EARLY_EPISODES, Best
 from fsdet.run_files import CONFIG_FILE, EvaluationLog, Row, find_evaluation, metrics_of

@@ -227,6 +227,9 @@ class RayCallback(tune.Callback):  # type: ignore[misc]
         # Ray stores a trial's last result and writes it into every snapshot
         self._trials.on_report(request_of(trial).number, result.pop(REPORT))
 
+    def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
+        internals.forget_results(trial)
+
 
 class RayScheduler(FIFOScheduler):  # type: ignore[misc]
     """Runs trials in the order in which they come; retires workers and prepares restarts.

@@ -25,7 +25,7 @@ RELIED_ON = {
         "set_config": "change_trial: the request that a restarted trial gets",
         "update_resources": "change_trial: more memory for a restarted trial",
         "error_file": "latest_failure: what Ray wrote about failures",
-        "run_metadata": "failure_count",
+        "run_metadata": "failure_count, forget_results",
     },
     ("ray.tune.search", "Searcher"): {
         "_metric": "searcher_state",
@@ -68,6 +68,16 @@ def change_trial(trial: Trial, config: dict[str, Any], resources: Any = None) ->
     trial.set_config(config)
     if resources is not None:
         trial.update_resources(resources)
+
+
+def forget_results(trial: Trial) -> None:
+    """Empty what Ray keeps of a trial that has ended: statistics of each metric, and the last result.
+
+    Nothing reads them any more, and over thousands of trials they are most of what the driver holds.
+    """
+    record = trial.run_metadata
+    record.metric_analysis, record.metric_n_steps, record.last_result = {}, {}, {}
+    record.invalidate_cache()
 
 
 def failure_count(trial: Trial) -> int:

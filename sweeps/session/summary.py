@@ -26,8 +26,8 @@ from sweeps.search.stopping import StopReason
 from sweeps.session.best_trial import best_weights, record_best_trial
 from sweeps.session.certainty import verdicts
 from sweeps.session.display import format_settings, print_line
+from sweeps.session.plain_data import write_trials
 from sweeps.session.result_table import explosion_lines, format_value, print_results
-from sweeps.session.sweep_data import write_trials
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.remote import StorageError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +23,27 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def left_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]]:
-    """A sweep of three trials whose server was killed when the first one had begun; its port and store."""
-    folder = tmp_path_factory.mktemp("left_alone")
-    port, store = free_port(), f"sqlite:///{folder / 'server.db'}"
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A sweep of three trials whose server was killed when the first one had begun; its folder and its port."""
+    folder, port = tmp_path_factory.mktemp("left_alone"), free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-        run_without_its_server(port, store)
-        yield port, store
+        run_without_its_server(port, store_in(folder))
+    return folder, port
+
+
+@pytest.fixture
+def left_alone(swept: tuple[Path, int], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, int]:
+    """The sweep, in its folder."""
+    folder, port = swept
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    return swept
+
+
+def store_in(folder: Path) -> str:
+    return f"sqlite:///{folder / 'server.db'}"
 
 
 def run_without_its_server(port: int, store: str) -> None:
@@ -55,9 +66,9 @@ def test_server_that_is_still_away_is_one_line(left_alone, capsys):
 
 
 def test_server_gets_every_trial_with_every_value_once(left_alone):
-    port, store = left_alone
+    folder, port = left_alone
     trials = read_trials(find_folder("small").study_file)
-    with mlflow_ui(port, store):
+    with mlflow_ui(port, store_in(folder)):
         client = MlflowClient(f"http://127.0.0.1:{port}")
         experiment = client.get_experiment_by_name("sweeps").experiment_id
         for _ in range(2):  # the second time nothing is missing

@@ -10,8 +10,8 @@ from PIL import Image, ImageColor
 
 from fsdet.config import DataConfig
 from fsdet.data.episodes import EVAL_SEED, EpisodeSource
+from fsdet.evaluation.detections_page import MISSED, PAGE, RIGHT, WRONG, write_page
 from fsdet.evaluation.findings import Findings, SearchedEpisode
-from fsdet.evaluation.page import MISSED, PAGE, RIGHT, WRONG, write_page
 from fsdet.structures import Batch, Detections
 
 DATA = DataConfig(image_size=64, support_size=32, n_way=2, n_query=1, n_shot=2)

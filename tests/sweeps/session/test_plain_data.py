@@ -7,7 +7,7 @@ import csv
 from conftest import small_spec
 
 from fsdet.json_output import to_plain
-from sweeps.session.sweep_data import sweep_data, write_trials
+from sweeps.session.plain_data import sweep_data, write_trials
 from sweeps.states import State
 from sweeps.storage.folder import new_folder
 from sweeps.study.study import TrialRecord
