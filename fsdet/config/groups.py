@@ -94,7 +94,7 @@ class ModelConfig(Group):
     """`small_conv` (embedded) or any timm model name, e.g. vit_small_patch14_dinov2.lvd142m."""
     support_pretrained: bool = True
     """Load timm's pretrained weights, from `cache_dir`/weights or the hub; `small_conv` has none."""
-    embed_dim: int = Field(64, ge=16, multiple_of=16)
+    embed_dim: int = Field(64, ge=16, le=1024, multiple_of=16)
     """Channels of the fused features, of the prototypes and of the classification embedding."""
     reg_max: int = Field(16, ge=4, le=64)
     """Bins of the box-distance distribution (DFL) per side."""
