@@ -97,8 +97,9 @@ def wait_while_held(folder: Path) -> None:
 
 def save(config: TrainConfig, epoch: int) -> None:
     """A checkpoint; the two newest are kept."""
-    from fsdet.checkpoint import save_checkpoint  # loads torch
     from made_up_checkpoint import made_up_content
+
+    from fsdet.checkpoint import save_checkpoint  # loads torch
 
     folder = config.checkpoint_dir
     state = made_up_content(config, epoch=epoch)

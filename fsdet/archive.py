@@ -1,7 +1,7 @@
 """Checks the archive of a `.pt` file before torch reads it.
 
-`torch.save` writes a zip file with a checksum for each part, which `torch.load` does not verify. Nor does it compare the
-size of a tensor that the pickle in it claims with the part that holds its values.
+`torch.save` writes a zip file with a checksum for each part, which `torch.load` does not verify. Nor does it compare
+the size of a tensor that the pickle in it claims with the part that holds its values.
 """
 
 from __future__ import annotations
@@ -114,5 +114,5 @@ class _Inspector(pickle.Unpickler):
 
 
 def finite(tensor: torch.Tensor) -> bool:
-    """Whether all values are finite, counted without a copy of them."""
+    """Whether all values are finite; those of an integer type are."""
     return not tensor.is_floating_point() or bool(tensor.isfinite().all())

@@ -1,4 +1,4 @@
-"""Everything that a checkpoint must hold: its keys and their types, and weights that fit its settings and are finite."""
+"""Everything that a checkpoint must hold: keys and their types, and weights that fit its settings and are finite."""
 
 from __future__ import annotations
 

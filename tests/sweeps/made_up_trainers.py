@@ -162,9 +162,9 @@ def hungry(
     process, CPUs, epochs done.
     """
     import ray
+    from made_up_checkpoint import made_up_content
 
     from fsdet.checkpoint import save_checkpoint
-    from made_up_checkpoint import made_up_content
 
     assert on_report is not None
     run_files(config)
