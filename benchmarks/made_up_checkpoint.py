@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsdet.checkpoint.schema import ARCHITECTURE, expected_weights
+from fsdet.checkpoint.validation import ARCHITECTURE, expected_weights
 from fsdet.config import TrainConfig
 
 

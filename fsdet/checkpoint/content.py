@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsdet.checkpoint.schema import check_content
+from fsdet.checkpoint.validation import check_content
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config
 from fsdet.errors import CheckpointError
@@ -36,7 +36,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> N
 
 
 def load_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, and check all that it must hold (see `fsdet.checkpoint.schema`).
+    """Read a checkpoint onto the CPU, and check all that it must hold (see `fsdet.checkpoint.validation`).
 
     Args:
         path: file that `save_checkpoint` wrote.
