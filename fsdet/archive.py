@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import torch
 
+from fsdet.files import open_regular
+
 ITEM_SIZES = {
     **{f"torch.{name}Storage": 2 for name in ("Half", "BFloat16", "Short")},
     **{f"torch.{name}Storage": 4 for name in ("Float", "Int")},
@@ -32,7 +34,7 @@ def check_archive(path: Path) -> None:
         NotImplementedError: it uses a feature of zip files that `torch.save` does not.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             check_entries(archive, path.stat().st_size)
     except zipfile.BadZipFile:
         raise ValueError("it is cut off or damaged") from None

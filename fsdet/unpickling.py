@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fsdet.archive import check_archive, check_claims
+from fsdet.files import open_regular
 
 MAX_MODULES = 10_000
 """Limit for the modules of a network; YOLOv8n has 225, a module that contains itself would never end."""
@@ -62,7 +63,9 @@ def load_with_stand_ins(path: Path) -> Any:
     Raises:
         Exception: see `load_plain`.
     """
-    if zipfile.is_zipfile(path):  # torch before version 1.6 wrote no archive
+    with open_regular(path) as file:
+        is_archive = zipfile.is_zipfile(file)  # torch before version 1.6 wrote none
+    if is_archive:
         check_archive(path)
     with _allowing([]):
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
