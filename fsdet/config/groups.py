@@ -63,8 +63,8 @@ class DataConfig(Group):
     """Side of a support crop in pixels."""
     train_scenes: int = Field(4096, ge=16)
     """Number of training images composed for the embedded data."""
-    n_way: int = Field(2, ge=2, le=64)
-    """Classes in an episode; at least two, so that supports can be swapped."""
+    n_way: int = Field(2, ge=1, le=64)
+    """Classes in an episode; with 1 the swap control is not available, which needs another class's supports."""
     n_query: int = Field(4, ge=1)
     """Query images per class in an episode."""
     n_shot: int = Field(3, ge=1, le=32)

@@ -21,7 +21,7 @@ from fsdet.errors import DataError, nearest
 from fsdet.files import read_text
 
 MIN_CLASSES = 2
-"""Minimum number of classes of an episode; not `n_way`, since val and test must not depend on it."""
+"""Minimum number of classes of each half; not `n_way`, since val and test must not depend on it."""
 MAX_DIGITS = 9
 """Of the index of a class; Python refuses to read numbers of some thousand digits."""
 
