@@ -28,15 +28,25 @@ from drill_sweep import EXPLODES, HELD, STEPS, SWEEP, value_at
 from mlflow import MlflowClient
 from two_nodes import QUIET, SECOND, two_nodes
 
+from fsdet.checkpoint import load_checkpoint
+from fsdet.errors import CheckpointError
 from sweeps.states import ENDED, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.store import JournalStore
 from sweeps.study.study import TrialRecord, load_study, to_records
-from sweeps.trial.identity import is_intact
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 900.0
 """Seconds to wait for what must come. Nothing is judged by it: a busy machine takes ten times as long as a free one."""
+
+
+def is_usable(path: Path) -> bool:
+    """Whether a trial can resume from a checkpoint."""
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 Found = TypeVar("Found")
@@ -243,7 +253,7 @@ class Drill:
         wrongs = []
         for trial in records:
             folder = self.folder.trials_dir / f"{trial.number:04d}"
-            broken = [p.name for p in folder.glob("*.pt") if not is_intact(p)]
+            broken = [p.name for p in folder.glob("*.pt") if not is_usable(p)]
             if broken:
                 wrongs.append(f"files: trial {trial.number} has damaged {broken}")
             if trial.state is State.COMPLETED and not (folder / "stage1_epoch0005.pt").exists():

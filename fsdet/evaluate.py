@@ -16,6 +16,7 @@ from rich.table import Table
 from fsdet.command import ExitCode, run_command
 from fsdet.errors import ConfigError
 from fsdet.files import write_text_atomic
+from fsdet.report import NO_SWAP_CONTROL
 from fsdet.tables import build_table, number_column, print_table
 
 SIZES = ("small", "medium", "large")
@@ -127,6 +128,8 @@ def remarks(values: dict[str, float]) -> list[str]:
     lines = [
         "± over episodes of these classes; swapped: every class searched with another class's supports"
     ]
+    if "nAP50_swapped" not in values:
+        lines = ["± over episodes of these classes", f"swap control {NO_SWAP_CONTROL}"]
     if "nAP50_se_classes" in values:
         error = number(values, "nAP50_se_classes")
         lines.append(f"standard error of novel AP50 over classes: {error}")

@@ -1,12 +1,42 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of one."""
+"""Reads regular files only, and writes atomically: a reader sees the old file or the new one, never half of one."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading; a named pipe or a device, which may never end, is refused at once.
+
+    Raises:
+        OSError: it cannot be read, or is something else.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+    mode = os.fstat(number).st_mode
+    if stat.S_ISREG(mode):
+        return io.BufferedReader(io.FileIO(number))
+    os.close(number)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file in UTF-8.
+
+    Raises:
+        OSError: see `open_regular`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
+        return file.read()
 
 
 @contextmanager

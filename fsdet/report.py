@@ -21,6 +21,11 @@ BEST_EPOCH = "best_epoch"
 EARLY_EPISODES = "early_episodes"
 """Key in `evaluations.jsonl` that only early evaluations have: the number of their episodes."""
 
+NO_SWAP_CONTROL = (
+    "not available: with n_way 1 there is no other class whose supports could be swapped in"
+)
+"""What is said where the swap control would stand."""
+
 Phase = Literal["running", "paused", "final", "exploded"]
 
 

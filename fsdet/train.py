@@ -18,7 +18,7 @@ from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config, load_config
 from fsdet.errors import ConfigError
 from fsdet.progress import ProgressHandler
-from fsdet.report import Report, Result
+from fsdet.report import NO_SWAP_CONTROL, Report, Result
 
 if TYPE_CHECKING:
     from fsdet.data.image_set import Split
@@ -59,6 +59,8 @@ def train(
             f"until: must be at least 1, but got {until}; name the epoch to pause after, or None to train to the end"
         )
     log.info("%s", plan_of(config))
+    if config.n_way == 1:
+        log.warning("swap control %s", NO_SWAP_CONTROL)
     import torch  # only now: it takes seconds to load
 
     from fsdet.data.sources import load_image_set, log_problems

@@ -2,11 +2,13 @@
 
 torch's restricted unpickler (`weights_only`) builds tensors and plain values. Classes that a program has declared safe
 are removed while a file is read, so that only torch's own list applies; inert stand-ins replace the modules in a file.
+The archive is checked before (`fsdet.archive`): torch does not notice damage.
 """
 
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from fsdet.archive import check_archive, check_claims
+from fsdet.files import open_regular
 
 MAX_MODULES = 10_000
 """Limit for the modules of a network; YOLOv8n has 225, a module that contains itself would never end."""
@@ -44,8 +49,10 @@ def load_plain(path: Path) -> Any:
     """Tensors and plain values, on the CPU; a file that holds anything else is refused.
 
     Raises:
-        Exception: whatever torch raises for a file that it cannot read; see `reason`.
+        Exception: of `fsdet.archive`, or whatever torch raises for a file that it cannot read; see `reason`.
     """
+    check_archive(path)
+    check_claims(path)
     with _allowing([]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -56,6 +63,10 @@ def load_with_stand_ins(path: Path) -> Any:
     Raises:
         Exception: see `load_plain`.
     """
+    with open_regular(path) as file:
+        is_archive = zipfile.is_zipfile(file)  # torch before version 1.6 wrote none
+    if is_archive:
+        check_archive(path)
     with _allowing([]):
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     with _allowing([(StandIn, name) for name in names]):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fsdet.checkpoint.validation import check_content
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config
 from fsdet.errors import CheckpointError
@@ -16,6 +17,8 @@ from fsdet.models.detector import Detector, build_detector
 from fsdet.unpickling import load_plain, reason
 
 FORMAT = 1
+MESSAGE = 300
+"""Characters of what is wrong that a message shows."""
 SCORE_THRESHOLD = "score_threshold"
 """Key of the score threshold that was best on validation; only `best.pt` of complete runs has it."""
 
@@ -33,7 +36,29 @@ def save_checkpoint(path: Path, state: dict[str, Any], config: TrainConfig) -> N
 
 
 def load_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU, and check all that it must hold (see `fsdet.checkpoint.validation`).
+
+    Args:
+        path: file that `save_checkpoint` wrote.
+        setting: or argument that gives the path, for the message.
+
+    Raises:
+        CheckpointError: missing, damaged, incomplete, with weights that are not finite or do not fit its settings, or
+            written by another program.
+    """
+    state = read_checkpoint(path, setting)
+    try:
+        check_content(state)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: {setting}: not a checkpoint that can be used: {str(error)[:MESSAGE]}; name another, use the "
+            "version that wrote it, or train again"
+        ) from None
+    return state
+
+
+def read_checkpoint(path: Path, setting: str = "resume") -> dict[str, Any]:
+    """Read a checkpoint of which only what describes the run is used; `load_checkpoint` checks its weights too.
 
     Args:
         path: file that `save_checkpoint` wrote.
@@ -69,7 +94,7 @@ def load_detector(path: Path, device: str) -> tuple[Detector, TrainConfig]:
         device: of `fsdet.device.usable_device`.
 
     Raises:
-        CheckpointError: missing, unreadable, or of another version of the detector.
+        CheckpointError: see `load_checkpoint`.
         ConfigError: its settings are not those of this version.
     """
     return restore_detector(load_checkpoint(path, "checkpoint"), path, device)
@@ -90,13 +115,7 @@ def restore_detector(
     bare = config.model_copy(update={"support_pretrained": False, "yolo_weights": None})
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays the same
         detector = build_detector(bare)
-    try:
-        detector.load_state_dict(weights_of(state))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: checkpoint: its weights do not fit this version of the detector "
-            f"({str(error).splitlines()[-1].strip()}); use the version that wrote it, or train again"
-        ) from None
+    detector.load_state_dict(weights_of(state))
     return detector.to(device).eval(), config
 
 

@@ -63,8 +63,8 @@ class DataConfig(Group):
     """Side of a support crop in pixels."""
     train_scenes: int = Field(4096, ge=16)
     """Number of training images composed for the embedded data."""
-    n_way: int = Field(2, ge=2, le=64)
-    """Classes in an episode; at least two, so that supports can be swapped."""
+    n_way: int = Field(2, ge=1, le=64)
+    """Classes in an episode; with 1 the swap control is not available, which needs another class's supports."""
     n_query: int = Field(4, ge=1)
     """Query images per class in an episode."""
     n_shot: int = Field(3, ge=1, le=32)
@@ -94,7 +94,7 @@ class ModelConfig(Group):
     """`small_conv` (embedded) or any timm model name, e.g. vit_small_patch14_dinov2.lvd142m."""
     support_pretrained: bool = True
     """Load timm's pretrained weights, from `cache_dir`/weights or the hub; `small_conv` has none."""
-    embed_dim: int = Field(64, ge=16, multiple_of=16)
+    embed_dim: int = Field(64, ge=16, le=1024, multiple_of=16)
     """Channels of the fused features, of the prototypes and of the classification embedding."""
     reg_max: int = Field(16, ge=4, le=64)
     """Bins of the box-distance distribution (DFL) per side."""

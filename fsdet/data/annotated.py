@@ -67,7 +67,8 @@ def prepare_dataset(config: DataConfig, dataset: Dataset) -> PreparedDataset:
     split = split_classes(config, dataset.names, np.unique(objects.labels).tolist())
     dataset = divide_videos(dataset, split.novel)
     data = PreparedDataset(dataset, decoded, original_sizes, objects, split, {}, ())
-    shots = {c: _instances(data, c, config) for c in (*split.base, *split.novel)}
+    given = any(record.subset == "shots" for record in dataset.records)
+    shots = {c: _instances(data, c, config, given) for c in (*split.base, *split.novel)}
     for label, chosen in shots.items():
         kind = "class with fewer than K instances" if len(chosen) else "class without instance"
         if len(chosen) < config.k_shot and label not in dataset.object_images:
@@ -126,13 +127,12 @@ def _groups(data: PreparedDataset, chosen: Array, classes: Array) -> Array:
     return np.array([-1 if video is None else label_of[video] for video in videos], np.int64)
 
 
-def _instances(data: PreparedDataset, label: int, config: DataConfig) -> Array:
+def _instances(data: PreparedDataset, label: int, config: DataConfig, given: bool) -> Array:
     """The K instances of a class: from K-shot files if there are any, otherwise from training, then evaluation images.
 
     Raises:
         DataError: there are K-shot files, but none for this novel class.
     """
-    given = "shots" in {record.subset for record in data.dataset.records}
     order: tuple[Subset, ...] = ("train", "eval")
     if given and label in data.split.novel:
         order = ("shots",)

@@ -25,6 +25,7 @@ from fsdet.data.image_set import Array
 from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
+from fsdet.files import read_text
 from fsdet.progress import progress_if_many
 
 PATTERNS: dict[Subset, tuple[str, ...]] = {
@@ -105,7 +106,7 @@ def _matching(folders: list[Path], patterns: tuple[str, ...]) -> list[Path]:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from None
     except ValueError as error:

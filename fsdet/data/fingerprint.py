@@ -16,7 +16,7 @@ import json
 import os
 from pathlib import Path
 
-from fsdet.files import write_text_atomic
+from fsdet.files import open_regular, write_text_atomic
 
 BLOCK = 4096
 """Bytes read at each place."""
@@ -30,7 +30,7 @@ def fingerprint(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -43,7 +43,7 @@ def sampled_fingerprint(path: Path) -> str:
         OSError: the file cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         length = os.fstat(file.fileno()).st_size
         digest.update(str(length).encode())
         if length <= BLOCKS * BLOCK:

@@ -10,16 +10,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from fsdet.data.image_set import Array
 from fsdet.errors import DataError
+from fsdet.files import open_regular
 
 # broken files are reported in our own messages
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+MAX_PIXELS = 65_000_000
+"""Limit for the size of an image: one of 64 megapixels, with transparency, takes 1 GB while it is decoded."""
 
 
 class UnreadableError(Exception):
@@ -30,16 +35,31 @@ def open_image(file: Path) -> Array:
     """(H, W, 3) uint8 RGB, rotated by its EXIF orientation.
 
     Raises:
-        UnreadableError: it cannot be decoded.
+        UnreadableError: it cannot be decoded, or has more than `MAX_PIXELS`.
         DataError: the file cannot be read because of the disk or its permissions.
     """
     try:
+        open_regular(file).close()  # Pillow would wait for the writer of a named pipe
         with _pillow_open()(file) as opened:
+            check_pixels(*opened.size)
             return to_rgb(opened)
     except Exception as error:  # Pillow's plug-ins raise any exception on broken files
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{file}: cannot be read ({error.strerror})") from None
         raise UnreadableError(str(error)) from None
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Refuse an image that would take too much memory, before it is decoded.
+
+    Raises:
+        UnreadableError: it has more than `MAX_PIXELS`.
+    """
+    if width * height > MAX_PIXELS:
+        raise UnreadableError(
+            f"{width} x {height} are {width * height / 1e6:.0f} megapixels, but the limit is {MAX_PIXELS / 1e6:.0f}; "
+            "make it smaller"
+        )
 
 
 def to_rgb(image: Image.Image) -> Array:
@@ -48,14 +68,20 @@ def to_rgb(image: Image.Image) -> Array:
     Images of 16 bits are reduced to their upper eight bits, without stretching the range. Transparent images are
     composited over the padding grey: the colour of transparent pixels is arbitrary, and no viewer shows it.
     """
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # otherwise it would be copied
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # I;16 and its byte orders; I is how Pillow opens 16-bit PGM
         high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
         return np.repeat(high[..., None], 3, axis=2)
     if image.has_transparency_data:
         behind = Image.new("RGBA", image.size, (PADDING_GREY, PADDING_GREY, PADDING_GREY, 255))
-        image = Image.alpha_composite(behind, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+        image = Image.alpha_composite(
+            behind, image if image.mode == "RGBA" else image.convert("RGBA")
+        )
+        del behind
+    if image.mode != "RGB":  # otherwise it would be copied
+        image = image.convert("RGB")
+    return np.asarray(image)
 
 
 @cache
@@ -71,7 +97,7 @@ def _pillow_open() -> Callable[[Path], Image.Image]:
 
 def read_frames(file: Path, frames: Sequence[int]) -> Iterator[Array | None]:
     """(H, W, 3) uint8 RGB of each of the rising `frames`, in one pass; None beyond the end."""
-    with _video(file) as video:
+    with open_video(file) as video:
         position = 0
         for frame in frames:
             more = True
@@ -84,14 +110,15 @@ def read_frames(file: Path, frames: Sequence[int]) -> Iterator[Array | None]:
 
 def count_frames(file: Path) -> int:
     """Number of frames as the container gives it; 0 if the video cannot be opened."""
-    with _video(file) as video:
+    with open_video(file) as video:
         return max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) if video.isOpened() else 0
 
 
 @contextlib.contextmanager
-def _video(file: Path) -> Iterator[cv2.VideoCapture]:
+def open_video(file: Path) -> Iterator[cv2.VideoCapture]:
+    """A video; nothing is opened that is no regular file, since a named pipe would block."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    video = cv2.VideoCapture(str(file))
+    video = cv2.VideoCapture(str(file)) if file.is_file() else cv2.VideoCapture()
     try:
         yield video
     finally:

@@ -14,7 +14,7 @@ log = logging.getLogger("fsdet.data")
 
 RULES = {
     "image missing": "left out; the annotations name a file that does not exist",
-    "image unreadable": "left out with its objects; the file is truncated or not an image",
+    "image unreadable": "left out with its objects; the file is truncated, not an image, or larger than 65 megapixels",
     "image of another size": "left out with its objects; the annotations have another width or height",
     "image twice": "the later copy is left out; same content in the same part of the data, or a copy of a video",
     "image id twice": "left out, all of them; their annotations are ambiguous",

@@ -28,6 +28,7 @@ from fsdet.data.images import IMAGE_SUFFIXES, count_frames
 from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
+from fsdet.files import read_text
 from fsdet.progress import progress
 
 VIDEO = "drone_video.mp4"
@@ -89,7 +90,7 @@ def annotation_file(root: Path) -> Path:
 def _annotations(file: Path, problems: Problems) -> dict[str, Boxes]:
     """Video -> its boxes by frame."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: not valid JSON ({error})") from None
     if not isinstance(content, list):

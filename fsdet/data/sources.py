@@ -41,10 +41,11 @@ def load_image_set(config: DataConfig, split: Split) -> ImageSet:
 def _too_few(config: DataConfig, split: Split, usable: int, classes: int) -> DataError:
     novel = "add images or novel classes, or a split_file with the same classes in val and test"
     fixes = {"shots": f"raise k_shot, {novel}", "val": novel, "test": novel}
+    lower = f"set n_way: {usable}, or " if usable else ""
     return DataError(
         f"{config.data_root or config.dataset}: an episode needs n_way = {config.n_way} classes, but split "
         f"'{split}' shows {usable} of {classes} in an image and with a support "
-        f"from another image; lower n_way, {fixes.get(split, 'add images or choose other classes')}"
+        f"from another image; {lower}{fixes.get(split, 'add images or choose other classes')}"
     )
 
 

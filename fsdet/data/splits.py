@@ -6,8 +6,9 @@ or given by index if no class has that name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import yaml
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Split
 from fsdet.errors import DataError, nearest
+from fsdet.files import read_text
 
 MIN_CLASSES = 2
-"""Minimum number of classes of an episode; not `n_way`, since val and test must not depend on it."""
+"""Minimum number of classes of each half; not `n_way`, since val and test must not depend on it."""
+MAX_DIGITS = 9
+"""Of the index of a class; Python refuses to read numbers of some thousand digits."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,14 @@ def split_classes(config: DataConfig, names: Sequence[str], present: Iterable[in
     base, val, test = lists.get("base", []), lists.get("val", []), lists.get("test", [])
     novel = lists.get("novel", [])
     if not (val or test or novel):
-        rest = [c for c in shuffled if c not in base]
+        given = {*base}
+        rest = [c for c in shuffled if c not in given]
         novel = rest if base else rest[: max(1, round(len(rest) * config.novel_fraction))]
     if novel and not (val or test):
-        val, test = _halves([c for c in order.tolist() if c in novel])
-    base = base or [c for c in shuffled if c not in {*val, *test}]
+        chosen = {*novel}
+        val, test = _halves([c for c in order.tolist() if c in chosen])
+    taken = {*val, *test}
+    base = base or [c for c in shuffled if c not in taken]
     split = ClassSplit(*(tuple(sorted({*part})) for part in (base, val, test)))
     _check(split, names)
     return split
@@ -106,7 +113,7 @@ def _given(config: DataConfig, names: Sequence[str]) -> dict[str, list[int]]:
 
 def _file_lists(file: Path, names: Sequence[str]) -> dict[str, list[int]]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(file))
     except FileNotFoundError:
         raise DataError(f"split_file: {file}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -123,14 +130,15 @@ def _file_lists(file: Path, names: Sequence[str]) -> dict[str, list[int]]:
 def _indices(wanted: Any, names: Sequence[str], source: str) -> list[int]:
     if not isinstance(wanted, list | tuple):
         raise DataError(f"{source}: must be a list of class names, but is {wanted!r}")
-    return [_index(str(name), names, source) for name in wanted]
+    known = {name: index for index, name in enumerate(names)}
+    return [_index(str(name), known, source) for name in wanted]
 
 
-def _index(name: str, names: Sequence[str], source: str) -> int:
+def _index(name: str, names: Mapping[str, int], source: str) -> int:
     if name in names:
-        return list(names).index(name)
-    if name.isdecimal() and int(name) < len(names):
+        return names[name]
+    if name.isdecimal() and len(name) <= MAX_DIGITS and int(name) < len(names):
         return int(name)
-    some = ", ".join(names[:5])
+    some = ", ".join(islice(names, 5))
     fix = nearest(name, names) or f"; the dataset has {len(names)} classes: {some}, …"
     raise DataError(f"{source}: unknown class '{name}'{fix}")

@@ -7,6 +7,7 @@ bounding box.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fsdet.data.images import IMAGE_SUFFIXES
 from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
+from fsdet.files import read_text
 from fsdet.progress import progress_if_many
 
 SUBSETS: dict[Subset, str] = {"train": "train", "eval": "val"}
@@ -63,7 +65,7 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
     if not file.is_file():
         raise DataError(f"{file}: no such file; data_root must be a data.yaml or the folder of one")
     try:
-        description = yaml.safe_load(file.read_text(encoding="utf-8"))
+        description = yaml.safe_load(read_text(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not valid YAML: {error}") from None
     if not isinstance(description, dict | None):
@@ -95,7 +97,7 @@ def class_names(description: dict[str, Any], file: Path = Path("data.yaml")) -> 
     if not isinstance(names, list):
         raise DataError(f"{file}: names: must be a list or a mapping, but is {names!r}")
     listed = [str(name) for name in names]
-    twice = sorted({name for name in listed if listed.count(name) > 1})
+    twice = sorted(name for name, count in Counter(listed).items() if count > 1)
     if twice:
         raise DataError(f"{file}: names: '{twice[0]}' is the name of two classes; rename one")
     return tuple(listed)
@@ -115,7 +117,7 @@ def _image_files(root: Path, value: object, key: str) -> Iterator[Path]:
 def _files_of(place: Path) -> list[Path]:
     if place.suffix == ".txt" and place.is_file():
         try:
-            lines = place.read_text(encoding="utf-8").splitlines()
+            lines = read_text(place).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{place}: must list images as UTF-8 text, but: {error}") from None
         return [place.parent / line.strip() for line in lines if line.strip()]
@@ -162,7 +164,7 @@ def _label_lines(file: Path, place: Path, problems: Problems) -> list[str]:
         DataError: the disk or the permissions do not let it be read.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
         if not text.strip():
             problems.add("label file empty", place)
     except FileNotFoundError:

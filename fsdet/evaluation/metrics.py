@@ -1,7 +1,8 @@
 """The metrics of a detector: AP over fixed episodes with a swap control, and ST-IoU over videos.
 
 The swap control repeats the same episodes with every class searched with another class's supports. A detector that
-ignores its supports scores the same on both; the gap measures how much it uses them.
+ignores its supports scores the same on both; the gap measures how much it uses them. Episodes of one class have no
+other supports: with `n_way` 1 the control is not available, and its metrics are missing.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Evaluation:
 
     correct: Scores
     """With the episodes' own supports."""
-    swapped: Scores
-    """With every class searched with its neighbour's supports."""
+    swapped: Scores | None
+    """With every class searched with its neighbour's supports; None for episodes of one class."""
 
     @property
     def ap50(self) -> float:
@@ -47,13 +48,20 @@ class Evaluation:
         return self.correct.ap50
 
     @property
+    def swapped_ap50(self) -> float:
+        """Mean AP50 with swapped supports; NaN for episodes of one class."""
+        return math.nan if self.swapped is None else self.swapped.ap50
+
+    @property
     def swap_gap(self) -> float:
-        """AP50 that is lost when the supports are swapped."""
-        return self.correct.ap50 - self.swapped.ap50
+        """AP50 that is lost when the supports are swapped; NaN for episodes of one class."""
+        return math.nan if self.swapped is None else self.correct.ap50 - self.swapped.ap50
 
     @property
     def swap_gap_se(self) -> float:
         """Standard error of `swap_gap` over episodes, each compared with itself; NaN for a single one."""
+        if self.swapped is None:
+            return math.nan
         pairs = zip(self.correct.episodes["AP50"], self.swapped.episodes["AP50"], strict=True)
         return standard_error([correct - swapped for correct, swapped in pairs])
 
@@ -116,7 +124,7 @@ def novel_metrics(novel: Evaluation) -> dict[str, float]:
     correct = novel.correct
     metrics = {f"n{name}": value for name, value in correct.means().items()}
     metrics |= {"nAP50_se": correct.ap50_se, "nAP50_ci95": correct.ap50_ci95}
-    metrics |= {"nAP50_se_classes": correct.ap50_se_classes, "nAP50_swapped": novel.swapped.ap50}
+    metrics |= {"nAP50_se_classes": correct.ap50_se_classes, "nAP50_swapped": novel.swapped_ap50}
     metrics |= {"swap_gap": novel.swap_gap, "swap_gap_se": novel.swap_gap_se}
     return metrics
 
@@ -137,7 +145,7 @@ def base_metrics(
     return {
         **{f"b{name}": value for name, value in base.correct.means().items()},
         "bAP50_ci95": base.correct.ap50_ci95,
-        "bAP50_swapped": base.swapped.ap50,
+        "bAP50_swapped": base.swapped_ap50,
         "base_swap_gap": base.swap_gap,
         "object_AP50": objects.ap50,
     }
@@ -180,9 +188,10 @@ def evaluate(
             correct.append(score_episode(episode.targets, found, classes))
             if on_episode is not None:
                 on_episode(episode, found)
-            others = with_swapped_supports(found, n_way)
-            swapped.append(score_episode(episode.targets, others, classes))
-    return Evaluation(collect(correct), collect(swapped))
+            if n_way > 1:
+                others = with_swapped_supports(found, n_way)
+                swapped.append(score_episode(episode.targets, others, classes))
+    return Evaluation(collect(correct), collect(swapped) if swapped else None)
 
 
 @torch.no_grad()

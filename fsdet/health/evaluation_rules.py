@@ -13,7 +13,7 @@ from fsdet.health.run_record import (
     RunRecord,
     build_check,
 )
-from fsdet.report import BEST_EPOCH, EARLY_EPISODES
+from fsdet.report import BEST_EPOCH, EARLY_EPISODES, NO_SWAP_CONTROL
 
 CHANCE_AP50 = 0.1
 """AP50 with swapped supports in 8-way episodes of the embedded data (0.05 to 0.09); used if a run has no swap
@@ -59,6 +59,8 @@ def supports(run: RunRecord) -> Check:
     """The swap gap (AP50 with the correct supports minus that with swapped ones) is above 0 by two standard errors."""
     if run.config.stage == 1:
         return build_check("supports", "skip", "stage 1 does not use supports")
+    if run.config.n_way == 1:
+        return build_check("supports", "skip", f"swap control {NO_SWAP_CONTROL}")
     measured = [row for row in run.scores if "swap_gap" in row]
     if not measured:
         return build_check("supports", "skip", "no evaluation with the swap control yet")

@@ -74,11 +74,11 @@ def read_run(run_dir: Path) -> RunRecord:
 
 def newest_state(run_dir: Path) -> StoredState:
     """The newest readable checkpoint of the run; empty if there is none."""
-    from fsdet.checkpoint import load_checkpoint
+    from fsdet.checkpoint import read_checkpoint
 
     for path in sorted(run_dir.glob("stage*_epoch*.pt"), key=_written, reverse=True):
         try:
-            return StoredState.model_validate(load_checkpoint(path))
+            return StoredState.model_validate(read_checkpoint(path))
         except (CheckpointError, ValidationError):
             continue  # try an older one
     return StoredState()

@@ -115,7 +115,7 @@ def read_image(image: ImageLike) -> Array:
 
 
 def _read_file(path: Path) -> Array:
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such file; check the path")
     try:
         return open_image(path)

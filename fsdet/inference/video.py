@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fsdet.data.image_set import Array
-from fsdet.data.images import read_frames
+from fsdet.data.images import open_video, read_frames
 from fsdet.errors import ConfigError, DataError
 
 DEFAULT_RATE = 25.0
@@ -36,9 +36,8 @@ def frames_of(path: Path) -> Iterator[Array]:
 
 def frame_rate(path: Path) -> float:
     """Frames per second."""
-    video = cv2.VideoCapture(str(path))
-    rate = float(video.get(cv2.CAP_PROP_FPS))
-    video.release()
+    with open_video(path) as video:
+        rate = float(video.get(cv2.CAP_PROP_FPS))
     return rate if 0 < rate < 1000 else DEFAULT_RATE
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from ultralytics.nn.modules import SPPF, C2f, Conv
 
+from fsdet.archive import finite
 from fsdet.errors import CheckpointError
 from fsdet.unpickling import StandIn, dense, load_with_stand_ins, module_tensors, reason
 
@@ -97,7 +98,7 @@ def load_yolo_weights(backbone: Backbone, path: Path) -> LoadedWeights:
         what was copied and what was not.
 
     Raises:
-        CheckpointError: missing, not a checkpoint, or another architecture.
+        CheckpointError: missing, damaged, not a checkpoint, another architecture, or not finite.
     """
     state = _read(path)
     found = _backbone_tensors(state)
@@ -110,6 +111,10 @@ def load_yolo_weights(backbone: Backbone, path: Path) -> LoadedWeights:
             f"{path}: yolo_weights must hold a YOLOv8n backbone, but {len(wrong)} of {len(own)} tensors do not "
             f"fit (layers.{name.removeprefix('layers.')}: need {tuple(own[name].shape)}, got {got}); "
             "use a YOLOv8 file of size n, such as yolov8n.pt"
+        )
+    if broken := [name for name in own if not finite(found[name])]:
+        raise CheckpointError(
+            f"{path}: yolo_weights: {broken[0]} is not finite; download the file again"
         )
     backbone.load_state_dict({name: found[name].float() for name in own})
     return LoadedWeights(len(own), tuple(name for name in state if _own_name(name) not in own))

@@ -49,6 +49,6 @@ def with_swapped_supports(found: list[Detections], n_way: int) -> list[Detection
     """The detections that every class would get with its neighbour's supports, without another search.
 
     The detector treats the ways of an episode as a set: supports in another order give the same
-    detections with other labels. A test checks this.
+    detections with other labels. A test checks this. With one way there is no neighbour.
     """
     return [replace(one, labels=(one.labels + 1) % n_way) for one in found]

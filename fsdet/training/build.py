@@ -26,6 +26,7 @@ from fsdet.training.resuming import (
     inputs_of,
     is_same_stage,
     resume_stage,
+    start_stage,
 )
 from fsdet.training.state import TrainState
 
@@ -59,7 +60,7 @@ def build_state(config: TrainConfig, image_set: ImageSet, resume: Path | None) -
         resume_stage(state, saved, path)
         log.info("resumed stage %d at step %d from %s", config.stage, state.step, path.name)
     else:
-        state.start_from(saved)
+        start_stage(state, saved, path)
         log.info("stage %d starts at epoch 0 with the weights of %s", config.stage, path.name)
     return state
 

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 
+from fsdet.archive import finite
 from fsdet.checkpoint import load_detector, store_score_threshold
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import load_config
@@ -16,7 +17,7 @@ from fsdet.evaluation.findings import Findings
 from fsdet.evaluation.matching import MATCH_IOU, ScoreThreshold
 from fsdet.evaluation.metrics import evaluate_run
 from fsdet.models.postprocess import SCORE_THRESHOLD
-from fsdet.report import BEST_EPOCH, DETECTIONS_FILE, EARLY_EPISODES, Best
+from fsdet.report import BEST_EPOCH, BEST_FILE, DETECTIONS_FILE, EARLY_EPISODES, Best
 from fsdet.run_files import CONFIG_FILE, EvaluationLog, Row, find_evaluation, metrics_of
 from fsdet.training.logs import log_metrics
 from fsdet.training.resuming import compared_settings
@@ -117,10 +118,18 @@ def evaluate_resumed(
 
 
 def save_if_best(state: TrainState, metrics: dict[str, float], full: bool) -> None:
-    """Save the weights to `best.pt` if `metrics`, those of this epoch, are better than all before."""
-    if is_better(state, metrics, full):
-        state.best = Best(state.epoch, state.step, metrics, full)
+    """Save the weights to `best.pt` if `metrics`, those of this epoch, are better than all before.
+
+    Weights that are not finite are not saved: no reader accepts them, and training does not make them finite again.
+    """
+    if not is_better(state, metrics, full):
+        return
+    state.best = Best(state.epoch, state.step, metrics, full)
+    if all(map(finite, state.eval_detector.state_dict().values())):
         state.save_best()
+    else:
+        log.warning("epoch %d: weights are not finite; %s is not written", state.epoch, BEST_FILE)
+        state.best_path.unlink(missing_ok=True)
 
 
 def is_better(state: TrainState, metrics: dict[str, float], full: bool) -> bool:
@@ -145,7 +154,7 @@ def evaluate_best(state: TrainState, evaluations: EvaluationLog) -> dict[str, fl
     Also stores their score threshold in `best.pt` and draws what they find.
     """
     detector, config = state.eval_detector, state.config
-    if state.best_epoch != state.epoch:
+    if state.best_epoch != state.epoch and state.best_path.is_file():
         detector, _ = load_detector(state.best_path, state.device)
     findings = Findings(EPISODES)
     metrics = evaluate_run(detector, config, state.device, final=True, on_episode=findings.add)
@@ -160,7 +169,7 @@ def evaluate_best(state: TrainState, evaluations: EvaluationLog) -> dict[str, fl
 
 def store_threshold(state: TrainState, findings: Findings) -> None:
     """Add the score threshold with the best F1 to `best.pt`; nothing if no detection is right."""
-    if (found := findings.threshold) is not None:
+    if (found := findings.threshold) is not None and state.best_path.is_file():
         store_score_threshold(state.best_path, found.value)
         log.info("score threshold %.3f: F1 %.3f at IoU 0.5", found.value, found.f1)
 

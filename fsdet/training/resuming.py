@@ -158,6 +158,22 @@ def resume_stage(state: TrainState, saved: dict[str, Any], path: Path) -> None:
         state.changed.append({**where, "setting": setting, "from": then, "to": now})
 
 
+def start_stage(state: TrainState, saved: dict[str, Any], path: Path) -> None:
+    """Begin a stage with the weights of an earlier one.
+
+    Raises:
+        CheckpointError: the state of its losses is that of another version.
+    """
+    own = state.criterion.state_dict()
+    for name, tensor in saved["criterion"].items():
+        if name.startswith("box_loss.") and (name not in own or own[name].shape != tensor.shape):
+            raise CheckpointError(
+                f"{path}: resume: criterion.{name} is that of another version of the losses; use the version that "
+                "wrote it, or train again"
+            )
+    state.start_from(saved)
+
+
 def stored_best(saved: dict[str, Any], path: Path) -> Best | None:
     """The best evaluation before a checkpoint, if the `best.pt` at `path` holds its weights.
 

@@ -171,7 +171,19 @@ class TrainState:
         same_shapes = {k: v.shape for k, v in own.items()} == {
             k: v.shape for k, v in stored.items()
         }
-        return same_shapes and list(saved["gradient_peaks"]) == self.tensors
+        return (
+            same_shapes
+            and list(saved["gradient_peaks"]) == self.tensors
+            and self._has_same_moments(saved["optimizer"]["state"])
+        )
+
+    def _has_same_moments(self, stored: dict[int, dict[str, Tensor]]) -> bool:
+        """Whether each moment in `stored` has the shape of its parameter."""
+        own = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return all(
+            number < len(own) and moments["exp_avg"].shape == own[number].shape
+            for number, moments in stored.items()
+        )
 
     def start_from(self, saved: dict[str, Any]) -> None:
         """Begin a new stage: the weights of the earlier one, everything else fresh."""

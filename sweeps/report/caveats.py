@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fsdet.report import NO_SWAP_CONTROL
 from sweeps.report.comparable import Comparable
 from sweeps.report.importance import Importance
 from sweeps.report.landscape import correlations
@@ -112,7 +113,9 @@ def many_lost(data: SweepData) -> Iterator[str]:
 
 
 def close_swap_control(data: SweepData) -> Iterator[str]:
-    """The best, or a baseline, that scores nearly as well with another class's supports."""
+    """The best, or a baseline, that scores nearly as well with another class's supports, or whether that is unknown."""
+    if any({**data.spec.fixed, **t.record.parameters}.get("n_way") == 1 for t in _one(data.winner)):
+        yield f"The swap control is {NO_SWAP_CONTROL}."
     for trial in dict.fromkeys(t.number for t in [*_one(data.winner), *data.baselines]):
         found = next(t for t in data.trials if t.number == trial)
         gap, error = (found.record.metrics.get(f"val/{k}") for k in ("swap_gap", "swap_gap_se"))

@@ -8,7 +8,6 @@ in `trial.json`, checkpoints and `best.pt` in their `config`.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -148,8 +147,8 @@ def newest_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Path 
         config: of the trial; its `checkpoint_dir` is searched.
         warn: called with a line for each checkpoint that is not used.
     """
-    for path in intact_checkpoints(config.checkpoint_dir, warn):
-        why = checkpoint_mismatch(path, config)
+    for path, stored in usable_checkpoints(config.checkpoint_dir, warn):
+        why = difference_of_checkpoint(stored, config)
         if why is None:
             return path
         path.rename(path.with_suffix(".foreign"))
@@ -157,35 +156,18 @@ def newest_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Path 
     return None
 
 
-def intact_checkpoints(run_dir: Path, warn: Callable[[str], None]) -> Iterator[Path]:
-    """Every intact checkpoint, newest first; damaged ones are renamed."""
-    found = sorted(run_dir.glob(CHECKPOINT), key=lambda path: path.name, reverse=True)
-    for path in found:
-        if is_intact(path):
-            yield path
-        else:
-            path.rename(path.with_suffix(".damaged"))
-            warn(f"{path.name} is damaged: the one before it is used, if any")
-
-
-def checkpoint_mismatch(path: Path, config: TrainConfig) -> str | None:
-    """Why a checkpoint does not belong to a trial with `config`; None if it does."""
+def usable_checkpoints(
+    run_dir: Path, warn: Callable[[str], None]
+) -> Iterator[tuple[Path, Settings]]:
+    """Every checkpoint that a trial can resume from, newest first, and its settings; the others are renamed."""
     from fsdet.checkpoint import load_checkpoint  # loads torch
 
-    try:
-        stored = load_checkpoint(path)["config"]
-    except CheckpointError:
-        return "does not say which settings made it"
-    return difference_of_checkpoint(stored, config)
-
-
-def is_intact(path: Path) -> bool:
-    """Whether the checksums of a checkpoint, which is a zip file, are correct."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return False
+    for path in sorted(run_dir.glob(CHECKPOINT), key=lambda path: path.name, reverse=True):
+        try:
+            yield path, load_checkpoint(path)["config"]
+        except CheckpointError as error:
+            path.rename(path.with_suffix(".damaged"))
+            warn(f"{error}; the checkpoint before it is used, if any")
 
 
 def remove_partial_files(run_dir: Path) -> None:

@@ -3,6 +3,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from made_up_checkpoint import made_up_content
 from rich.console import Console
 
 from fsdet.checkpoint import load_checkpoint, load_detector, save_checkpoint
@@ -19,7 +20,7 @@ def checkpoint(small_config, tmp_path) -> Path:
     state = load_checkpoint(STAGE_1)
     early = {"early_eval_epochs": (1,), "early_eval_episodes": 4}  # above --eval_episodes 3
     config = small_config(stage=1, image_size=96, n_way=4, n_query=2, eval_episodes=4, **early)
-    save_checkpoint(tmp_path / "a.pt", {"stage": 1, "detector": state["detector"]}, config)
+    save_checkpoint(tmp_path / "a.pt", made_up_content(config, detector=state["detector"]), config)
     return tmp_path / "a.pt"
 
 

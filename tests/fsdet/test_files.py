@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from fsdet.files import atomic_path, write_text_atomic
+from fsdet.files import atomic_path, open_regular, read_text, write_text_atomic
 
 
 def test_a_text_that_fails_half_way_keeps_the_old_file(tmp_path):
@@ -17,3 +19,15 @@ def test_a_text_that_fails_half_way_keeps_the_old_file(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_named_pipe_and_a_device_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(path)
+    with pytest.raises(IsADirectoryError):
+        read_text(tmp_path)
+    (tmp_path / "a.txt").write_text("ä")
+    (tmp_path / "b.txt").symlink_to("a.txt")
+    assert read_text(tmp_path / "b.txt") == "ä"

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from made_up_checkpoint import made_up_content
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -228,7 +229,7 @@ def test_without_detections_the_highest_score_is_said(files, monkeypatch, capsys
 def test_an_example_of_its_own_data_needs_no_files(small_config, monkeypatch, tmp_path, capsys):
     state = load_checkpoint(STAGE_1)
     config = small_config(stage=1, n_way=4, n_shot=3)
-    save_checkpoint(tmp_path / "a.pt", {"stage": 1, "detector": state["detector"]}, config)
+    save_checkpoint(tmp_path / "a.pt", made_up_content(config, detector=state["detector"]), config)
     flags = {"checkpoint": tmp_path / "a.pt", "out": tmp_path / "out"}
     monkeypatch.setattr(
         "sys.argv",

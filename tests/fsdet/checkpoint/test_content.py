@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up_checkpoint import made_up_content
 
 from fsdet.checkpoint import load_checkpoint, load_detector, save_checkpoint
 from fsdet.config import TrainConfig
 from fsdet.errors import CheckpointError
 from fsdet.models.detector import build_detector
 
-STATE = {"stage": 2, "step": 3, "detector": {"w": torch.arange(4.0)}, "reference_norm": None}
+STATE = {**made_up_content(TrainConfig(), step=3), "reference_norm": None}
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -19,7 +20,7 @@ def test_what_was_written_is_read(tmp_path):
     state = load_checkpoint(tmp_path / "a" / "c.pt")
     assert state["step"] == 3
     assert state["config"]["lr"] == 0.5
-    assert torch.equal(state["detector"]["w"], STATE["detector"]["w"])
+    assert state["detector"].keys() == STATE["detector"].keys()
     assert TrainConfig(**state["config"]) == config
 
 
@@ -69,7 +70,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path, content):
 
 def save(path: Path, config, **state) -> Path:
     weights = build_detector(config.model_copy(update={"seed": 1})).state_dict()
-    save_checkpoint(path, {"stage": 2, "step": 0, "detector": weights, **state}, config)
+    save_checkpoint(path, made_up_content(config, detector=weights, **state), config)
     return path
 
 
@@ -100,8 +101,9 @@ def test_loading_leaves_the_random_numbers_of_the_caller_alone(small_config, tmp
 
 def test_other_weights_are_refused(small_config, tmp_path):
     path = tmp_path / "a.pt"
-    save_checkpoint(path, {"stage": 2, "detector": {"x": torch.zeros(1)}}, small_config())
-    with pytest.raises(CheckpointError, match=r"a\.pt: checkpoint: its weights do not fit"):
+    other = made_up_content(small_config(), detector={"x": torch.zeros(1)})
+    save_checkpoint(path, other, small_config())
+    with pytest.raises(CheckpointError, match=r"a\.pt: checkpoint: .*its weights do not fit"):
         load_detector(path, "cpu")
     with pytest.raises(CheckpointError, match=r"b\.pt: checkpoint: no such checkpoint"):
         load_detector(tmp_path / "b.pt", "cpu")

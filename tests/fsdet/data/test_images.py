@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -5,17 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fsdet.data.images import (
     PADDING_GREY,
     UnreadableError,
+    count_frames,
     letterbox,
     letterbox_boxes,
     mirror,
     open_image,
+    read_frames,
     to_rgb,
 )
+from fsdet.errors import DataError
 
 RAMP = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
 
@@ -164,3 +168,46 @@ def test_boxes_of_many_images_move_as_each_alone(sizes, size):
     for box, moved, (width, height) in zip(boxes, together, sizes, strict=True):
         alone = letterbox_boxes(box[None], np.array([[width, height]]), size)
         np.testing.assert_array_equal(alone[0], moved)
+
+
+BIG = """
+import resource, sys
+from pathlib import Path
+from fsdet.data.images import UnreadableError, open_image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    open_image(Path(sys.argv[1]))
+except UnreadableError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_an_image_of_too_many_pixels_takes_no_memory(tmp_path):
+    picture = Image.new("RGBA", (9000, 9000))
+    picture.save(tmp_path / "a.png")
+    done = subprocess.run(
+        [sys.executable, "-c", BIG, str(tmp_path / "a.png")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told, kilobytes = done.stdout.splitlines()
+    assert told == "9000 x 9000 are 81 megapixels, but the limit is 65; make it smaller"
+    assert int(kilobytes) < 50_000
+
+
+@pytest.mark.timeout(60)
+def test_a_named_pipe_is_no_image_and_no_video(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: cannot be read \(not a regular file\)"):
+        open_image(tmp_path / "a.png")
+    assert count_frames(tmp_path / "a.png") == 0
+    assert list(read_frames(tmp_path / "a.png", [0, 2])) == [None, None]
+
+
+def test_the_orientation_of_a_photo_is_applied_and_the_photo_stays_as_it_is():
+    picture = Image.fromarray(RAMP.astype(np.uint8)[:, :100])
+    picture.getexif()[ExifTags.Base.Orientation] = 6
+    assert to_rgb(picture).shape == (100, 256, 3)
+    assert picture.size == (100, 256)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from made_up_data import (
 )
 from PIL import Image
 
+from fsdet.data.images import MAX_PIXELS
 from fsdet.data.problems import RULES, Problem, Problems, log_report
 from fsdet.data.sources import (
     load_image_set,
@@ -82,6 +85,56 @@ def test_a_broken_image_is_still_reported_from_a_warm_cache(yolo):
     (yolo / "images" / "train" / "004.png").write_bytes(b"no image")
     assert found(yolo, n_way=2) == found(yolo, n_way=3)
     assert "image unreadable" in found(yolo, n_way=3)
+
+
+@pytest.mark.timeout(60)  # a named pipe waits for a writer for ever
+def test_a_named_pipe_among_the_images_is_left_out(yolo):
+    for name in ("004.png", "040.jpg"):
+        (yolo / "images" / "train" / name).unlink(missing_ok=True)
+        os.mkfifo(yolo / "images" / "train" / name)
+    assert found(yolo)["image unreadable"].places == (
+        "images/train/004.png",
+        "images/train/040.jpg",
+    )
+    assert len(load_image_set(config(yolo), "train")) == 31
+
+
+@pytest.mark.timeout(60)
+def test_a_named_pipe_among_the_labels_is_named(yolo):
+    (yolo / "labels" / "train" / "004.txt").unlink()
+    os.mkfifo(yolo / "labels" / "train" / "004.txt")
+    with pytest.raises(DataError, match=r"004\.txt: cannot be read \(not a regular file\)"):
+        load_annotated(config(yolo))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("dataset", ["coco", "refdet"])
+def test_a_named_pipe_among_the_files_of_another_format_does_not_block(tmp_path, dataset):
+    root = (write_coco if dataset == "coco" else write_refdet)(tmp_path / "data")
+    photos = [*root.rglob("*.png"), *root.rglob("*.jpg")]
+    photo = min(photos, key=lambda path: "object_images" not in path.parts)
+    annotations = next(iter(sorted(root.rglob("*.json"))))
+    photo.unlink()
+    os.mkfifo(photo)
+    load = partial(load_annotated, config(root, dataset))
+    if dataset == "coco":
+        load()
+    else:
+        with pytest.raises(DataError, match="cannot be read"):
+            [load_image_set(config(root, dataset), split) for split in ("train", "val", "test")]
+    annotations.unlink()
+    os.mkfifo(annotations)
+    with pytest.raises(DataError, match=r"annotations|instances"):
+        load()
+
+
+def test_an_image_of_too_many_pixels_is_left_out(yolo):
+    file = yolo / "images" / "train" / "004.png"
+    Image.new("P", (9000, 9000)).save(file)
+    problem = found(yolo)["image unreadable"]
+    assert problem.places == ("images/train/004.png",)
+    assert "or larger than 65 megapixels" in str(problem)
+    assert round(MAX_PIXELS / 1e6) == 65
 
 
 def test_half_of_the_images_unreadable_is_the_most(yolo):

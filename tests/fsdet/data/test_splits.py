@@ -160,3 +160,13 @@ def test_a_name_that_looks_like_a_number_is_a_name_first():
     names = ("1", "0", "dog", "cat")
     parts = split_classes(DataConfig(novel_classes=("0", "3")), names, range(4))
     assert parts.novel == (1, 3)
+
+
+@pytest.mark.timeout(60)  # a minute and a half when every name is compared with every other one
+def test_many_classes_are_divided_at_once(tmp_path):
+    names = tuple(f"class {i}" for i in range(100_000))
+    found = split_classes(DataConfig(base_classes=names[::2]), names, range(len(names)))
+    assert (len(found.base), len(found.novel)) == (50_000, 50_000)
+    (tmp_path / "split.yaml").write_text("novel: ['" + "9" * 5000 + "']")
+    with pytest.raises(DataError, match="unknown class '9999"):
+        split_classes(DataConfig(split_file=tmp_path / "split.yaml"), NAMES, ALL)

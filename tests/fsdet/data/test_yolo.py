@@ -168,3 +168,11 @@ def test_coco128_loads(tmp_path):
 def test_the_size_of_the_made_up_images_is_that_of_their_boxes(dataset):
     data = load_annotated(config(dataset))
     assert {tuple(size) for size in data.original_sizes.tolist()} == {(WIDTH, HEIGHT)}
+
+
+@pytest.mark.timeout(60)
+def test_many_class_names_are_compared_at_once():
+    names = [f"class {i}" for i in range(100_000)]
+    assert len(class_names({"names": names})) == 100_000
+    with pytest.raises(DataError, match="'class 7' is the name of two classes"):
+        class_names({"names": [*names, "class 7"]})

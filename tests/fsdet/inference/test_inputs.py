@@ -1,9 +1,12 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from fsdet.errors import DataError
 from fsdet.inference.inputs import find_inputs, find_supports, read_image
+from fsdet.inference.video import frame_rate, frames_of
 
 
 def test_a_folder_of_pictures_is_a_class(pictures):
@@ -89,3 +92,14 @@ def test_what_is_no_picture_is_refused(tmp_path):
         read_image(np.zeros((4, 4, 3), np.float32))
     with pytest.raises(DataError, match="but got int"):
         read_image(3)
+
+
+@pytest.mark.timeout(60)
+def test_a_named_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_image(find_inputs([tmp_path])[0])
+    os.mkfifo(tmp_path / "b.mp4")
+    with pytest.raises(DataError, match=r"b\.mp4: no frame of it can be decoded"):
+        list(frames_of(tmp_path / "b.mp4"))
+    assert frame_rate(tmp_path / "b.mp4") > 0

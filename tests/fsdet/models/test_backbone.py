@@ -115,3 +115,21 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "weights.pt")
     with pytest.raises(CheckpointError, match="neither a model nor a state dict"):
         load_yolo_weights(Backbone(), tmp_path / "weights.pt")
+
+
+def test_damage_is_noticed(yolov8n, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(yolov8n.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.pt: .*it is damaged: the checksum of"):
+        load_yolo_weights(Backbone(), path)
+
+
+def test_weights_that_are_not_finite_are_refused(yolov8n, tmp_path):
+    state = yolov8n.state_dict()
+    name = next(name for name in state if state[name].is_floating_point())
+    torch.save({**state, name: torch.full_like(state[name], torch.inf)}, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match=r"weights\.pt: yolo_weights: .* is not finite"):
+        load_yolo_weights(Backbone(), tmp_path / "weights.pt")

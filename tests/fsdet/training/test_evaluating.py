@@ -4,6 +4,7 @@ import pytest
 from trained_runs import LEARNING, differences, evaluations, evaluations_computed, kept_reports
 
 from fsdet.config.parsing import load_config, save_config
+from fsdet.errors import CheckpointError
 from fsdet.report import Best
 from fsdet.run_files import EvaluationLog
 from fsdet.train import train
@@ -146,3 +147,14 @@ def test_what_was_evaluated_before_a_change_is_not_taken_over(small_config, trai
     assert stored_evaluation(run, config.total_steps)["val/nAP50"] == 0.5
     run.changed = [{"stage": 2, "step": run.step, "setting": "novel data"}]
     assert stored_evaluation(run, config.total_steps) is None
+
+
+def test_a_run_whose_weights_are_no_longer_finite_ends_without_best_weights(small_config):
+    """If explosions are only recorded."""
+    config = small_config(lr=1e30, warmup_fraction=0, stop_on_explosion=False, epochs=2)
+    result = train(config)
+    assert result.explosion is not None
+    assert result.steps == config.total_steps
+    assert not (result.run_dir / "best.pt").exists()
+    with pytest.raises(CheckpointError, match="not finite: the run had exploded"):
+        train(config, resume=result.checkpoint)

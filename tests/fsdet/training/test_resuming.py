@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 import torch
+from made_up_checkpoint import made_up_content
 from pydantic import ValidationError
 from trained_runs import InterruptError, equal, stop_after, tensors
 
@@ -27,8 +28,6 @@ from fsdet.training.resuming import (
     is_same_stage,
 )
 
-STATE = {"stage": 2, "step": 3, "detector": {"w": torch.arange(4.0)}, "reference_norm": None}
-
 
 @pytest.mark.parametrize(
     ("stored", "wanted", "message"),
@@ -41,7 +40,8 @@ STATE = {"stage": 2, "step": 3, "detector": {"w": torch.arange(4.0)}, "reference
 )
 def test_another_architecture_is_named_with_its_cure(tmp_path, stored, wanted, message):
     path = tmp_path / "c.pt"
-    save_checkpoint(path, STATE, TrainConfig(**stored))
+    config = TrainConfig(**stored)
+    save_checkpoint(path, made_up_content(config), config)
     with pytest.raises(CheckpointError, match=rf"c\.pt: resume: .*{message}"):
         check_architecture(load_checkpoint(path), TrainConfig(**wanted), path)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import small_spec, sweep
+from made_up_checkpoint import made_up_content
 from made_up_trainers import hungry
 from session_parts import Driver
 
@@ -39,7 +40,7 @@ def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed():
     run_dir.mkdir(parents=True)
     config = spec.config({"lr": 2.0}, run_dir)
     claim(run_dir, settings_of(config), "x")
-    save_checkpoint(run_dir / "stage2_epoch0001.pt", {"epoch": 1}, config)
+    save_checkpoint(run_dir / "stage2_epoch0001.pt", made_up_content(config, epoch=1), config)
     (run_dir / "tries").write_text("1 1 0\n")
     swept = sweep(spec, hungry, cpus=2)
     assert [t.state for t in swept.result.trials] == [State.COMPLETED] * 2

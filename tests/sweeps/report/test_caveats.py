@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from made_up_sweep import confirmed, made_up_data
 
+from fsdet.report import NO_SWAP_CONTROL
 from sweeps.report.caveats import (
     at_the_edge,
     caveats_section,
@@ -74,6 +75,9 @@ def test_a_best_that_ignores_its_supports_is_said():
     close = with_best(data, metrics={"val/swap_gap": 0.01, "val/swap_gap_se": 0.01})
     assert any("it finds objects, not the ones it is shown" in w for w in close_swap_control(close))
     assert list(close_swap_control(data)) == []
+    assert data.best is not None
+    one_way = with_best(data, parameters={**data.best.record.parameters, "n_way": 1}, metrics={})
+    assert list(close_swap_control(one_way)) == [f"The swap control is {NO_SWAP_CONTROL}."]
 
 
 def test_what_has_not_ended_and_what_is_unconfirmed_is_said():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_up_checkpoint import made_up_content
 
 from fsdet.checkpoint import save_checkpoint
 from fsdet.config import TrainConfig
@@ -15,7 +16,8 @@ from sweeps.trial.identity import newest_checkpoint
 
 def checkpoint(path: Path, **changes: Any) -> Path:
     """One of the trainer's, of a trial with `changes`."""
-    save_checkpoint(path, {"weights": torch.arange(5000)}, TrainConfig(**changes))
+    config = TrainConfig(**changes)
+    save_checkpoint(path, made_up_content(config), config)
     return path
 
 
@@ -26,7 +28,7 @@ def newest(folder: Path, **changes: Any) -> tuple[Path | None, list[str]]:
     return newest_checkpoint(config, told.append), told
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "not finite"])
 def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage):
     for epoch in (1, 2, 10):
         checkpoint(Path(f"stage2_epoch{epoch:04d}.pt"))
@@ -34,11 +36,18 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(damage):
     assert newest(Path()) == (last, [])
     data = bytearray(last.read_bytes())
     data[20000] ^= 1
-    content = {"cut": data[:20000], "flipped": data, "empty": b"", "text": b"hello"}[damage]
-    last.write_bytes(content)
+    broken = {"cut": data[:20000], "flipped": data, "empty": b"", "text": b"hello"}
+    if damage in broken:
+        last.write_bytes(broken[damage])
+    else:
+        content = torch.load(last, weights_only=True)
+        content["detector"]["detection_head.bias"].fill_(torch.nan)
+        torch.save(content, last)
     found, (told,) = newest(Path())
     assert found == Path("stage2_epoch0002.pt")
-    assert "stage2_epoch0010.pt is damaged" in told
+    assert "stage2_epoch0010.pt: resume: not a checkpoint that can be " in told
+    assert told.endswith("; the checkpoint before it is used, if any")
+    assert last.with_suffix(".damaged").is_file()
     assert newest(Path("nowhere")) == (None, [])
 
 
@@ -48,12 +57,12 @@ def test_checkpoint_of_other_settings_falls_back_to_the_one_before():
     torch.save({"weights": torch.arange(9)}, "stage2_epoch0003.pt")
     found, told = newest(Path(), lr=0.2)
     assert found == own
-    assert "stage2_epoch0003.pt does not say which settings made it" in told[0]
+    assert "stage2_epoch0003.pt: resume: not a checkpoint of this trainer" in told[0]
     assert "stage2_epoch0002.pt was made with lr 0.5, but this trial has 0.2" in told[1]
     assert "move it back and resume" in told[1]
     assert sorted(p.name for p in Path().iterdir())[1:] == [
         "stage2_epoch0002.foreign",
-        "stage2_epoch0003.foreign",
+        "stage2_epoch0003.damaged",
     ]
 
 
