@@ -1,3 +1,6 @@
+import os
+import stat
+
 import pytest
 
 from fsdet.files import atomic_path, write_text_atomic
@@ -17,3 +20,13 @@ def test_a_text_that_fails_half_way_keeps_the_old_file(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_permissions_are_those_that_the_umask_leaves(umask, mode, tmp_path):
+    path, before = tmp_path / "a.txt", os.umask(umask)
+    try:
+        write_text_atomic(path, "for some")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
