@@ -148,7 +148,7 @@ def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Displa
     try:
         with (
             handle_signals(stopping, display.show_message) as signals,
-            running_ray(session.machine, spec.resources, folder.ray_log),
+            running_ray(session.machine, spec.resources, folder.ray_log, session.tracker.paused),
             display,
         ):
             signals.install()  # again, since Ray installs its own handler for SIGTERM

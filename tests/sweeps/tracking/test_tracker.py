@@ -274,6 +274,8 @@ def test_working_directory_may_have_any_name(name, tmp_path, monkeypatch):
     assert {path.name for path in folder.iterdir()} == {"mlruns", "note.txt"}
 
 
-@pytest.mark.parametrize("uri", ["http://host:80/x", "postgresql://me@host/x", "mlruns", "sqlite://"])
+@pytest.mark.parametrize(
+    "uri", ["http://host:80/x", "postgresql://me@host/x", "mlruns", "sqlite://"]
+)
 def test_only_an_sqlite_store_has_a_file(uri):
     assert sqlite_file(uri) is None
