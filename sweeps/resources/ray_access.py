@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import psutil
+
 from sweeps.errors import SweepError
 from sweeps.storage.portable_files import private_folder
 
@@ -64,7 +66,10 @@ def own_token() -> str:
 
 @contextmanager
 def token_file(folder: Path) -> Iterator[Path]:
-    """A file in `folder` with the token that only this user can read; removed afterwards."""
+    """A file in `folder` with the token that only this user can read; removed afterwards, or by a later process."""
+    for left in folder.glob("token-*-*"):
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            left.unlink(missing_ok=True)
     path = folder / f"token-{os.getpid()}-{secrets.token_hex(4)}"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(own_token())

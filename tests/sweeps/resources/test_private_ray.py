@@ -48,7 +48,8 @@ with running_ray(Machine(1, 0), Resources(), Path("ray.log")):
     seen["address"] = ray.get_runtime_context().gcs_address
     other = "from ray._raylet import GcsClient; GcsClient(address=%r).internal_kv_keys(b'', None, 10)" % seen["address"]
     import subprocess
-    for name, mode, text in (("without", "disabled", ""), ("wrong", "token", "x" * 64), ("right", "token", seen["token"])):
+    tokens = {"without": ("disabled", ""), "wrong": ("token", "x" * 64), "right": ("token", seen["token"])}
+    for name, (mode, text) in tokens.items():
         env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
         env |= {"RAY_AUTH_MODE": mode} | ({"RAY_AUTH_TOKEN": text} if text else {})
         try:
@@ -127,7 +128,7 @@ def test_ray_asks_for_the_token_of_this_process_alone(seen, home):
     assert list(home.glob("**/token-*")) == []
 
 
-def test_folder_of_its_sessions_is_closed_to_others(seen, home):  # noqa: ARG001
+def test_folder_of_its_sessions_is_closed_to_others(seen, home):
     (folder,) = home.glob("fsdet-sweeps-*")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert list(folder.glob("ray/session_*"))

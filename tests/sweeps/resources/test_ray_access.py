@@ -49,6 +49,9 @@ def test_token_is_in_a_file_that_only_this_user_can_read_and_does_not_stay(short
             assert other != path
             assert other.read_text() == own_token()  # Ray reads it once in a process
     assert list(short.iterdir()) == []
+    (short / f"token-{2**22 + 1}-0").touch()  # of a process that was killed
+    with token_file(short) as path:
+        assert list(short.iterdir()) == [path]
     command = "from sweeps.resources.ray_access import own_token; print(own_token())"
     other = subprocess.check_output([sys.executable, "-c", command], text=True)
     assert len(other.strip()) == len(own_token()) == 64
