@@ -380,6 +380,25 @@ def kill_worker(root: Path) -> tuple[list[str], str]:
     return wrongs, "".join(after[:1]).partition(" ")[2]
 
 
+def ray_killed(root: Path, most: float = 20.0) -> tuple[list[str], str]:
+    """SIGKILL to Ray's gcs_server: one line with --resume, exit code 1, within `most` seconds; Ray would wait for 60."""
+    drill = Drill(root)
+    process = drill.start()
+    drill.wait_for("trials/0002/stage1_epoch0001.pt")
+    for server in psutil.Process(process.pid).children():
+        if server.name() == "gcs_server":
+            server.kill()
+    began = time.monotonic()
+    code = process.wait(PATIENCE)
+    seconds = time.monotonic() - began
+    printed, _ = process.communicate()
+    told = "gcs_server, a server of Ray, was killed" in printed and "--resume" in printed
+    clean = "Failed to connect" not in printed and "Traceback" not in printed
+    right = code == 1 and told and clean and seconds < most
+    wrongs = [] if right else [f"code {code} after {seconds:.1f} s: {printed[-500:]}"]
+    return wrongs + drill.resume(), f"left in {seconds:.1f} s"
+
+
 def lines_of(log: Path) -> list[str]:
     """One for each time that a worker began with a trial."""
     return log.read_text(encoding="utf-8").splitlines()
@@ -571,6 +590,7 @@ DRILLS: dict[str, Callable[[Path], tuple[list[str], str]]] = {
         second_ctrl_c,
         time_budget,
         kill_worker,
+        ray_killed,
         damaged_checkpoint,
         tracking_lost,
         study_lost,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,18 +43,16 @@ def read_text(path: Path) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; move it there on success, delete it on failure.
 
-    The file's content is flushed to the disk before the move, so that a power cut cannot leave
-    a complete name with incomplete content.
+    Its permissions are those that the umask leaves. The file's content is flushed to the disk before the move,
+    so that a power cut cannot leave a complete name with incomplete content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part.touch(mode=0o666, exist_ok=False)
     try:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        part.chmod(0o644)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -22,6 +22,21 @@ SECRETS = (
     "RAY_AUTH_TOKEN",
 )
 """Environment variables with secrets that libraries read."""
+FOR_THE_DRIVER = (
+    "OPTUNA_STORAGE",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_BACKEND_STORE_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "DATABRICKS_TOKEN",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGSERVICEFILE",
+    "MYSQL_PWD",
+)
+"""Environment variables that lead to the databases of study and runs, which trials never use."""
 REDACTED = "…"
 """Replaces a secret."""
 USER = re.compile(r"://(?:[^\s/:@]*:\S*|[^\s/?#]*)@")

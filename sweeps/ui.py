@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 
 from fsdet.command import ExitCode, run_command
@@ -18,7 +17,7 @@ from sweeps.config.sections import TrackingSpec
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.storage.folder import SweepFolder, sweeps_root
-from sweeps.tracking import tracking_uri
+from sweeps.tracking import sqlite_file, tracking_uri
 
 HOST = "127.0.0.1"
 LINKS = 5
@@ -48,8 +47,8 @@ def check(uri: str, port: int) -> None:
     Raises:
         SweepError: nothing was logged, or another program listens at the port.
     """
-    database = uri.removeprefix("sqlite:///")
-    if database != uri and not Path(database).is_file():
+    database = sqlite_file(uri)
+    if database is not None and not database.is_file():
         raise SweepError(
             f"{database}: nothing was logged there yet; run a sweep first (make sweep), go to the folder "
             "whose mlruns holds one, or set MLFLOW_TRACKING_URI"

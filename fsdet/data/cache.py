@@ -16,8 +16,8 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,8 +39,18 @@ GIGABYTE = 10**9
 
 
 def cache_root(cache_dir: Path | None) -> Path:
-    """The folder of all caches: `cache_dir`, or $FSDET_CACHE, or ~/.cache/fsdet."""
-    return cache_dir or Path(os.environ.get("FSDET_CACHE") or Path.home() / ".cache" / "fsdet")
+    """The folder of all caches: `cache_dir`, or $FSDET_CACHE, or ~/.cache/fsdet.
+
+    Raises:
+        DataError: none is given, and this user has no home.
+    """
+    named = cache_dir or os.environ.get("FSDET_CACHE")
+    try:
+        return Path(named or Path.home() / ".cache" / "fsdet")
+    except RuntimeError:  # no HOME, and a user that the system does not know, as in a container
+        raise DataError(
+            "cache_dir: this user has no home folder for a cache; set HOME or FSDET_CACHE to a folder"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -177,12 +187,12 @@ def _lock(folder: Path) -> FileLock:
 
 
 def _build(folder: Path, key: CacheKey, build: Callable[[Path], None]) -> None:
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    part.mkdir()
     try:
         build(part)
         (part / "recipe.json").write_text(key.text, encoding="utf-8")
         write_manifest(part)
-        part.chmod(0o755)
         part.replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

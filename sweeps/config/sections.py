@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from sweeps.config.names import Name
 from sweeps.config.parameter import Part
 from sweeps.secrets import holds_secret
 
@@ -221,7 +222,7 @@ class TrackingSpec(Part):
 
     uri: str | None = None
     """Tracking store; None for MLFLOW_TRACKING_URI, or mlruns/mlflow.db if that is not set."""
-    experiment: str = Field(default="sweeps", min_length=1)
+    experiment: Name = "sweeps"
     """Experiment that the runs go to."""
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config
+from sweeps.config.names import Name
 from sweeps.config.parameter import Parameter, Part, Value, read_value, to_distribution
 from sweeps.config.sections import (
     AUTO,
@@ -49,7 +50,7 @@ OWNED = {
 class SweepSpec(Part):
     """One sweep."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    name: Name
     """Name of the sweep, of its folder and of its parent run."""
     space: dict[str, Parameter] = Field(min_length=1)
     """Searched settings."""
@@ -69,7 +70,7 @@ class SweepSpec(Part):
     """The share of failed trials at which the sweep stops."""
     stall_minutes: float | None = Field(default=None, gt=0)
     """Minutes without a report after which a trial has failed; None for no limit."""
-    warm_start: str | None = None
+    warm_start: Name | None = None
     """Name of an earlier sweep; the sampler starts with its trials that lie within this space."""
     sampler: SamplerSpec = SamplerSpec()
     """How the next configuration is chosen."""

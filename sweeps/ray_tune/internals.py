@@ -1,4 +1,4 @@
-"""The only module that uses private members of Ray; `RELIED_ON` lists each with its purpose.
+"""The private members of Ray Tune that are used, and by what; `RELIED_ON` lists those of `sweeps.resources` too.
 
 `pyproject.toml` bounds Ray's version from above; `missing_members` lists what a newer one has removed.
 """
@@ -15,6 +15,8 @@ from typing import Any
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
+
+from sweeps.resources import internals as resources_internals
 
 RELIED_ON = {
     ("ray.tune.execution.tune_controller", "TuneController"): {
@@ -34,6 +36,7 @@ RELIED_ON = {
     ("ray.tune.execution.class_cache", ""): {
         "ENV_VARS_TO_PROPAGATE": "hide_from_workers",
     },
+    **resources_internals.RELIED_ON,
 }
 """(Module, class) -> member -> what needs it."""
 

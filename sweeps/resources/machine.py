@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sweeps.config import Resources, SweepSpec
 from sweeps.errors import SweepError
+from sweeps.resources.ray_access import ray_folder
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,13 @@ class Cluster(Machine):
 
 
 def check_machine(spec: SweepSpec, machine: Machine) -> None:
-    """Check that one trial fits on the machine.
+    """Check that one trial fits on the machine, and that Ray can be started there.
 
     Raises:
-        SweepError: it has too few CPUs or GPUs.
+        SweepError: it has too few CPUs or GPUs, or no room for Ray's files.
     """
+    if machine.here:
+        ray_folder()
     for name, wanted, there in (
         ("cpus", spec.resources.cpus, machine.cpus),
         ("gpus", spec.resources.gpu_share, machine.gpus),

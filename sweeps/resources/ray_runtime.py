@@ -6,17 +6,24 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import ray
 
 from sweeps.config import Resources
 from sweeps.config.paths import ROOT
 from sweeps.errors import SweepError
+from sweeps.resources.internals import loopback_only
 from sweeps.resources.machine import Cluster, Machine
-from sweeps.secrets import without_password
+from sweeps.resources.ray_access import ray_folder, token_file
+from sweeps.secrets import FOR_THE_DRIVER, without_password
 from sweeps.storage.portable_files import PACKAGES
+
+log = logging.getLogger(__name__)
+
+Starting: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
 
 REACH_SECONDS = 10
 """Seconds to wait for the head of a cluster to answer."""
@@ -114,27 +121,45 @@ def silent_native_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables within the context, and restore them afterwards."""
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables within the context, or remove those that are None; restore them afterwards."""
     before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
+    _set(values)
     try:
         yield
     finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for key, value in values.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
 
 
 @contextlib.contextmanager
-def running_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterator[None]:
+def running_ray(
+    machine: Machine,
+    resources: Resources,
+    ray_log: Path,
+    starting: Starting = contextlib.nullcontext,
+) -> Iterator[None]:
     """Start Ray on this machine, or connect to a cluster, with workers set up for one trial each.
 
     A trial uses its own cores only, and waiting threads do not spin on those of other trials. Workers of this
     machine inherit the environment that Ray is started in; those of a cluster get theirs through Ray. Each
     node has its own cache of decoded images.
+
+    Args:
+        machine: to run on.
+        resources: of a trial.
+        ray_log: what Ray logs and prints goes there.
+        starting: context in which a Ray of this machine is started; the environment lacks passwords meanwhile.
+
+    Raises:
+        SweepError: Ray cannot be started, or no cluster answers.
     """
     threads = str(max(1, int(resources.cpus)))
     workers = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
@@ -144,13 +169,21 @@ def running_ray(machine: Machine, resources: Resources, ray_log: Path) -> Iterat
             with connected(machine.address, tune | workers):
                 yield
         else:
-            with local_ray(machine, workers):
+            with local_ray(machine, workers, starting):
                 yield
 
 
 @contextlib.contextmanager
-def local_ray(machine: Machine, variables: dict[str, str]) -> Iterator[None]:
-    """Run Ray on this machine alone; its workers get `variables`, and find our packages."""
+def local_ray(
+    machine: Machine, variables: dict[str, str], starting: Starting = contextlib.nullcontext
+) -> Iterator[None]:
+    """Run Ray on this machine alone; its workers get `variables`, and find our packages.
+
+    Its servers listen on 127.0.0.1 only, ask for a token of this process, and have no passwords.
+
+    Raises:
+        SweepError: it cannot be started.
+    """
     workers = {
         **variables,
         # from any working directory, installed or not
@@ -158,19 +191,41 @@ def local_ray(machine: Machine, variables: dict[str, str]) -> Iterator[None]:
     }
     if "FSDET_CACHE" in os.environ:  # Ray gives every trial a working directory of its own
         workers["FSDET_CACHE"] = str(Path(os.environ["FSDET_CACHE"]).absolute())
-    with environment(workers):
-        try:
-            ray.init(
-                address="local",
-                num_cpus=machine.cpus,
-                num_gpus=machine.gpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=True,  # False would remove the handlers
-            )
-            yield
-        finally:
-            ray.shutdown()
+    folder = ray_folder()
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        log.warning("RAY_AUTH_MODE is ignored: the Ray of a sweep on this machine asks for a token")
+    with token_file(folder.parent) as token:
+        access = {"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(token)}
+        with environment({**workers, **access}):
+            try:
+                with starting(), environment(dict.fromkeys(FOR_THE_DRIVER)), loopback_only():
+                    start_ray(machine, folder)
+                yield
+            finally:
+                ray.shutdown()
+
+
+def start_ray(machine: Machine, folder: Path) -> None:
+    """Start Ray on this machine.
+
+    Raises:
+        SweepError: it cannot be started.
+    """
+    try:
+        ray.init(
+            address="local",
+            num_cpus=machine.cpus,
+            num_gpus=machine.gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=True,  # False would remove the handlers
+            _temp_dir=str(folder),
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SweepError(
+            f"{folder}: Ray cannot be started there ({reason}); make room, or set RAY_TMPDIR to another folder"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import optuna
 
@@ -12,12 +14,14 @@ from sweeps.config import SweepSpec
 from sweeps.ray_tune.tuner import TuneJob, build_tuner
 from sweeps.resources.machine import Machine
 from sweeps.resources.ray_runtime import running_ray
+from sweeps.resources.ray_watch import watched_servers
 from sweeps.search.searcher import StudySearcher
 from sweeps.search.stopping import StoppingCriteria, StopReason, SweepStopped
 from sweeps.session.callbacks import TrackerCallback
 from sweeps.session.display import Display, print_line
 from sweeps.session.resume import reconcile_runs
 from sweeps.session.signals import handle_signals
+from sweeps.session.summary import resume_command
 from sweeps.session.trials import SessionTrials
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
@@ -26,6 +30,9 @@ from sweeps.study.study import Preset, TrialRecord
 from sweeps.tracking import StoredRun, Tracker
 from sweeps.trial.messages import TrialCallback
 from sweeps.trial.trial import Train, TrialContext
+
+FLUSH_SECONDS = 4
+"""Time to flush the tracking store when Ray has died."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,8 @@ def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Displa
     try:
         with (
             handle_signals(stopping, display.show_message) as signals,
-            running_ray(session.machine, spec.resources, folder.ray_log),
+            running_ray(session.machine, spec.resources, folder.ray_log, session.tracker.paused),
+            watched_servers(partial(leave_without_ray, spec, session, display)),
             display,
         ):
             signals.install()  # again, since Ray installs its own handler for SIGTERM
@@ -163,3 +171,23 @@ def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Displa
             raise
         text = f"{folder.path}: the disk is full; make room, then resume"
         stopping.request(StopReason(text, ExitCode.STUDY_LOST))
+
+
+def leave_without_ray(spec: SweepSpec, session: Session, display: Display, server: str) -> None:
+    """End this process at once, as a second Ctrl-C does: without its servers, Ray's loop waits for ever.
+
+    Args:
+        spec: of the study.
+        session: whose Ray has died.
+        display: shows the reason.
+        server: name of the server that died.
+    """
+    display.show_message(
+        "Ray has died; leaving"
+    )  # a live table shows only the first message within it
+    display.show_message(
+        f"{server}, a server of Ray, was killed or has crashed, so no trial can go on; to resume the sweep: "
+        f"{resume_command(spec, session.folder)}"
+    )
+    session.tracker.flush(FLUSH_SECONDS)
+    os._exit(ExitCode.NOTHING_FOUND)

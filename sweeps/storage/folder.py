@@ -22,9 +22,11 @@ from fsdet.errors import nearest
 from fsdet.files import write_text_atomic
 from fsdet.report import BEST_TRIAL_FILE, SWEEPS_DIR
 from sweeps.config import SweepSpec
+from sweeps.config.names import checked_name
 from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.config.sections import is_url
 from sweeps.errors import SweepError
+from sweeps.storage.claim import claim
 from sweeps.storage.portable_files import local_path
 from sweeps.storage.remote import RemoteFolder
 
@@ -95,8 +97,13 @@ class SweepFolder:
         return None if self.url is None else f"{self.url}/{name}"
 
     def make(self) -> bool:
-        """Create it; returns False if it already holds a sweep."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Create it and claim it for this process; returns False if it holds a sweep or another process claimed it.
+
+        Raises:
+            SweepError: it cannot be created.
+        """
+        if not claim(self.path):
+            return False
         if self.spec_file.is_file():  # without it, an earlier process died before the sweep began
             return False
         return self.url is None or not RemoteFolder(self.url).exists(SPEC)
@@ -257,9 +264,14 @@ def find_folder(name: str, storage: str | None = None) -> SweepFolder:
     """The folder of the sweep of exactly this name, or else of the latest numbered one.
 
     Raises:
-        SweepError: no such sweep, or the storage cannot be used.
+        SweepError: not a name, no such sweep, or the storage cannot be used.
     """
-    folder = folder_at(name, storage)
+    try:
+        folder = folder_at(checked_name(name), storage)
+    except ValueError as error:
+        raise SweepError(
+            f"the name of a sweep {error}; `python -m sweeps.list` shows them"
+        ) from None
     folder.download()
     return folder if folder.spec_file.is_file() else latest_folder(name, storage)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -65,12 +66,35 @@ def scratch() -> Path:
     """This user's folder for trials on this node.
 
     Raises:
-        StorageError: it belongs to another user, so its content cannot be trusted.
+        StorageError: see `private_folder`.
     """
-    path = Path(tempfile.gettempdir()) / f"fsdet-sweeps-{os.getuid()}"
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.lstat().st_uid != os.getuid() or path.is_symlink():
-        raise StorageError(f"{path}: belongs to another user; set TMPDIR to a folder of your own")
+    return private_folder(None, "TMPDIR")
+
+
+def private_folder(parent: Path | None, variable: str) -> Path:
+    """The folder of this user in a folder for temporary files; nobody else can read it.
+
+    Args:
+        parent: in which it is; None for the system's folder for temporary files.
+        variable: environment variable that chooses `parent`, for messages.
+
+    Raises:
+        StorageError: it cannot be created, or belongs to another user, so that its content cannot be trusted.
+    """
+    try:
+        path = Path(parent or tempfile.gettempdir()) / f"fsdet-sweeps-{os.getuid()}"
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.lstat()
+        if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
+            raise StorageError(
+                f"{path}: belongs to another user; set {variable} to a folder of your own"
+            )
+        path.chmod(0o700)
+    except OSError as error:
+        raise StorageError(
+            f"{parent or 'the folder for temporary files'}: cannot be used ({error.strerror or error}); set "
+            f"{variable} to a folder that you can write to"
+        ) from None
     return path
 
 

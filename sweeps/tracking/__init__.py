@@ -14,6 +14,7 @@ from sweeps.tracking.store import (
     find_run,
     find_trial_run,
     recorded_uri,
+    sqlite_file,
     tracking_uri,
 )
 from sweeps.tracking.tracker import Tracker
@@ -29,5 +30,6 @@ __all__ = [
     "find_run",
     "find_trial_run",
     "recorded_uri",
+    "sqlite_file",
     "tracking_uri",
 ]

@@ -11,7 +11,8 @@ from pathlib import Path
 import requests
 import sqlalchemy
 from filelock import FileLock
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from sweeps.config.sections import TrackingSpec
@@ -28,7 +29,26 @@ WINNER_TAG = "sweep.winner"
 def tracking_uri(spec: TrackingSpec) -> str:
     """The store of the YAML, of MLFLOW_TRACKING_URI, or `mlruns/mlflow.db` as an absolute path."""
     uri = spec.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return uri or f"sqlite:///{(Path.cwd() / 'mlruns' / 'mlflow.db').resolve()}"
+    return uri or sqlite_uri((Path.cwd() / "mlruns" / "mlflow.db").resolve())
+
+
+def sqlite_uri(database: Path) -> str:
+    """The URI of an SQLite store, with `?`, `%` and the like in its path quoted."""
+    plain = f"sqlite:///{database}"
+    if sqlite_file(plain) == database:
+        return plain
+    # from `sqlite:///`, MLflow would create the folder of the quoted path too, beside the real one
+    return URL.create("sqlite+pysqlite", database=str(database)).render_as_string()
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for any other store."""
+    try:
+        url = make_url(uri)
+    except ArgumentError:  # the path of a folder
+        return None
+    named = url.get_backend_name() == "sqlite" and url.database
+    return Path(named) if named else None
 
 
 def recorded_uri(recorded: str | None, spec: TrackingSpec, name: str) -> str:
@@ -53,17 +73,17 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
     Raises:
         SweepError: the store cannot be opened.
     """
-    database = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
+    database = sqlite_file(uri)
     location = None
-    if database is not None:
-        folder = Path(database).resolve().parent
-        folder.mkdir(parents=True, exist_ok=True)
-        location = (folder / "artifacts" / name).as_uri()
     try:
+        if database is not None:
+            folder = database.resolve().parent
+            folder.mkdir(parents=True, exist_ok=True)
+            location = (folder / "artifacts" / name).as_uri()
         check_reachable(uri)
         with exclusive(database):
-            if database is not None and not Path(database).exists():
-                make_database(Path(database))
+            if database is not None and not database.exists():
+                make_database(database)
             client = MlflowClient(tracking_uri=uri)
             found = client.get_experiment_by_name(name)
             if found is not None:
@@ -78,7 +98,7 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
 
 
 @contextmanager
-def exclusive(database: str | None) -> Iterator[None]:
+def exclusive(database: Path | None) -> Iterator[None]:
     """Lock out other sweeps while an SQLite store is created: two of them would damage it."""
     if database is None:
         yield
@@ -91,7 +111,7 @@ def make_database(path: Path) -> None:
     """Create an SQLite store atomically: MLflow cannot repair one whose creation was interrupted."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
-    MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+    MlflowClient(tracking_uri=sqlite_uri(part)).search_experiments(max_results=1)
     part.replace(path)
 
 

@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,19 @@ class Tracker:
         deadline = time.monotonic() + seconds
         for queue in self._queues:
             queue.flush(max(0.0, deadline - time.monotonic()))
+
+    @contextmanager
+    def paused(self, seconds: float = 5) -> Iterator[None]:
+        """Begin no write within the context: credentials are then missing in the environment.
+
+        Args:
+            seconds: to wait for the writes that have begun.
+        """
+        deadline = time.monotonic() + seconds
+        with ExitStack() as queues:
+            for queue in self._queues:
+                queues.enter_context(queue.paused(max(0.0, deadline - time.monotonic())))
+            yield
 
     def close(self, seconds: float = PATIENCE) -> int:
         """Write everything, then stop; give up after `seconds`. Returns the number of writes that are missing."""

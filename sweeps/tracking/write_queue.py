@@ -11,7 +11,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 from sweeps.secrets import without_password
 from sweeps.tracking.client import MlflowException
@@ -51,6 +52,8 @@ class WriteQueue:
         self.missing = 0
         """Writes that the store refused or did not take before the queue was closed."""
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        self._writing = threading.RLock()
+        """Held during each write; one that flushes writes others."""
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
 
@@ -73,6 +76,16 @@ class WriteQueue:
 
         self.put(write)
         done.wait(seconds)
+
+    @contextmanager
+    def paused(self, seconds: float) -> Iterator[None]:
+        """Begin no write within the context, after waiting for the present one, for at most `seconds`."""
+        held = self._writing.acquire(timeout=seconds)
+        try:
+            yield
+        finally:
+            if held:
+                self._writing.release()
 
     def close(self, deadline: float) -> int:
         """Write everything that is queued, then stop; give up at `deadline`, a monotonic time.
@@ -120,7 +133,8 @@ class WriteQueue:
         while time.monotonic() < self._deadline:
             number += 1
             try:
-                write()
+                with self._writing:
+                    write()
             except Exception as error:  # of any kind: the sweep continues
                 text = without_password(f"{type(error).__name__}: {error}")[:LONGEST_REASON]
                 answered += not is_away(error)

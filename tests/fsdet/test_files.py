@@ -1,4 +1,5 @@
 import os
+import stat
 
 import pytest
 
@@ -31,3 +32,13 @@ def test_a_named_pipe_and_a_device_are_refused_at_once(tmp_path):
     (tmp_path / "a.txt").write_text("ä")
     (tmp_path / "b.txt").symlink_to("a.txt")
     assert read_text(tmp_path / "b.txt") == "ä"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_permissions_are_those_that_the_umask_leaves(umask, mode, tmp_path):
+    path, before = tmp_path / "a.txt", os.umask(umask)
+    try:
+        write_text_atomic(path, "for some")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode

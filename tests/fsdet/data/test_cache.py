@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import signal
+import stat
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -310,3 +311,21 @@ def test_worker_processes_decode_the_same(tmp_path):
     shared = load_annotated(config(root, cache_dir=tmp_path / "b", num_workers=2)).decoded
     np.testing.assert_array_equal(alone.images, shared.images)
     np.testing.assert_array_equal(alone.original_sizes, shared.original_sizes)
+
+
+def test_an_entry_has_the_permissions_that_the_umask_leaves(tmp_path):
+    before = os.umask(0o077)
+    try:
+        cached(in_folder(tmp_path), key(), build, load)
+    finally:
+        os.umask(before)
+    (entry,) = tmp_path.glob("set-*")
+    assert stat.S_IMODE(entry.stat().st_mode) == 0o700
+
+
+def test_a_user_without_a_home_is_asked_for_a_folder(monkeypatch):
+    monkeypatch.delenv("FSDET_CACHE", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a user that the system does not know
+    with pytest.raises(DataError, match="set HOME or FSDET_CACHE"):
+        cache_root(None)

@@ -27,6 +27,11 @@ def test_sigterm_stops_cleanly_and_the_sweep_resumes(tmp_path):
     assert wrongs == []
 
 
+def test_ray_that_dies_ends_the_sweep_in_one_line_and_it_resumes(tmp_path):
+    wrongs, _ = drills.ray_killed(tmp_path / "drill", most=50)  # `make drills` asks for 20 s
+    assert wrongs == []
+
+
 def test_trial_on_a_lost_node_resumes_elsewhere(tmp_path):
     wrongs, _ = drills.node_lost(tmp_path / "drill")
     assert wrongs == []

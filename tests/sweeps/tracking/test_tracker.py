@@ -15,7 +15,7 @@ from waiting import wait_until
 from sweeps.config.sections import TrackingSpec
 from sweeps.errors import SweepError
 from sweeps.states import Outcome, State
-from sweeps.tracking import Tracker, tracking_uri
+from sweeps.tracking import Tracker, sqlite_file, tracking_uri
 from sweeps.trial.messages import TrialReport
 
 
@@ -254,3 +254,28 @@ def test_store_of_the_yaml_goes_before_that_of_the_environment(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://a")
     assert tracking_uri(TrackingSpec(uri="http://b")) == "http://b"
     assert tracking_uri(TrackingSpec()) == "http://a"
+
+
+@pytest.mark.parametrize("name", ["plain", "a?b", "a#b", "a%20b", "a b", "a;b&c=d", "ä"])
+def test_working_directory_may_have_any_name(name, tmp_path, monkeypatch):
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    uri = tracking_uri(TrackingSpec())
+    assert sqlite_file(uri) == folder / "mlruns" / "mlflow.db"
+    tracker = Tracker(uri, "a")
+    (folder / "note.txt").write_text("of a run")
+    tracker.start("a", "a", {}, {})
+    tracker.end("a", Outcome(State.COMPLETED), [folder / "note.txt"])
+    tracker.close()
+    artifacts = folder / "mlruns" / "artifacts" / "a"
+    assert [path.read_text() for path in artifacts.rglob("note.txt")] == ["of a run"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert {path.name for path in folder.iterdir()} == {"mlruns", "note.txt"}
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://host:80/x", "postgresql://me@host/x", "mlruns", "sqlite://"]
+)
+def test_only_an_sqlite_store_has_a_file(uri):
+    assert sqlite_file(uri) is None
