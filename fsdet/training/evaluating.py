@@ -16,8 +16,9 @@ from fsdet.evaluation.matching import MATCH_IOU, ScoreThreshold
 from fsdet.evaluation.metrics import evaluate_run
 from fsdet.evaluation.page import EPISODES, write_page
 from fsdet.models.postprocess import SCORE_THRESHOLD
+from fsdet.reading import Row
 from fsdet.report import BEST_EPOCH, DETECTIONS_FILE, EARLY_EPISODES, Best
-from fsdet.run_files import CONFIG_FILE, EvaluationLog, Row, find_evaluation, metrics_of
+from fsdet.run_files import CONFIG_FILE, EvaluationLog, find_evaluation, metrics_of
 from fsdet.training.logs import log_metrics
 from fsdet.training.resuming import compared_settings
 from fsdet.training.state import TrainState

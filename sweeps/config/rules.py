@@ -34,7 +34,10 @@ HELP = "; `python -m fsdet.train --help` lists all settings"
 def mistakes(spec: SweepSpec) -> Iterator[Mistake]:
     """Every mistake; a stage runs only if the earlier ones found none."""
     stages = (
-        (_unknown, _misplaced, _thresholds, search_mistakes),
+        (_unknown, _misplaced, _thresholds),
+        (_fixed_alone,),
+        (_searched_epochs,),
+        (search_mistakes,),
         (_ties, _order),
         (_ranges, _fixed),
         (_conditions,),
@@ -47,6 +50,27 @@ def mistakes(spec: SweepSpec) -> Iterator[Mistake]:
         yield from found
         if found:
             return
+
+
+def _fixed_alone(spec: SweepSpec) -> Iterator[Mistake]:
+    """Values under `fixed` that no trial could have; all other rules compute with them."""
+    try:
+        build_config(spec.fixed, "value")
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            key, _, rule = line.removeprefix("value: ").partition(": ")
+            if key in spec.fixed:
+                yield f"fixed.{key}", rule
+
+
+def _searched_epochs(spec: SweepSpec) -> Iterator[Mistake]:
+    """Lengths of a trial that are no numbers; the rungs and the early evaluations are computed from them."""
+    for key in spec.space.keys() & {"epochs", "eval_episodes"}:
+        for value in spec.space[key].ends:
+            try:
+                build_config({key: value}, "value")
+            except ConfigError as error:
+                yield f"space.{key}", str(error).removeprefix(f"value: {key}: ")
 
 
 def _unknown(spec: SweepSpec) -> Iterator[Mistake]:

@@ -61,13 +61,13 @@ class SweepSpec(Part):
     """What is optimised."""
     second_objective: Objective | None = None
     """The second objective, for the sampler nsgaii."""
-    trials: int = Field(default=16, ge=1)
+    trials: int = Field(default=16, ge=1, le=10_000_000)
     """Number of trials, baselines included; may be left out for the sampler grid."""
     budget: Budget = Budget()
     """When to stop before all trials are done."""
     failures: FailureLimit = FailureLimit()
     """The share of failed trials at which the sweep stops."""
-    stall_minutes: float | None = Field(default=None, gt=0)
+    stall_minutes: float | None = Field(default=None, ge=0.01, le=1e5)
     """Minutes without a report after which a trial has failed; None for no limit."""
     warm_start: str | None = None
     """Name of an earlier sweep; the sampler starts with its trials that lie within this space."""
