@@ -35,7 +35,7 @@ def build_config(values: Mapping[str, Any], source: str = "the settings") -> Tra
 def describe(error: ValidationError, source: str) -> str:
     """All errors that pydantic found, one per line: source, key, rule, value and, for unknown keys, the nearest one."""
     lines: list[str] = []
-    for problem in error.errors():
+    for problem in error.errors(include_url=False):
         if len(lines) == MOST_LINES:
             return "\n".join([*lines, more_mistakes(source)])
         key = cut(".".join(str(part) for part in problem["loc"]))

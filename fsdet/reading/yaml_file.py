@@ -17,7 +17,7 @@ from fsdet.reading.text import LONGEST_NUMBER, Error, read_text, why_unusable
 
 DEEPEST = 50
 """Levels of lists and mappings within one another."""
-MOST_VALUES = 300_000
+MOST_VALUES = 200_000
 """Values of a file, each alias counted with all that it stands for."""
 LONGEST_KEY = 200
 """Characters of a key."""

@@ -35,7 +35,7 @@ def location_of(path: Path | str, key: str, lines: Lines) -> str:
 def format_errors(error: ValidationError, path: Path, lines: Lines) -> str:
     """All of pydantic's errors, one a line: file, line, key, rule, value, cure."""
     out: dict[str, None] = {}
-    for problem in error.errors():
+    for problem in error.errors(include_url=False):
         if len(out) == MOST_LINES:
             return "\n".join([*out, more_mistakes(path)])
         out[_format(problem, path, lines)] = None
@@ -72,7 +72,7 @@ def _format(problem: ErrorDetails, path: Path, lines: Lines) -> str:
 
 def _group_rule(loc: list[str], value: object) -> str:
     """What a group of keys must be, with an example."""
-    if loc[0] in ("space", "baselines"):
+    if loc[0] in ("space", "fixed", "baselines"):
         example = (
             "{low: 0.1, high: 10} or {choices: [1, 2]}"
             if len(loc) > 1 and loc[0] == "space"

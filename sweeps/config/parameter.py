@@ -71,9 +71,19 @@ class Parameter(Part):
 
     Where it does not apply, the setting has the trainer's default."""
 
+    @field_validator("when", mode="before")
+    @classmethod
+    def _few_conditions(cls, when: Any) -> Any:
+        for values in when.values() if isinstance(when, dict) else ():
+            if isinstance(values, list | tuple) and len(values) > MOST_CHOICES:
+                raise ValueError(
+                    f"must list at most {MOST_CHOICES:,} values, but got {len(values):,}; shorten it"
+                )
+        return when
+
     @field_validator("choices", mode="before")
     @classmethod
-    def _few(cls, choices: Any) -> Any:
+    def _few_choices(cls, choices: Any) -> Any:
         if isinstance(choices, list | tuple) and len(choices) > MOST_CHOICES:
             raise ValueError(
                 f"must have at most {MOST_CHOICES:,} values, but got {len(choices):,}; every trial "
@@ -81,7 +91,7 @@ class Parameter(Part):
             )
         return choices
 
-    @field_validator("low", "high")
+    @field_validator("low", "high", "times")
     @classmethod
     def _countable(cls, end: float | None) -> float | None:
         if end is not None and abs(end) > LARGEST_END:

@@ -6,11 +6,12 @@ Loads no torch. `sweeps.config.check` turns them into one error with files and l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from fsdet.config import DataConfig, HealthConfig, TrainConfig
 from fsdet.config.parsing import build_config
-from fsdet.errors import ConfigError, nearest
+from fsdet.errors import MOST_LINES, ConfigError, nearest
 from sweeps.config import OWNED, SweepSpec
 from sweeps.config.parameter import contains, kind_of, read_value, to_distribution
 from sweeps.config.search_rules import Mistake, grid_mistakes, search_mistakes
@@ -32,7 +33,7 @@ HELP = "; `python -m fsdet.train --help` lists all settings"
 
 
 def mistakes(spec: SweepSpec) -> Iterator[Mistake]:
-    """Every mistake; a stage runs only if the earlier ones found none."""
+    """Every mistake, the first ones of many; a stage runs only if the earlier ones found none."""
     stages = (
         (_unknown, _misplaced, _thresholds),
         (_fixed_alone,),
@@ -46,7 +47,8 @@ def mistakes(spec: SweepSpec) -> Iterator[Mistake]:
         (grid_mistakes,),
     )
     for stage in stages:
-        found = [mistake for rule in stage for mistake in rule(spec)]
+        every = (mistake for rule in stage for mistake in rule(spec))
+        found = list(islice(every, MOST_LINES + 1))
         yield from found
         if found:
             return

@@ -130,7 +130,7 @@ class SchedulerSpec(Part):
     @field_validator("name", mode="before")
     @classmethod
     def _no_others(cls, name: Any) -> Any:
-        if name in NOT_OFFERED:
+        if isinstance(name, str) and name in NOT_OFFERED:
             raise ValueError(NOT_OFFERED[name])
         return name
 

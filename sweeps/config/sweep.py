@@ -55,7 +55,7 @@ class SweepSpec(Part):
     """Searched settings."""
     fixed: dict[str, Any] = Field(default_factory=dict)
     """Settings that are the same for every trial."""
-    baselines: dict[str, dict[str, Value]] = Field(default_factory=dict)
+    baselines: dict[str, dict[str, Value]] = Field(default_factory=dict, max_length=1000)
     """Configurations to try first and to compare with: a value for every searched setting."""
     objective: Objective = Objective()
     """What is optimised."""
