@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import torch
 
-from fsdet.errors import ConfigError
 from fsdet.files import write_text_atomic
+from fsdet.reading import Row, numbers_of, read_json_lines, read_rows
 from fsdet.report import BEST_EPOCH, BEST_FILE, DETECTIONS_FILE, EARLY_EPISODES
 
 STEPS_FILE = "steps.jsonl"
@@ -22,9 +22,6 @@ EVALUATIONS_FILE = "evaluations.jsonl"
 CONFIG_FILE = "config.yaml"
 HEALTH_FILE = "health.json"
 CHANGES_FILE = "changes.json"
-
-Row = dict[str, float]
-"""One line of `steps.jsonl` or `evaluations.jsonl`."""
 
 logger = logging.getLogger("fsdet.run")
 
@@ -128,14 +125,12 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
     lines: list[str] = []
     if step <= 0 or not path.exists():
         return lines
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break  # the last line of a killed run may be cut off
-        try:
-            if json.loads(line)["step"] <= step:
-                lines.append(line)
-        except (json.JSONDecodeError, KeyError):
+    for line in read_json_lines(path):
+        number = numbers_of(line.content).get("step", math.nan)
+        if number > step or not line.text.endswith("\n"):
             break
+        if math.isfinite(number):  # other lines were not written by a run
+            lines.append(line.text)
     return lines
 
 
@@ -167,30 +162,6 @@ def metrics_of(row: Row) -> dict[str, float]:
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
-    if not path.exists():
-        return
-    try:
-        file = path.open(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); name the checkpoint_dir of a run"
-        ) from None
-    with file:
-        for line in file:
-            try:
-                row = _numbers(json.loads(line))
-            except ValueError:
-                break  # the last line of a killed run may be cut off
-            if math.isfinite(row.get("step", math.nan)):  # other lines were not written by a run
-                yield row
-
-
-def _numbers(content: Any) -> Row:
-    """The numbers in a line; inf and NaN are stored as text, since JSON cannot represent them."""
-    row = {}
-    for key, value in content.items() if isinstance(content, dict) else ():
-        try:
-            row[key] = float(value)
-        except (TypeError, ValueError, OverflowError):
-            continue
-    return row
+    for row in read_rows(path):
+        if math.isfinite(row.get("step", math.nan)):  # other lines were not written by a run
+            yield row

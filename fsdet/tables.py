@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import Any
+
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Column, Table
+from rich.text import Text
 
 GAP = 2
 """Spaces between two columns."""
@@ -15,6 +18,14 @@ def number_column(heading: str) -> Column:
     return Column(heading, justify="right", no_wrap=True)
 
 
+class PlainTable(Table):
+    """A table whose cells are shown as they are: `[red]` in a name is no markup."""
+
+    def add_row(self, *cells: RenderableType | None, **more: Any) -> None:
+        """Add a row."""
+        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **more)
+
+
 def build_table(*columns: str | Column, wrap: bool = True) -> Table:
     """An empty table.
 
@@ -22,8 +33,8 @@ def build_table(*columns: str | Column, wrap: bool = True) -> Table:
         columns: a plain string is the heading of a column of text.
         wrap: whether text may take several lines where the console is narrow.
     """
-    built = [Column(c, no_wrap=not wrap) if isinstance(c, str) else c for c in columns]
-    return Table(*built, box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    built = [Column(Text(c), no_wrap=not wrap) if isinstance(c, str) else c for c in columns]
+    return PlainTable(*built, box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
 
 
 def print_table(console: Console, table: Table) -> None:

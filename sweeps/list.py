@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import yaml
 from rich.console import Console
 
 from fsdet.command import ExitCode, run_command
@@ -107,7 +106,7 @@ def describe_sweep(folder: SweepFolder, latest: float) -> ListedSweep:
     try:
         spec, store = folder.load_spec(), store_of(folder)
         trials = read_trials(store) if store.exists() else []
-    except (SweepError, yaml.YAMLError, TypeError, ValueError, OSError):
+    except (SweepError, ValueError, OSError):
         return listed
     best = best_of(trials, spec.objective)
     return replace(

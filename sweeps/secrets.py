@@ -39,8 +39,8 @@ FOR_THE_DRIVER = (
 """Environment variables that lead to the databases of study and runs, which trials never use."""
 REDACTED = "…"
 """Replaces a secret."""
-USER = re.compile(r"://(?:[^\s/:@]*:\S*|[^\s/?#]*)@")
-"""All before the host of a URL; a password may hold a slash or an @ of its own."""
+HOST = re.compile(r"[^/?#]*")
+NAME = re.compile(r"[^/:@]*")
 NAMED = re.compile(
     r"(?i)\b(\w*(?:password|passwd|pwd|token|secret|credential|signature|(?:api|access)_?key)|sig)"
     r"=[^&\s'\"]+"
@@ -50,11 +50,35 @@ NAMED = re.compile(
 
 def without_password(text: str) -> str:
     """`text` for a message: without user and password of a URL, tokens and passwords."""
-    text = USER.sub(f"://{REDACTED}@", text)
+    text = "".join(_without_user(word) for word in re.split(r"(\s+)", text))
     text = NAMED.sub(rf"\1={REDACTED}", text)
     for secret in filter(None, map(os.environ.get, SECRETS)):
         text = text.replace(secret, REDACTED)
     return text
+
+
+def _without_user(word: str) -> str:
+    """`word` without all before the host of a URL; a password may hold a slash or an @ of its own.
+
+    No part is looked at twice, however long the word is.
+    """
+    parts, begin, last = [], 0, word.rfind("@")
+    while (found := word.find("://", begin)) >= 0 and found < last:
+        start = found + len("://")
+        name = NAME.match(word, start)
+        host = HOST.match(word, start)
+        assert name is not None
+        assert host is not None
+        named = (
+            word[name.end()] == ":"
+        )  # of a user with a password: all to the last @ may be the password
+        end = last if named else word.rfind("@", start, host.end())
+        parts.append(word[begin:start])
+        begin = start
+        if end >= 0:
+            parts.append(f"{REDACTED}@")
+            begin = end + 1
+    return "".join([*parts, word[begin:]])
 
 
 def holds_secret(url: str) -> bool:

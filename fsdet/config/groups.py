@@ -43,7 +43,7 @@ class DataConfig(Group):
     """YAML file with the class names of the splits: `val` and `test`, or `novel`, and optionally `base`."""
     novel_fraction: float = Field(0.25, gt=0, lt=1)
     """Fraction of the classes that a seeded split makes novel."""
-    split_seed: int = Field(0, ge=0)
+    split_seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the class split and of the choice of the K shots; the same for all runs that are compared."""
     k_shot: int = Field(8, ge=1)
     """Annotated instances per class that serve as supports; of novel classes also what stage 3 learns from."""
@@ -227,7 +227,7 @@ class RunConfig(Group):
     """Checkpoint to resume from; one of an earlier stage starts this stage at epoch 0 with a fresh optimiser."""
     resume_with_changes: bool = False
     """Allow a stage to resume with other settings; the changes are logged and recorded."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the weights, the episodes and the order of images; the evaluation episodes do not depend on it."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto`, `cpu`, `cuda` or `cuda:N`."""

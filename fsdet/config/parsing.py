@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from fsdet import reading
 from fsdet.config import TrainConfig
-from fsdet.errors import ConfigError, nearest
+from fsdet.errors import MOST_LINES, ConfigError, cut, more_mistakes, nearest, shown
 from fsdet.files import write_text_atomic
 
 
@@ -25,11 +26,6 @@ def build_config(values: Mapping[str, Any], source: str = "the settings") -> Tra
     Raises:
         ConfigError: unknown key, wrong type or value out of range.
     """
-    not_text = [key for key in values if not isinstance(key, str)]
-    if not_text:
-        raise ConfigError(
-            f"{source}: keys must be text, but got {not_text[0]!r}; put it in quotes or remove it"
-        )
     try:
         return TrainConfig(**values)
     except ValidationError as error:
@@ -38,9 +34,11 @@ def build_config(values: Mapping[str, Any], source: str = "the settings") -> Tra
 
 def describe(error: ValidationError, source: str) -> str:
     """All errors that pydantic found, one per line: source, key, rule, value and, for unknown keys, the nearest one."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
+    lines: list[str] = []
+    for problem in error.errors(include_url=False):
+        if len(lines) == MOST_LINES:
+            return "\n".join([*lines, more_mistakes(source)])
+        key = cut(".".join(str(part) for part in problem["loc"]))
         if problem["type"] == "extra_forbidden":
             close = nearest(key, TrainConfig.model_fields)
             fix = close or "; `python -m fsdet.train --help` lists all settings"
@@ -50,10 +48,10 @@ def describe(error: ValidationError, source: str) -> str:
         elif problem["type"] == "tuple_type":
             given = problem["input"]
             fix = f"; write [{given}]" if isinstance(given, str | int | float) else ""
-            lines.append(f"{source}: {key}: must be a list, but got {given!r}{fix}")
+            lines.append(f"{source}: {key}: must be a list, but got {shown(given)}{cut(fix)}")
         else:
             rule = problem["msg"][0].lower() + problem["msg"][1:]
-            lines.append(f"{source}: {key}: {rule}, but got {problem['input']!r}")
+            lines.append(f"{source}: {key}: {rule}, but got {shown(problem['input'])}")
     return "\n".join(lines)
 
 
@@ -61,16 +59,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or holds something other than a mapping.
+        ConfigError: see `fsdet.reading.read_yaml`; or the file holds something other than a mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; check the path of --config") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a UTF-8 text file ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    content = reading.read_yaml(path).values
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -102,7 +102,9 @@ def check(options: CheckOptions, console: Console) -> None:
         raise ConfigError(
             f"sheet: {options.sheet} cannot be written ({error.strerror}); name another file"
         ) from None
-    console.print(f"episodes as the model sees them: {options.sheet}", highlight=False)
+    console.print(
+        f"episodes as the model sees them: {options.sheet}", markup=False, highlight=False
+    )
 
 
 def check_sheet(path: Path) -> None:

@@ -11,7 +11,6 @@ K-shot files as in "Frustratingly Simple Few-Shot Object Detection" (Wang et al.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from fsdet.data.image_set import Array
 from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
-from fsdet.files import read_text
 from fsdet.progress import progress_if_many
+from fsdet.reading import LARGEST_DATASET, read_json
 
 PATTERNS: dict[Subset, tuple[str, ...]] = {
     "train": ("instances_train*.json", "trainvalno5k.json"),
@@ -105,12 +104,7 @@ def _matching(folders: list[Path], patterns: tuple[str, ...]) -> list[Path]:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(file))
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise DataError(f"{file}: not valid JSON ({error}); download or export it again") from None
+    content = read_json(file, DataError, LARGEST_DATASET, "download or export it again")
     keys = ("images", "annotations", "categories")
     missing = [
         k for k in keys if not isinstance(content, dict) or not isinstance(content.get(k), list)

@@ -14,7 +14,6 @@ shots of stage 3 and the rest is for evaluation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,8 @@ from fsdet.data.images import IMAGE_SUFFIXES, count_frames
 from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, ImageRef, Record, Subset
 from fsdet.errors import DataError
-from fsdet.files import read_text
 from fsdet.progress import progress
+from fsdet.reading import LARGEST_DATASET, read_json
 
 VIDEO = "drone_video.mp4"
 BACKGROUND = 0.25
@@ -89,10 +88,7 @@ def annotation_file(root: Path) -> Path:
 
 def _annotations(file: Path, problems: Problems) -> dict[str, Boxes]:
     """Video -> its boxes by frame."""
-    try:
-        content = json.loads(read_text(file))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not valid JSON ({error})") from None
+    content = read_json(file, DataError, LARGEST_DATASET, "download or export it again")
     if not isinstance(content, list):
         raise DataError(f"{file}: must hold a list of videos, but holds a {type(content).__name__}")
     videos: dict[str, Boxes] = {}

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Split
-from fsdet.errors import DataError, nearest
-from fsdet.files import read_text
+from fsdet.errors import DataError, nearest, shown
+from fsdet.reading import read_yaml
 
 MIN_CLASSES = 2
 """Minimum number of classes of each half; not `n_way`, since val and test must not depend on it."""
@@ -112,24 +111,19 @@ def _given(config: DataConfig, names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _file_lists(file: Path, names: Sequence[str]) -> dict[str, list[int]]:
-    try:
-        content = yaml.safe_load(read_text(file))
-    except FileNotFoundError:
-        raise DataError(f"split_file: {file}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"split_file: {file}: not valid YAML: {error}") from None
+    content = read_yaml(file, lambda text: DataError(f"split_file: {text}")).values
     allowed = ({"novel"}, {"novel", "base"}, {"val", "test"}, {"val", "test", "base"})
     if not isinstance(content, dict) or set(content) not in allowed:
         raise DataError(
             f"split_file: {file}: must have the keys val and test, or novel, and optionally base, each with a list of "
-            f"class names, but has {sorted(map(str, content)) if isinstance(content, dict) else content!r:.60}"
+            f"class names, but has {shown(sorted(content) if isinstance(content, dict) else content)}"
         )
     return {key: _indices(value, names, f"{file}: {key}") for key, value in content.items()}
 
 
 def _indices(wanted: Any, names: Sequence[str], source: str) -> list[int]:
     if not isinstance(wanted, list | tuple):
-        raise DataError(f"{source}: must be a list of class names, but is {wanted!r}")
+        raise DataError(f"{source}: must be a list of class names, but is {shown(wanted)}")
     known = {name: index for index, name in enumerate(names)}
     return [_index(str(name), known, source) for name in wanted]
 

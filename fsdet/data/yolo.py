@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fsdet.config import DataConfig
 from fsdet.data.image_set import Array
 from fsdet.data.images import IMAGE_SUFFIXES
 from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, ImageRef, Record, Subset
-from fsdet.errors import DataError
+from fsdet.errors import DataError, shown
 from fsdet.files import read_text
 from fsdet.progress import progress_if_many
+from fsdet.reading import read_yaml
 
 SUBSETS: dict[Subset, str] = {"train": "train", "eval": "val"}
 """Subset of the data -> key of data.yaml."""
@@ -64,10 +64,7 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
     file = config.data_root if config.data_root.is_file() else config.data_root / "data.yaml"
     if not file.is_file():
         raise DataError(f"{file}: no such file; data_root must be a data.yaml or the folder of one")
-    try:
-        description = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not valid YAML: {error}") from None
+    description = read_yaml(file, DataError, text_keys=False).values
     if not isinstance(description, dict | None):
         raise DataError(f"{file}: must hold `key: value` lines with the keys train, val and names")
     description = description or {}
@@ -95,7 +92,7 @@ def class_names(description: dict[str, Any], file: Path = Path("data.yaml")) -> 
             )
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list):
-        raise DataError(f"{file}: names: must be a list or a mapping, but is {names!r}")
+        raise DataError(f"{file}: names: must be a list or a mapping, but is {shown(names)}")
     listed = [str(name) for name in names]
     twice = sorted(name for name, count in Counter(listed).items() if count > 1)
     if twice:

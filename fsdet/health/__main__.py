@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column
+from rich.text import Text
 
 from fsdet.command import ExitCode, run_command
 from fsdet.json_output import add_json_flag, print_json
@@ -69,8 +70,8 @@ def show(report: HealthReport) -> None:
     numbers = map(number_column, ("value", "band") if wide else ("value",))
     table = build_table(*names, *numbers, "message")
     for check in report.checks:
-        *figures, band, message = cells(check)
-        table.add_row(*figures, *([band] if wide else []), message)
+        status, line, value, band, message = cells(check)
+        table.add_row(status, line, value, *([band] if wide else []), message)
     print_table(console, table)
     for name in report.dead:
         console.print(f"dead: {escape(name)}", style="red")
@@ -78,12 +79,12 @@ def show(report: HealthReport) -> None:
     console.print(f"\n{escape(report.verdict)}", style=style)
 
 
-def cells(check: Check) -> tuple[str, str, str, str, str]:
-    """One line of the table, in rich's markup."""
+def cells(check: Check) -> tuple[Text, str, str, str, str]:
+    """One line of the table."""
     word, colour = STATUS_STYLES[check.status]
     value = "" if check.value is None else f"{check.value:.4g}"
     band = "" if check.band is None else f"{check.band[0]:g} … {check.band[1]:g}"
-    return f"[{colour}]{word}[/]", escape(check.name), value, band, escape(check.message)
+    return Text(word, colour), check.name, value, band, check.message
 
 
 if __name__ == "__main__":

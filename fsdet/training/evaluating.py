@@ -17,8 +17,9 @@ from fsdet.evaluation.findings import Findings
 from fsdet.evaluation.matching import MATCH_IOU, ScoreThreshold
 from fsdet.evaluation.metrics import evaluate_run
 from fsdet.models.postprocess import SCORE_THRESHOLD
+from fsdet.reading import Row
 from fsdet.report import BEST_EPOCH, BEST_FILE, DETECTIONS_FILE, EARLY_EPISODES, Best
-from fsdet.run_files import CONFIG_FILE, EvaluationLog, Row, find_evaluation, metrics_of
+from fsdet.run_files import CONFIG_FILE, EvaluationLog, find_evaluation, metrics_of
 from fsdet.training.logs import log_metrics
 from fsdet.training.resuming import compared_settings
 from fsdet.training.state import TrainState

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fsdet.config import TrainConfig
-from fsdet.errors import FsdetError
+from fsdet.errors import MOST_LINES, FsdetError, more_mistakes
 from sweeps.config import SweepSpec
 from sweeps.config.error_format import Lines, location_of
 from sweeps.config.paths import PATHS
@@ -30,6 +30,8 @@ def check_spec(spec: SweepSpec, lines: Lines | None = None) -> None:
     found = [
         f"{location_of(spec.source, key, lines or {})}: {rule}" for key, rule in mistakes(spec)
     ]
+    if len(found) > MOST_LINES:
+        found[MOST_LINES:] = [more_mistakes(spec.source)]
     if found:
         raise SweepError("\n".join(dict.fromkeys(found)))
 

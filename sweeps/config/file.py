@@ -5,15 +5,15 @@ Every error names the file and the line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from fsdet.config import TrainConfig
-from fsdet.errors import nearest
+from fsdet.errors import cut, nearest
+from fsdet.reading import exists, parse_yaml, read_yaml
 from sweeps.config import SweepSpec
 from sweeps.config.error_format import Lines, format_errors
 from sweeps.config.paths import ROOT, resolve_paths
@@ -43,11 +43,6 @@ def load_spec(name: str, overrides: Iterable[str] = ()) -> tuple[SweepSpec, Line
     lines: Lines = dict(found)
     for override in overrides:
         lines[apply_override(values, override)] = None
-    odd = next((key for key in values if not isinstance(key, str)), None)
-    if odd is not None:
-        raise SweepError(
-            f"{path}: keys must be text, but got {odd!r}; put it in quotes or remove it"
-        )
     try:
         spec = SweepSpec(**values)
     except ValidationError as error:
@@ -73,57 +68,30 @@ def find_file(name: str) -> Path:
     if Path(name).name == name:
         places += [Path(FOLDER) / name, ROOT / FOLDER / name]
     for place in (*places, *(place.with_name(f"{place.name}.yaml") for place in places)):
-        if place.is_file():
+        if exists(place) and not place.is_dir():
             return place
     shipped = sorted(p.name for p in (ROOT / FOLDER).glob("*.yaml"))
     close = nearest(Path(name).name, shipped)
     looked = ", ".join(str(place) for place in places)
-    raise SweepError(f"{name}: no such file (looked for {looked}){close or '; check the path'}")
+    raise SweepError(
+        f"{cut(name)}: no such file (looked for {cut(looked, 500)}){close or '; check the path'}"
+    )
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The mapping in the file, and the line of each dotted key.
 
     Raises:
-        SweepError: not text, not YAML, not a mapping, or a key twice.
+        SweepError: see `fsdet.reading.read_yaml`; or the file does not hold a mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path}: cannot be read as a UTF-8 text file ({error})") from None
-    except yaml.YAMLError as error:
-        raise SweepError(f"{path}{_mark(error)}; correct the YAML there") from None
+    document = read_yaml(path, SweepError)
+    values = document.values
     if not isinstance(values, dict):
         raise SweepError(
             f"{path}: must hold `key: value` lines, but holds "
             f"{'nothing' if values is None else type(values).__name__}; see {FOLDER}/ for examples"
         )
-    lines: dict[str, int] = {}
-    for key, line in _keys(node):
-        if key in lines:
-            raise SweepError(
-                f"{path}:{line}: key '{key}' is here and in line {lines[key]}; remove one"
-            )
-        lines[key] = line
-    return values, lines
-
-
-def _mark(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    place = f":{mark.line + 1}" if mark is not None else ""
-    return f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}"
-
-
-def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Every dotted key below `node` with its line, in the order of the file."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        yield name, key.start_mark.line + 1
-        yield from _keys(value, f"{name}.")
+    return values, document.lines
 
 
 def apply_override(values: dict[str, Any], override: str) -> str:
@@ -137,15 +105,18 @@ def apply_override(values: dict[str, Any], override: str) -> str:
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise SweepError(f"--set {override}: must be key=value, as in --set fixed.epochs=2")
-    if key in (values.get("space") or {}):
+        raise SweepError(f"--set {cut(override)}: must be key=value, as in --set fixed.epochs=2")
+    searched = values.get("space")
+    if not isinstance(searched, dict):
+        searched = {}
+    if key in searched:
         raise SweepError(
             f"--set {key}: is searched; set an end of it, as in --set space.{key}.low=1"
         )
     if key in TrainConfig.model_fields:
         key = f"fixed.{key}"
     first = key.partition(".")[0]
-    if first in (values.get("space") or {}):
+    if first in searched:
         first, key = "space", f"space.{key}"
     if first not in SweepSpec.model_fields:
         names = [*SweepSpec.model_fields, *TrainConfig.model_fields]
@@ -153,16 +124,15 @@ def apply_override(values: dict[str, Any], override: str) -> str:
             nearest(first, names)
             or "; --help and `python -m fsdet.train --help` list what there is"
         )
-        raise SweepError(f"--set {override}: unknown key '{first}'{cure}")
+        raise SweepError(f"--set {cut(override)}: unknown key '{cut(first)}'{cure}")
     *parents, last = key.split(".")
     for parent in parents:
         if values.get(parent) is None:
             values[parent] = {}
         values = values[parent]
         if not isinstance(values, dict):
-            raise SweepError(f"--set {key}: '{parent}' is not a group of keys; check the dots")
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SweepError(f"--set {key}: '{text}' is not a YAML value ({error})") from None
+            raise SweepError(
+                f"--set {cut(key)}: '{cut(parent)}' is not a group of keys; check the dots"
+            )
+    values[last] = parse_yaml(text, f"--set {cut(key)}", SweepError).values
     return key

@@ -15,11 +15,30 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fsdet.config import TrainConfig
+from fsdet.errors import shown
 
 Value: TypeAlias = bool | int | float | str | None
+
+
+MOST_CHOICES = 1000
+"""Values of one list of choices."""
+LARGEST_END = 1e100
+"""Magnitude of an end of a range; samplers compute with squares of it."""
+MOST_STEPS = 10**9
+"""Values of a range with steps."""
+LARGEST_WHOLE = 2**53
+"""Greater whole numbers are not exact as floats, as which a YAML's ends are read."""
 
 
 class Part(BaseModel):
@@ -51,6 +70,35 @@ class Parameter(Part):
     """Setting -> value or list of values that it must have for this parameter to apply.
 
     Where it does not apply, the setting has the trainer's default."""
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _few_conditions(cls, when: Any) -> Any:
+        for values in when.values() if isinstance(when, dict) else ():
+            if isinstance(values, list | tuple) and len(values) > MOST_CHOICES:
+                raise ValueError(
+                    f"must list at most {MOST_CHOICES:,} values, but got {len(values):,}; shorten it"
+                )
+        return when
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _few_choices(cls, choices: Any) -> Any:
+        if isinstance(choices, list | tuple) and len(choices) > MOST_CHOICES:
+            raise ValueError(
+                f"must have at most {MOST_CHOICES:,} values, but got {len(choices):,}; every trial "
+                "stores them all; give a range instead"
+            )
+        return choices
+
+    @field_validator("low", "high", "times")
+    @classmethod
+    def _countable(cls, end: float | None) -> float | None:
+        if end is not None and abs(end) > LARGEST_END:
+            raise ValueError(
+                f"must lie between -{LARGEST_END:g} and {LARGEST_END:g}, but got {end:g}; correct it"
+            )
+        return end
 
     @model_validator(mode="after")
     def _check(self) -> Parameter:
@@ -101,7 +149,7 @@ def _check_choices(parameter: Parameter) -> None:
     if not choices:
         raise ValueError("choices must not be empty; list at least one value")
     if len({(type(c), c) for c in choices}) < len(choices):
-        raise ValueError(f"choices must differ, but got {list(choices)}; remove the doubles")
+        raise ValueError(f"choices must differ, but got {shown(list(choices))}; remove the doubles")
 
 
 def _check_range(parameter: Parameter) -> None:
@@ -126,6 +174,11 @@ def _check_step(low: float, high: float, step: float, log: bool) -> None:
             f"step must not exceed high - low = {high - low:g}, but got {step:g}; lower it"
         )
     first, last, by = (Decimal(str(number)) for number in (low, high, step))
+    if (last - first) / by > MOST_STEPS:
+        raise ValueError(
+            f"step must leave at most {MOST_STEPS:g} values from {low:g} to {high:g}, but got {step:g}; "
+            "raise it, or drop it for a continuous range"
+        )
     if (last - first) % by:
         reached = first + (last - first) // by * by
         raise ValueError(
@@ -181,6 +234,10 @@ def to_distribution(key: str, parameter: Parameter) -> BaseDistribution:
     for name, number in numbers.items():
         if number != int(number):
             raise ValueError(f"is a whole number, so {name} must be one too, but got {number:g}")
+        if abs(number) > LARGEST_WHOLE:
+            raise ValueError(
+                f"{name} must be at most 2^53 in magnitude, but got {number:g}; lower it"
+            )
     low, high, step = (int(number) for number in numbers.values())
     return IntDistribution(low, high, log=parameter.log, step=step)
 
@@ -213,8 +270,24 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
     return abs(steps - round(steps)) < 1e-8
 
 
+def count_of(distribution: BaseDistribution) -> int | None:
+    """The number of values that can be suggested; None for a continuous range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.step is None:
+        return None
+    low, high, step = (
+        Decimal(str(number)) for number in (distribution.low, distribution.high, distribution.step)
+    )
+    return int((high - low) / step) + 1
+
+
 def grid_of(distribution: BaseDistribution) -> list[Any] | None:
-    """All values that can be suggested, in order; None for a continuous range."""
+    """All values that can be suggested, in order; None for a continuous range.
+
+    Count them before, see `count_of`: a range may have more than fit into memory.
+    """
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)

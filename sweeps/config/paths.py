@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fsdet.config import TrainConfig
+from fsdet.errors import cut
+from fsdet.reading import exists, expand_user
 from sweeps.config import SweepSpec
 from sweeps.config.error_format import Lines, location_of
 from sweeps.config.parameter import Parameter
@@ -70,11 +72,14 @@ def map_settings(spec: SweepSpec, change: Callable[[str, str, Any], Any]) -> Swe
 def _find(name: str, path: Path, where: str) -> Path:
     """The file or folder `name`, absolute."""
     roots = [Path.cwd(), path.resolve().parent.parent, ROOT]
-    places = list(dict.fromkeys(root / Path(name).expanduser() for root in roots))
-    found = next((p.resolve() for p in places if p.exists()), None)
+    try:
+        places = list(dict.fromkeys(root / expand_user(name) for root in roots))
+    except ValueError as error:
+        raise SweepError(f"{where}: {error}") from None
+    found = next((p.resolve() for p in places if exists(p)), None)
     if found is None:
         looked = " and ".join(str(p) for p in places)
         raise SweepError(
-            f"{where}: no such file or folder: {name} (looked for {looked}); correct the path"
+            f"{where}: no such file or folder: {cut(name)} (looked for {cut(looked, 500)}); correct the path"
         )
     return found

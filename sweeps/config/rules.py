@@ -6,11 +6,12 @@ Loads no torch. `sweeps.config.check` turns them into one error with files and l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from fsdet.config import DataConfig, HealthConfig, TrainConfig
 from fsdet.config.parsing import build_config
-from fsdet.errors import ConfigError, nearest
+from fsdet.errors import MOST_LINES, ConfigError, nearest
 from sweeps.config import OWNED, SweepSpec
 from sweeps.config.parameter import contains, kind_of, read_value, to_distribution
 from sweeps.config.search_rules import Mistake, grid_mistakes, search_mistakes
@@ -32,9 +33,12 @@ HELP = "; `python -m fsdet.train --help` lists all settings"
 
 
 def mistakes(spec: SweepSpec) -> Iterator[Mistake]:
-    """Every mistake; a stage runs only if the earlier ones found none."""
+    """Every mistake, the first ones of many; a stage runs only if the earlier ones found none."""
     stages = (
-        (_unknown, _misplaced, _thresholds, search_mistakes),
+        (_unknown, _misplaced, _thresholds),
+        (_fixed_alone,),
+        (_searched_epochs,),
+        (search_mistakes,),
         (_ties, _order),
         (_ranges, _fixed),
         (_conditions,),
@@ -43,10 +47,32 @@ def mistakes(spec: SweepSpec) -> Iterator[Mistake]:
         (grid_mistakes,),
     )
     for stage in stages:
-        found = [mistake for rule in stage for mistake in rule(spec)]
+        every = (mistake for rule in stage for mistake in rule(spec))
+        found = list(islice(every, MOST_LINES + 1))
         yield from found
         if found:
             return
+
+
+def _fixed_alone(spec: SweepSpec) -> Iterator[Mistake]:
+    """Values under `fixed` that no trial could have; all other rules compute with them."""
+    try:
+        build_config(spec.fixed, "value")
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            key, _, rule = line.removeprefix("value: ").partition(": ")
+            if key in spec.fixed:
+                yield f"fixed.{key}", rule
+
+
+def _searched_epochs(spec: SweepSpec) -> Iterator[Mistake]:
+    """Lengths of a trial that are no numbers; the rungs and the early evaluations are computed from them."""
+    for key in spec.space.keys() & {"epochs", "eval_episodes"}:
+        for value in spec.space[key].ends:
+            try:
+                build_config({key: value}, "value")
+            except ConfigError as error:
+                yield f"space.{key}", str(error).removeprefix(f"value: {key}: ")
 
 
 def _unknown(spec: SweepSpec) -> Iterator[Mistake]:

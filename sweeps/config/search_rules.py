@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 
 from sweeps.config import COSTS, SweepSpec
-from sweeps.config.parameter import grid_of, to_distribution
+from sweeps.config.parameter import count_of, to_distribution
 
 Mistake = tuple[str, str]
 """Dotted key and message."""
@@ -77,14 +77,16 @@ def _grid(spec: SweepSpec) -> Iterator[Mistake]:
         found = {k: to_distribution(k, p) for k, p in spec.search_space.searched.items()}
     except (KeyError, ValueError):  # reported by another rule
         return
-    endless = [key for key, distribution in found.items() if grid_of(distribution) is None]
+    endless = [key for key, distribution in found.items() if count_of(distribution) is None]
     for key in endless:
         yield f"space.{key}", "grid cannot try every real number of a range; give choices or a step"
 
 
 def size_of_grid(spec: SweepSpec) -> int:
-    """Trials of a grid: every configuration, and the baselines that are not on the grid."""
+    """Trials of a grid: every configuration, and the baselines that are not on the grid; at most about `GRID_LIMIT`."""
     space = spec.search_space
+    if any((count_of(d) or 0) >= GRID_LIMIT for d in spec.distributions().values()):
+        return GRID_LIMIT  # every parameter applies somewhere: there are as many configurations
     baselines = [space.complete(values) for values in spec.baseline_parameters().values()]
     points = space.grid(GRID_LIMIT)
     return len(points) + sum(baseline not in points for baseline in baselines)

@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from fsdet.errors import shown
+from fsdet.reading import expand_user
 from sweeps.config.names import Name
 from sweeps.config.parameter import Part
 from sweeps.secrets import holds_secret
@@ -83,9 +85,9 @@ class SamplerSpec(Part):
     curves; `tpe` learns and suits any space; `gp` needs few trials in spaces of up to about ten settings;
     `cmaes` is for numbers and many trials; `qmc` spreads evenly; `grid` tries every configuration; `nsgaii`
     optimises two objectives."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the suggestions."""
-    startup_trials: int = Field(default=6, ge=1)
+    startup_trials: int = Field(default=6, ge=1, le=100_000)
     """Trials, baselines included, before the sampler learns from results; size of a generation
     of `nsgaii`."""
 
@@ -104,7 +106,7 @@ class SchedulerSpec(Part):
     grace: int | None = Field(default=None, ge=1)
     """First rung: epochs that every trial gets. None finds it: the lowest one whose ranking lasts and whose
     evaluation is worth its time."""
-    reduction: float = Field(default=4.0, gt=1)
+    reduction: float = Field(default=4.0, ge=1.1, le=1000)
     """At each rung the best 1/reduction continue; rungs lie this factor apart."""
 
     def ladders(self, epochs: int) -> list[tuple[int, ...]]:
@@ -129,7 +131,7 @@ class SchedulerSpec(Part):
     @field_validator("name", mode="before")
     @classmethod
     def _no_others(cls, name: Any) -> Any:
-        if name in NOT_OFFERED:
+        if isinstance(name, str) and name in NOT_OFFERED:
             raise ValueError(NOT_OFFERED[name])
         return name
 
@@ -137,7 +139,7 @@ class SchedulerSpec(Part):
 class PriorSpec(Part):
     """How configurations are drawn around the baselines."""
 
-    width: float = Field(default=0.25, gt=0, le=1)
+    width: float = Field(default=0.25, ge=1e-6, le=1)
     """Standard deviation, as a fraction of each range on its scale."""
 
 
@@ -147,7 +149,7 @@ class Budget(Part):
     Within hours, gpu_hours and trainings, the baselines and the best trial are still trained to their end.
     """
 
-    hours: float | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0, le=1e6)
     """Wall time of the sweep."""
     gpu_hours: float | None = Field(default=None, gt=0)
     """Wall time of all trials together, times the GPUs of one."""
@@ -166,12 +168,15 @@ class FailureLimit(Part):
     """Trials that ended or paused before the limit applies."""
 
 
+MOST_SEEDS = 1000
+
+
 class ConfirmSpec(Part):
     """What is run again after the search: on the test split, at fresh seeds."""
 
-    top_k: int = Field(default=3, ge=1)
+    top_k: int = Field(default=3, ge=1, le=1000)
     """Number of best completed trials, baselines excluded, that are confirmed beside every baseline."""
-    seeds: int = Field(default=5, json_schema_extra={"minimum": 3})
+    seeds: int = Field(default=5, json_schema_extra={"minimum": 3, "maximum": MOST_SEEDS})
     """Runs of each configuration, at least 3. With 3 candidates and one baseline, a gain of 2
     standard deviations over seeds is found in 21 to 35 % of cases by 3 seeds, in 56 to 84 % by 5, in
     88 to 99 % by 8."""
@@ -184,14 +189,20 @@ class ConfirmSpec(Part):
                 f"two configurations are compared over at least 3 seeds, but got {seeds}; "
                 "ask for 5 or more"
             )
+        if seeds > MOST_SEEDS:
+            raise ValueError(f"must be at most {MOST_SEEDS}, but got {seeds}; ask for 5 to 10")
         return seeds
+
+
+LEAST_SHARE = 0.01
+"""Smallest share of a CPU core or a GPU; Ray does not count finer than 0.0001."""
 
 
 class Resources(Part):
     """What one trial requires, and how many run at once."""
 
-    cpus: float = Field(default=1, gt=0)
-    """CPU cores per trial."""
+    cpus: float = Field(default=1, ge=LEAST_SHARE, le=1e6)
+    """CPU cores per trial; several trials can share one."""
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
     """GPUs per trial; fractions share a card. `auto` measures one trial before the sweep and lets as
     many share a card as fit; 0 on a machine without one."""
@@ -203,7 +214,11 @@ class Resources(Part):
     def _number_or_auto(cls, gpus: Any) -> Any:
         number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
         if gpus != "auto" and not (number and gpus >= 0):
-            raise ValueError(f"must be auto or a number of at least 0, but got {gpus!r}")
+            raise ValueError(f"must be auto or a number of at least 0, but got {shown(gpus)}")
+        if number and 0 < gpus < LEAST_SHARE:
+            raise ValueError(f"must be 0 or at least {LEAST_SHARE:g}, but got {gpus:g}; raise it")
+        if number and gpus > 1 and gpus % 1:
+            raise ValueError(f"above 1 must be a whole number, but got {gpus:g}; round it")
         return gpus
 
     @property
@@ -244,7 +259,7 @@ class StorageSpec(Part):
         if not path.strip():
             raise ValueError("must name a folder or a URL; remove it for mlruns/sweeps")
         if not is_url(path):
-            return str(Path(path).expanduser().absolute())
+            return str(expand_user(path).absolute())
         if holds_secret(path):
             raise ValueError(
                 "must hold no password or token, since every trial receives it; give credentials to "
@@ -259,7 +274,7 @@ class StorageSpec(Part):
             return None
         try:
             database = make_url(study)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise ValueError(
                 "must be a URL of a database, as in postgresql://user@host/name; correct it"
             ) from None

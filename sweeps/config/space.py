@@ -135,12 +135,14 @@ class Space:
     def requirements(self, key: str) -> dict[str, list[Any]]:
         """Searched setting -> values that it may have where `key` applies, ancestors included."""
         found: dict[str, list[Any]] = {}
-        for name, values in self.parameters[key].conditions.items():
-            if name in self.parameters:
-                _narrow(found, name, [read_value(name, value) for value in values])
-        for parent in self.parents(key):
-            for name, allowed in self.requirements(parent).items():
-                _narrow(found, name, allowed)
+        seen, left = {key}, [key]
+        while left:
+            one = left.pop()
+            for name, values in self.parameters[one].conditions.items():
+                if name in self.parameters:
+                    _narrow(found, name, [read_value(name, value) for value in values])
+            left += (fresh := [name for name in self.parents(one) if name not in seen])
+            seen.update(fresh)
         return found
 
     def example(self, forced: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -159,15 +161,16 @@ class Space:
 
     def corners(self) -> Iterator[dict[str, Any]]:
         """Configurations of boundary values: all, or the outermost and a random sample if they are too many."""
-        some = list(itertools.islice(self.configurations(self.boundary_values), CORNERS + 1))
+        ends = {key: self.boundary_values(key) for key in self.searched}
+        some = list(itertools.islice(self.configurations(ends.__getitem__), CORNERS + 1))
         if len(some) <= CORNERS:
             yield from some
             return
-        yield from self.configurations(lambda key: self.boundary_values(key)[:1])
-        yield from self.configurations(lambda key: self.boundary_values(key)[-1:])
+        yield from self.configurations(lambda key: ends[key][:1])
+        yield from self.configurations(lambda key: ends[key][-1:])
         chance = random.Random(0)
         for _ in range(CORNERS):
-            yield from self.configurations(lambda key: [chance.choice(self.boundary_values(key))])
+            yield from self.configurations(lambda key: [chance.choice(ends[key])])
 
     def grid(self, limit: int) -> list[dict[str, Any]]:
         """Every configuration of a finite space, at most `limit` of them."""

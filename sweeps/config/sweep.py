@@ -56,19 +56,19 @@ class SweepSpec(Part):
     """Searched settings."""
     fixed: dict[str, Any] = Field(default_factory=dict)
     """Settings that are the same for every trial."""
-    baselines: dict[str, dict[str, Value]] = Field(default_factory=dict)
+    baselines: dict[str, dict[str, Value]] = Field(default_factory=dict, max_length=1000)
     """Configurations to try first and to compare with: a value for every searched setting."""
     objective: Objective = Objective()
     """What is optimised."""
     second_objective: Objective | None = None
     """The second objective, for the sampler nsgaii."""
-    trials: int = Field(default=16, ge=1)
+    trials: int = Field(default=16, ge=1, le=10_000_000)
     """Number of trials, baselines included; may be left out for the sampler grid."""
     budget: Budget = Budget()
     """When to stop before all trials are done."""
     failures: FailureLimit = FailureLimit()
     """The share of failed trials at which the sweep stops."""
-    stall_minutes: float | None = Field(default=None, gt=0)
+    stall_minutes: float | None = Field(default=None, ge=0.01, le=1e5)
     """Minutes without a report after which a trial has failed; None for no limit."""
     warm_start: Name | None = None
     """Name of an earlier sweep; the sampler starts with its trials that lie within this space."""

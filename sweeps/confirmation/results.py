@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fsdet.errors import cut
 from fsdet.files import write_text_atomic
+from fsdet.reading import read_json
 from sweeps.config.sections import Mode, sign_of
 from sweeps.confirmation.candidates import Candidate
 from sweeps.confirmation.statistics import (
@@ -31,6 +33,7 @@ from sweeps.confirmation.statistics import (
     paired,
     verdict,
 )
+from sweeps.errors import SweepError
 from sweeps.states import State
 from sweeps.study.study import TrialRecord
 
@@ -230,23 +233,35 @@ def _comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+CURE = "restore it from a backup, or remove it and resume the sweep with --resume"
+"""Of a damaged file: the runs themselves are in the study."""
+
+
 def load_confirmation(path: Path) -> Confirmation | None:
-    """Load what `save_confirmation` wrote; None if there is no such file."""
+    """Load what `save_confirmation` wrote; None if there is no such file.
+
+    Raises:
+        SweepError: it is damaged.
+    """
     if not path.is_file():
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
-    parts = {
-        name: tuple(_result_from_dict(one) for one in values[name])
-        for name in ("configurations", "ablation")
-    }
-    return Confirmation(values["metric"], values["mode"], tuple(values["seeds"]), **parts)
+    values = read_json(path, SweepError, cure=CURE)
+    try:
+        parts = {
+            name: tuple(_result_from_dict(one) for one in values[name])
+            for name in ("configurations", "ablation")
+        }
+        return Confirmation(values["metric"], values["mode"], tuple(values["seeds"]), **parts)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        rule = f"is not what a confirmation wrote ({cut(str(error))})"
+        raise SweepError(f"{path}: {rule}; {CURE}") from None
 
 
 def load_findings(path: Path) -> dict[str, Any] | None:
     """The content of what `save_confirmation` wrote, with its conclusions; None if there is no such file."""
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(path, SweepError, cure=CURE)
     return found
 
 

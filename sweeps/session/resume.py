@@ -27,6 +27,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from fsdet.reading import read_rows
 from fsdet.report import BEST_EPOCH, EARLY_EPISODES
 from sweeps.config import Objective, SweepSpec
 from sweeps.config.paths import INPUT_PATHS, map_settings
@@ -162,8 +163,12 @@ def restore_run(
 
 
 def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[TrialReport]:
-    """The reports of a trial, restored from the files that the trainer wrote."""
-    steps = list(_lines(run_dir / "steps.jsonl"))
+    """The reports of a trial, restored from the files that the trainer wrote.
+
+    Raises:
+        SweepError: a file is damaged.
+    """
+    steps = list(read_rows(run_dir / "steps.jsonl", ("step",), SweepError))
     epoch = 0
     for values, best in _with_best(run_dir / EVALUATIONS, objective):
         step, epoch = int(values.pop("step")), int(values.pop("epoch"))
@@ -183,7 +188,7 @@ def _with_best(
 
     An early evaluation, over fewer episodes, is the best only until the first full one.
     """
-    rows = list(_lines(path))
+    rows = list(read_rows(path, ("step", "epoch"), SweepError))
     best: BestValue | None = None
     best_rank = (False, -math.inf)
     for number, row in enumerate(rows):
@@ -201,18 +206,6 @@ def _with_best(
 def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
     keys = dict.fromkeys(key for row in rows for key in row)
     return {key: np.array([row.get(key, np.nan) for row in rows], np.float64) for key in keys}
-
-
-def _lines(path: Path) -> Iterator[dict[str, float]]:
-    """Each line's numbers; a line that was cut off ends the file."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            return
-        yield {key: float(value) for key, value in values.items()}
 
 
 def check_study(store: StudyStore, folder: SweepFolder, runs: Mapping[str, StoredRun]) -> None:
@@ -252,11 +245,6 @@ def begun_trials(store: StudyStore) -> set[int]:
         trials = load_study(store).get_trials(deepcopy=False)
     except KeyError:  # the store holds no study
         return set()
-    except ValueError as error:
-        raise SweepError(
-            f"{store.place}: the study is damaged ({error}); restore it from a backup, or start a new "
-            "sweep with --name NAME"
-        ) from None
     return {trial.number for trial in trials if trial.state != TrialState.WAITING}
 
 

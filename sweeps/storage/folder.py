@@ -17,11 +17,14 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from fsdet.errors import nearest
 from fsdet.files import write_text_atomic
+from fsdet.reading import expand_user, read_json, read_yaml
 from fsdet.report import BEST_TRIAL_FILE, SWEEPS_DIR
 from sweeps.config import SweepSpec
+from sweeps.config.error_format import format_errors
 from sweeps.config.names import checked_name
 from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.config.sections import is_url
@@ -34,6 +37,7 @@ LOCK = ".lock"
 """Lock file of a sweep's folder, held by the process that runs the sweep; released when that dies."""
 SPEC = "sweep.yaml"
 """File in the folder of every sweep that has begun."""
+CURE_OF_DAMAGE = "restore it from a backup, or start a new sweep with --name NAME"
 DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", BEST_TRIAL_FILE, "confirm.json")
 """Files that a driver on another machine needs."""
 
@@ -162,14 +166,23 @@ class SweepFolder:
         self.upload(self.spec_file)
 
     def load_spec(self) -> SweepSpec:
-        """The sweep as it was run, with the paths of this machine."""
+        """The sweep as it was run, with the paths of this machine.
+
+        Raises:
+            SweepError: the file is missing or damaged.
+        """
 
         def here(_: str, key: str, value: Any) -> Any:
             known = key in INPUT_PATHS and isinstance(value, str)
             return str(local_path(value, self.path, self.url)) if known else value
 
-        values = yaml.safe_load(self.spec_file.read_text(encoding="utf-8"))
-        return map_settings(SweepSpec(**values), here).with_source(str(self.spec_file))
+        values = read_yaml(self.spec_file, damaged).values
+        try:
+            spec = SweepSpec.model_validate(values)
+        except ValidationError as error:
+            first = format_errors(error, self.spec_file, {}).partition("\n")[0]
+            raise SweepError(f"{first}; the file is damaged: {CURE_OF_DAMAGE}") from None
+        return map_settings(spec, here).with_source(str(self.spec_file))
 
     def save_record(self, record: dict[str, Any]) -> None:
         """Store the record: ids of the sweep and its parent run, addresses of tracking store and study."""
@@ -191,8 +204,8 @@ class SweepFolder:
     def load_record(self) -> dict[str, Any]:
         """The record; empty if the file is missing or damaged."""
         try:
-            found = json.loads(self.record_file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            found = read_json(self.record_file, SweepError)
+        except SweepError:
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -219,6 +232,11 @@ class SweepFolder:
         return path
 
 
+def damaged(text: str) -> SweepError:
+    """The error of a file that the sweep itself wrote."""
+    return SweepError(f"{text.rpartition(';')[0]}; the file is damaged: {CURE_OF_DAMAGE}")
+
+
 def sweeps_root(storage: str | None = None) -> Path:
     """Folder of all sweeps on this machine.
 
@@ -227,7 +245,10 @@ def sweeps_root(storage: str | None = None) -> Path:
     """
     if storage is None or is_url(storage):
         return (Path.cwd() / SWEEPS_DIR).resolve()
-    return Path(storage).expanduser().absolute()
+    try:
+        return expand_user(storage).absolute()
+    except ValueError as error:
+        raise SweepError(str(error)) from None
 
 
 def folder_at(name: str, storage: str | None) -> SweepFolder:

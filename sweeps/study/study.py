@@ -18,10 +18,12 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from fsdet.errors import cut
 from sweeps.config import Objective, SweepSpec
 from sweeps.errors import SweepError
 from sweeps.states import State
-from sweeps.study.store import JournalStore, StudyStore
+from sweeps.storage.folder import CURE_OF_DAMAGE
+from sweeps.study.store import JournalStore, StudyStore, reason_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -39,6 +41,8 @@ PRESET = "preset"
 """Attribute of a trial with given settings: the rest of its `Preset`."""
 LEGS = "legs"
 """Attribute with the times at which the trial was trained; see `TrialRecord.legs`."""
+DAMAGED = (ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What Optuna raises when it reads a study that it did not write so."""
 CURVE = "curve"
 """Attribute with the values by epoch where Optuna accepts no intermediate values: with two objectives."""
 
@@ -168,8 +172,18 @@ def load_study(store: StudyStore) -> optuna.Study:
 
     Raises:
         KeyError: it holds none.
+        SweepError: it is damaged.
     """
-    return optuna.load_study(study_name=store.name, storage=store.storage())
+    try:
+        storage = store.storage()
+    except DAMAGED as error:
+        raise SweepError(f"{store.place}: {damage(error)}") from None
+    return optuna.load_study(study_name=store.name, storage=storage)
+
+
+def damage(error: Exception) -> str:
+    """What to do about a study that cannot be read."""
+    return f"the study is damaged ({cut(reason_of(error))}); {CURE_OF_DAMAGE}"
 
 
 def read_trials(place: StudyStore | Path) -> list[TrialRecord]:
@@ -199,9 +213,15 @@ def to_records(trials: Iterable[FrozenTrial], alive: bool = True) -> list[TrialR
     Args:
         trials: of one study.
         alive: whether a driver runs the sweep; if not, its running trials are interrupted.
+
+    Raises:
+        SweepError: the study is damaged.
     """
-    own = (t for t in trials if t.state != TrialState.WAITING and WARM_START not in t.user_attrs)
-    return [to_record(trial, alive) for trial in own]
+    own = [t for t in trials if t.state != TrialState.WAITING and WARM_START not in t.user_attrs]
+    try:
+        return [to_record(trial, alive) for trial in own]
+    except DAMAGED as error:
+        raise SweepError(damage(error)) from None
 
 
 def to_record(trial: FrozenTrial, alive: bool = True) -> TrialRecord:

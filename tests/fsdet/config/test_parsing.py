@@ -39,7 +39,7 @@ def test_a_mistake_in_a_file_names_file_key_and_rule(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "c.yaml")
-    assert str(caught.value).startswith(f"{tmp_path / 'c.yaml'}: ")
+    assert str(caught.value).startswith(f"{tmp_path / 'c.yaml'}:")
     assert message in str(caught.value)
 
 
