@@ -5,7 +5,7 @@ LOCK = --quiet --no-header --no-annotate --no-emit-index-url
 
 export FSDET_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: sweep test test-fast drills ui check stage1 stage2 lock clean help
+.PHONY: sweep test test-fast drills fuzz ui check stage1 stage2 lock clean help
 
 sweep: .venv/installed  ## the main job: sweep stage 2 on the embedded data
 	.venv/bin/python -m sweeps.run stage2_clip_dfl.yaml --name auto
@@ -18,6 +18,9 @@ test-fast: .venv/installed-dev  ## all but the slow tests
 
 drills: .venv/installed-dev  ## break sweeps in every way and look at what is left (about 15 minutes)
 	PYTHONPATH=. .venv/bin/python benchmarks/drills.py
+
+fuzz: .venv/installed-dev  ## feed the command lines what they were not made for (5 minutes)
+	PYTHONPATH=. .venv/bin/python benchmarks/fuzz.py
 
 ui: .venv/installed  ## browse what was logged, on 127.0.0.1 only
 	.venv/bin/python -m sweeps.ui

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import asdict, field, make_dataclass
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,7 +106,8 @@ def read_flags(
         description: printed above the list of flags.
 
     Raises:
-        SystemExit: with code 2 for an unknown flag or a value of another type, 0 after `--help`.
+        ConfigError: an unknown flag, or a value of another type.
+        SystemExit: with code 0, after `--help`.
     """
     import tyro
 
@@ -116,7 +120,27 @@ def read_flags(
         for name, info in model.model_fields.items()
     ]
     flags: Any = make_dataclass("Flags", fields, frozen=True)
-    found = tyro.cli(
-        flags, args=arguments, prog=prog, description=description, use_underscores=True
-    )
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            found = tyro.cli(
+                flags, args=arguments, prog=prog, description=description, use_underscores=True
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ConfigError(
+            f"{_sentence(told.getvalue())}; `{prog} --help` lists all flags"
+        ) from None
     return asdict(found)
+
+
+def _sentence(box: str) -> str:
+    """What tyro says in a box, as part of one line: the mistake and the nearest flag."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    texts = takewhile(lambda line: not line.startswith("─"), lines)
+    meant = next(
+        (flag for line, flag in pairwise(lines) if line.startswith("Perhaps you meant")), None
+    )
+    cure = "" if meant is None else f"; did you mean {meant.split()[0]}?"
+    return cut(" ".join(texts).rstrip("."), 500) + cure

@@ -19,10 +19,10 @@ from fsdet.data.image_set import Array
 from fsdet.data.images import IMAGE_SUFFIXES
 from fsdet.data.problems import Problems
 from fsdet.data.records import Dataset, ImageRef, Record, Subset
-from fsdet.errors import DataError, shown
+from fsdet.errors import DataError, cut, shown
 from fsdet.files import read_text
 from fsdet.progress import progress_if_many
-from fsdet.reading import read_yaml
+from fsdet.reading import exists, read_yaml
 
 SUBSETS: dict[Subset, str] = {"train": "train", "eval": "val"}
 """Subset of the data -> key of data.yaml."""
@@ -62,8 +62,10 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
     if config.data_root is None:
         raise DataError("data_root: dataset 'yolo' needs the folder of a data.yaml; set data_root")
     file = config.data_root if config.data_root.is_file() else config.data_root / "data.yaml"
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; data_root must be a data.yaml or the folder of one")
+    if not exists(file) or not file.is_file():
+        raise DataError(
+            f"{cut(str(file))}: no such file; data_root must be a data.yaml or the folder of one"
+        )
     description = read_yaml(file, DataError, text_keys=False).values
     if not isinstance(description, dict | None):
         raise DataError(f"{file}: must hold `key: value` lines with the keys train, val and names")
@@ -105,13 +107,15 @@ def _image_files(root: Path, value: object, key: str) -> Iterator[Path]:
     found = [file for place in places for file in _files_of(root / str(place))]
     if not found:
         raise DataError(
-            f"{root / str(places[0])}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); check data_root and "
+            f"{cut(str(root / str(places[0])))}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); check data_root and "
             f"the key {key} of data.yaml"
         )
     return iter(found)
 
 
 def _files_of(place: Path) -> list[Path]:
+    if not exists(place):
+        return []
     if place.suffix == ".txt" and place.is_file():
         try:
             lines = read_text(place).splitlines()

@@ -1,0 +1,60 @@
+"""A short form of `make fuzz`, and whether its judge notices what it looks for."""
+
+import os
+from pathlib import Path
+
+import pytest
+from fuzz import Case, cases, run_case
+from fuzz_cases import KINDS
+
+SEEDS = {"labels": range(8), "config": range(15), "flags": range(15)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_input_works_or_ends_with_a_line_of_ours(kind):
+    found = {
+        case.name: (outcome.faults, outcome.errors[-2000:])
+        for case in cases(kind, SEEDS.get(kind, range(25)))
+        if (outcome := run_case(case)).faults
+    }
+    assert found == {}
+
+
+def crash() -> int:
+    raise KeyError("x")
+
+
+def write_outside() -> int:
+    (Path.home() / "x").write_text("x")
+    return 0
+
+
+def burn() -> int:
+    number = 0
+    while os.times().user < 6:
+        number += 1
+    return 0
+
+
+def fill() -> int:
+    return len(b"x" * (3 << 29)) and 0
+
+
+PLANTED = {
+    "traceback": crash,
+    "wrote home/x": write_outside,
+    "s of CPU": burn,
+    "GB": fill,
+    "no line of ours": lambda: 2,
+    "exit code 7": lambda: 7,
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_the_judge_notices_a_planted_fault(fault):
+    outcome = run_case(Case("planted", lambda: PLANTED[fault]))
+    assert any(fault in found for found in outcome.faults)
+
+
+def test_the_judge_finds_no_fault_where_there_is_none():
+    assert run_case(Case("good", lambda: lambda: 0)).faults == []
