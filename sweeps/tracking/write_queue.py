@@ -53,7 +53,7 @@ class WriteQueue:
         """Writes that the store refused or did not take before the queue was closed."""
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._writing = threading.RLock()
-        """Held during each write; one that flushes writes others."""
+        """Held during each write; a write may deliver others."""
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
 

@@ -279,3 +279,20 @@ def test_working_directory_may_have_any_name(name, tmp_path, monkeypatch):
 )
 def test_only_an_sqlite_store_has_a_file(uri):
     assert sqlite_file(uri) is None
+
+
+def test_nothing_is_written_while_the_tracker_is_paused_and_everything_afterwards(tracker):
+    tracker.start("a", "a", {}, {})
+    tracker.log("a", report(range(1, 4)))
+    tracker.flush()
+    with tracker.paused():
+        tracker.log("a", report(range(4, 6)))
+        tracker.start("b", "b", {}, {})
+        time.sleep(1.5)  # longer than values are buffered
+        assert tracker.run_id("b") is None
+    tracker.flush()
+    for key in "ab":
+        tracker.end(key, Outcome(State.COMPLETED))
+    assert tracker.close(60) == 0
+    history = MlflowClient(tracker.uri).get_metric_history(tracker.run_id("a"), "m0")
+    assert [metric.step for metric in history] == [1, 2, 3, 4, 5]
