@@ -45,7 +45,7 @@ def test_a_mistake_in_a_file_names_file_key_and_rule(tmp_path, text, message):
 
 def test_all_mistakes_are_named_at_once():
     with pytest.raises(ConfigError) as caught:
-        build_config({"lr": 0, "n_way": 1, "epoch": 3})
+        build_config({"lr": 0, "n_way": 0, "epoch": 3})
     assert len(str(caught.value).splitlines()) == 3
 
 
