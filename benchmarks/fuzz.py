@@ -97,20 +97,21 @@ def _in_child(case: Case, root: Path) -> None:
     """Run the command; does not return."""
     code = 99
     os.chdir(root / "work")
-    with open(".errors", "w", encoding="utf-8") as errors, open(os.devnull, "w") as nothing:  # noqa: PTH123
-        os.dup2(errors.fileno(), 2)
-        os.dup2(nothing.fileno(), 1)
-        os.environ.update(HOME=str(root / "home"), TMPDIR=str(root / "tmp"))
-        tempfile.tempdir = None
-        try:
-            code = case.prepare()()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+    for stream, name in ((1, os.devnull), (2, ".errors")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), stream)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace")
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="replace")
+    os.environ.update(HOME=str(root / "home"), TMPDIR=str(root / "tmp"))
+    tempfile.tempdir = None
+    try:
+        code = case.prepare()()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _wait(child: int) -> tuple[int | None, float, int]:

@@ -107,8 +107,9 @@ def _image_files(root: Path, value: object, key: str) -> Iterator[Path]:
     found = [file for place in places for file in _files_of(root / str(place))]
     if not found:
         raise DataError(
-            f"{cut(str(root / str(places[0])))}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); "
-            f"check data_root and the key {key} of data.yaml"
+            f"{cut(str(root / str(places[0])))}: holds no images "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}); check data_root and "
+            f"the key {key} of data.yaml"
         )
     return iter(found)
 

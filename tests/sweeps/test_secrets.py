@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,3 +218,16 @@ def test_password_is_hidden(text, monkeypatch):
 def test_text_without_a_password_stays():
     text = "sqlite:////a/b.db, mail me@host, http://host:80/x?a=b"
     assert without_password(text) == text
+
+
+def test_a_long_text_takes_time_in_proportion():
+    begin = time.process_time()
+    for text in (
+        "://" * 300_000,
+        "://a:" * 200_000 + "@",
+        "://@" * 200_000,
+        "a@" * 300_000,
+        "password" * 100_000,
+    ):
+        without_password(text)
+    assert time.process_time() - begin < 5

@@ -35,5 +35,5 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
 
 def test_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match="not a regular file"):
+    with pytest.raises(DataError, match="it is not a regular file"):
         read_text(tmp_path / "pipe", DataError)

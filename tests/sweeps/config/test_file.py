@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from yaml_files import load
 
 from sweeps.config.check import check_spec, missing_paths
 from sweeps.config.file import FOLDER, load_spec
 from sweeps.errors import SweepError
+from sweeps.resources.machine import Machine
+from sweeps.session.summary import print_plan
 
 REPOSITORY = Path(__file__).parents[3]
 GOOD = """\
@@ -238,3 +243,41 @@ def test_set_takes_lists_and_null_and_the_file_needs_no_suffix(in_own_folder):
     assert spec.confirm is None
     assert (spec.fixed["early_eval_epochs"], spec.fixed["base_classes"]) == ([1, 2], ["a", "b"])
     assert spec.fixed["data_root"] is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "".join(f"k{n}: 1\n" for n in range(50_000)),
+        "fixed2:\n" + "".join(f"  k{n}: 1\n" for n in range(50_000)),
+        "sampler:\n" + "".join(f"  k{n}: 1\n" for n in range(50_000)),
+        "sampler: " + "x" * 5_000_000,
+        "confirm: {seeds: " + "x" * 5_000_000 + "}",
+    ],
+    ids=["unknown keys", "unknown group", "unknown below", "long value", "long number"],
+)
+def test_many_or_long_mistakes_are_few_short_lines_in_time(more):
+    Path("x.yaml").write_text(GOOD + more + "\n", encoding="utf-8")
+    begin = time.process_time()
+    with pytest.raises(SweepError) as caught:
+        load_spec("x.yaml")
+    assert time.process_time() - begin < 5
+    lines = str(caught.value).splitlines()
+    assert len(lines) <= 21
+    assert max(map(len, lines)) < 700
+
+
+def test_many_unknown_settings_are_told_in_time():
+    many = "".join(f"  k{n}: 1\n" for n in range(50_000))
+    begin = time.process_time()
+    with pytest.raises(SweepError) as caught:
+        load(GOOD.replace("  epochs: 4\n", "  epochs: 4\n" + many))
+    assert time.process_time() - begin < 5
+    assert str(caught.value).splitlines()[-1] == "x.yaml: has more mistakes; correct these first"
+
+
+def test_markup_in_a_name_is_shown_as_it_is():
+    text = GOOD.replace("  before:", "  '[bold]x[/nope]':")
+    printed = io.StringIO()
+    print_plan(load(text), Machine(2, 0), Console(file=printed, width=200))
+    assert "[bold]x[/nope]" in printed.getvalue()

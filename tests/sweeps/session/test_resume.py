@@ -13,9 +13,10 @@ from mlflow import MlflowClient
 
 from sweeps.config import Objective
 from sweeps.errors import SweepError
-from sweeps.session.resume import check_same, recorded_reports
+from sweeps.session.resume import check_same, check_study, recorded_reports
 from sweeps.states import State
 from sweeps.storage.folder import new_folder
+from sweeps.study.store import JournalStore
 from sweeps.study.study import read_trials
 from sweeps.trial.messages import BestValue
 
@@ -94,6 +95,43 @@ def test_an_early_evaluation_is_the_best_until_the_first_full_one():
         *((0.3, 3), (0.3, 3), (0.4, 5)),
     ]
     assert [set(r.metrics) for r in reports] == [{"val/nAP50"}] * 5
+
+
+DAMAGED = {
+    "sweep.yaml": (
+        b"name: [",
+        r"sweep\.yaml:2: not valid YAML: .*; the file is damaged: restore it from",
+    ),
+    "study.journal": (
+        b"[1, 2]\n",
+        r"study\.journal: the study is damaged \(.*\); restore it from a backup",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_record_of_the_sweep_is_one_line_with_its_cure(name):
+    content, message = DAMAGED[name]
+    folder = new_folder("small")
+    folder.save_spec(small_spec())
+    (folder.path / name).write_bytes(content)
+
+    def read() -> None:
+        check_same(small_spec(), folder)
+        check_study(JournalStore(folder.study_file), folder, {})
+
+    with pytest.raises(SweepError, match=message) as caught:
+        read()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "evaluations.jsonl"])
+@pytest.mark.parametrize("line", ["{", "\0\0", "[1]", '{"loss": 1}'])
+def test_a_damaged_file_of_a_trial_is_told_with_its_line(name, line):
+    good = '{"step": 1, "epoch": 1}'
+    Path(name).write_text(f"{good}\n{line}\n{good}\n")
+    with pytest.raises(SweepError, match=rf"{name}:2: the file is damaged: .*delete this line"):
+        list(recorded_reports(Path(), Objective()))
 
 
 @pytest.mark.slow
