@@ -381,7 +381,7 @@ def kill_worker(root: Path) -> tuple[list[str], str]:
 
 
 def ray_killed(root: Path, most: float = 20.0) -> tuple[list[str], str]:
-    """SIGKILL to Ray's gcs_server: one line with --resume, exit code 1, within `most` seconds."""
+    """SIGKILL to Ray's gcs_server: one line with --resume, code 1, within `most` seconds; Ray would wait for 60."""
     drill = Drill(root)
     process = drill.start()
     drill.wait_for("trials/0002/stage1_epoch0001.pt")

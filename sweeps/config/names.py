@@ -33,6 +33,6 @@ def checked_name(name: str) -> str:
 Name: TypeAlias = Annotated[
     str,
     AfterValidator(checked_name),
-    Field(json_schema_extra={"pattern": PATTERN, "minLength": 1, "maxLength": LONGEST}),
+    Field(json_schema_extra={"pattern": PATTERN, "maxLength": LONGEST}),
 ]
 """A name in a YAML."""

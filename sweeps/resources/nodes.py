@@ -6,6 +6,7 @@ its node: this is checked at the start, not discovered hours later.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import uuid
@@ -25,6 +26,8 @@ from sweeps.secrets import without_password
 from sweeps.storage.folder import sweeps_root
 from sweeps.storage.portable_files import shared_folders
 from sweeps.storage.remote import RemoteFolder
+
+log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 180
 """Time for a node to receive the code and to answer."""
@@ -60,6 +63,7 @@ def cluster_at(address: str, resources: Resources, storage: str, needed: list[st
         SweepError: it cannot be reached, or a requirement is missing on a node; one line for each.
     """
     with connected(address, {}):
+        warn_if_open(address)
         nodes = list_nodes()
         largest = max(nodes, key=lambda n: (n.capacity(resources) > 0, n.gpus, n.cpus))
         cluster = Cluster(largest.cpus, largest.gpus, address, nodes)
@@ -69,6 +73,20 @@ def cluster_at(address: str, resources: Resources, storage: str, needed: list[st
     if found:
         raise SweepError("\n".join(found))
     return cluster
+
+
+def warn_if_open(address: str) -> None:
+    """Warn that this driver uses no token, so that the cluster at `address` asks for none."""
+    mode = os.environ.get(
+        "RAY_AUTH_MODE", "disabled"
+    )  # set by Ray where it finds a token for `auto`
+    if mode.lower() != "token" and os.environ.get("RAY_USE_TLS", "0") == "0":
+        log.warning(
+            "cluster %s: RAY_AUTH_MODE is %s: whoever reaches its ports runs code as you; set it to token on every "
+            "node and here, see docs/cluster.md",
+            address,
+            mode,
+        )
 
 
 def check_nodes(nodes: list[Node], storage: str, needed: tuple[str, ...]) -> list[str]:

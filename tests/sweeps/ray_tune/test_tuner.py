@@ -56,7 +56,7 @@ def test_trial_that_waited_to_run_alone_does_so_when_the_sweep_is_resumed():
         (0.25, "", 2, 0.25),
         (0.25, "out of memory: OutOfMemoryError: CUDA out of memory. Tried", 2, 1),
         (0.25, "out of memory: the kernel killed the worker", 8, 1),
-        (1.5, "out of memory: OutOfMemoryError: CUDA out of memory. Tried", 2, 2),
+        (2, "out of memory: OutOfMemoryError: CUDA out of memory. Tried", 2, 2),
     ],
 )
 def test_what_lacked_memory_is_what_a_trial_gets_alone(gpus, why, cpus, cards):

@@ -38,7 +38,7 @@ def test_trials_on_a_card_fit_into_memory_and_cores(need, total, cores):
 
 @given(st.integers(1, MAX_PER_CARD), st.integers(1, 16))
 def test_shares_carry_just_as_many_trials(trials, cards):
-    resources = Resources(cpus=0.001, gpus=share_of_card(trials))
+    resources = Resources(cpus=0.01, gpus=share_of_card(trials))
     units = round(10_000 * resources.gpu_share)
     assert units / 10_000 == resources.gpu_share
     assert 10_000 // units == trials

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from sweeps.resources import ray_runtime
-from sweeps.resources.ray_runtime import check_reachable, silent_native_errors
+from sweeps.resources.nodes import warn_if_open
+from sweeps.resources.ray_runtime import check_reachable, environment, silent_native_errors
 
 GRPC = b"\x00\x00\x0c\x04\x00\x00\x00\x00\x00" + bytes(12)
 """The SETTINGS frame that a gRPC server sends first."""
@@ -57,3 +58,24 @@ def test_native_errors_are_discarded_only_meanwhile(capfd):
         os.write(2, b"a warning of gRPC\n")
     os.write(2, b"an error of ours\n")
     assert capfd.readouterr().err == "an error of ours\n"
+
+
+def test_cluster_without_a_token_is_told(monkeypatch, caplog):
+    monkeypatch.delenv("RAY_USE_TLS", raising=False)
+    for mode in (None, "disabled", "Token"):
+        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+        if mode is not None:
+            monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        warn_if_open("10.0.0.1:6379")
+    assert len(caplog.records) == 2
+    assert "RAY_AUTH_MODE is disabled: whoever reaches its ports" in caplog.text
+
+
+def test_variables_are_set_and_removed_within_a_context_and_restored(monkeypatch):
+    monkeypatch.setenv("A_SECRET", "x")
+    monkeypatch.delenv("A_SETTING", raising=False)
+    with environment({"A_SECRET": None, "A_SETTING": "1"}):
+        assert "A_SECRET" not in os.environ
+        assert os.environ["A_SETTING"] == "1"
+    assert os.environ["A_SECRET"] == "x"
+    assert "A_SETTING" not in os.environ
