@@ -40,7 +40,7 @@ def test_every_key_has_a_row_with_a_meaning(model):
         ("image_size", ["integer", "128", "≥ 64; ≤ 2048; a multiple of 32"]),
         ("gradient_clip_mode", ["`norm`, `agc`, `none`", "norm", ""]),
         ("name", ["text", "required",
-          "matches `^[A-Za-z0-9][A-Za-z0-9_.-]*$`; at most 100 characters; at least 1 character"]),
+          "matches `^[A-Za-z0-9][A-Za-z0-9_.-]*$`; at most 100 characters"]),
         ("budget", ["[section](#budget)", "see its section", ""]),
         ("health_norm", ["list of number, number", "[5, 15]", ""]),
     ],
