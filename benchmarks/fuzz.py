@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from random import Random
 
 import fuzz_cases
+import psutil
 
 CPU_SECONDS = 5.0
 """Of a case; wall time would judge what else the machine does."""
@@ -116,7 +116,7 @@ def _in_child(case: Case, root: Path) -> None:
 
 def _wait(child: int) -> tuple[int | None, float, int]:
     """Exit code, seconds of CPU and bytes beyond those of this process."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    own = psutil.Process().memory_info().rss  # not its peak: a fork begins with what is held now
     deadline = time.monotonic() + WALL_SECONDS
     while True:
         found, status, used = os.wait4(child, os.WNOHANG)
@@ -128,7 +128,7 @@ def _wait(child: int) -> tuple[int | None, float, int]:
             break
         time.sleep(0.005)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
-    return code, used.ru_utime + used.ru_stime, max(0, used.ru_maxrss - own) * 1024
+    return code, used.ru_utime + used.ru_stime, max(0, used.ru_maxrss * 1024 - own)
 
 
 def _outside(root: Path) -> set[str]:
