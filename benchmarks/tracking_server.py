@@ -34,7 +34,7 @@ from sweeps.ui import command, variables  # noqa: E402
 
 SLEEP, AWAY = 2.0, 60.0
 """Seconds before an answer, and without a server."""
-SETTINGS = ("trials=4", "epochs=4", "n_episodes=30", "confirm=null", "scheduler=none")
+SETTINGS = ("trials=4", "epochs=4", "n_episodes=30", "confirm=null", "scheduler.name=none")
 SEEN = ("grad/norm", "train/loss/dfl")
 """Metrics whose values are counted."""
 
@@ -105,6 +105,8 @@ def measure(
         text=True,
         check=False,
     )
+    if done.returncode == 2:
+        raise SystemExit(done.stderr)
     os.chdir(folder)
     trials = read_trials(find_folder("timed").study_file)
     steps = statistics.median(t.costs[STEP_SECONDS] for t in trials)
