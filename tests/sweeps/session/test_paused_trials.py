@@ -145,7 +145,7 @@ def test_each_pause_and_each_end_is_one_line(swept):
 
 def test_time_suffices_to_complete_the_baselines_and_the_best(in_own_folder):
     baselines = {name: {"lr": lr} for name, lr in BASELINES.items()}
-    spec = halving(baselines=baselines, trials=10_000, budget={"hours": 15 / 3600})
+    spec = halving(baselines=baselines, trials=10_000, budget={"hours": 45 / 3600})
     trials = sweep(spec, made_up).result.trials
     assert [t.state for t in trials[:3]] == [State.COMPLETED, State.INFEASIBLE, State.COMPLETED]
     assert len(trials) < 10_000
