@@ -75,7 +75,12 @@ def start_server(port: int, store: str) -> subprocess.Popen[bytes]:
     """A real server, when it answers."""
     quiet = subprocess.DEVNULL
     server = subprocess.Popen(
-        command(port), env=variables(store), start_new_session=True, stdout=quiet, stderr=quiet
+        command(port),
+        env=variables(store),
+        cwd=Path(store.removeprefix("sqlite:///")).parent,
+        start_new_session=True,
+        stdout=quiet,
+        stderr=quiet,
     )
     while True:
         try:
