@@ -91,7 +91,7 @@ def write_missing(spec: SweepSpec, folder: SweepFolder, tracker: Tracker) -> int
     else:
         done = all(trial.state in ENDED for trial in trials)
         outcome = Outcome(State.COMPLETED if done else State.INTERRUPTED)
-        end_parent_run(tracker, spec, folder, trials, outcome, runs)
+        end_parent_run(tracker, spec, folder, trials, outcome)
     return count
 
 

@@ -193,7 +193,8 @@ def run_presets(opened: ConfirmationStudy, presets: dict[str, Preset]) -> None:
         stopping=opened.stopping,
         tags={"sweep.name": folder.name, "sweep.id": sweep_id},
         earlier=earlier,
-        runs=session.tracker.stored_runs(sweep_id),
+        # a new confirmation has no runs, and need not wait for a server that is away
+        runs=session.tracker.stored_runs(sweep_id) if study.get_trials(deepcopy=False) else {},
         unfinished=resumed,
         presets=remaining,
     )
@@ -255,11 +256,7 @@ def log_confirmation(
     findings, winner = conclusions(confirmation), confirmation.winner
     outcome = Outcome(State.COMPLETED, findings[0])
     number = None if winner is None else winner.candidate.trial
-    tracker.flush()  # so that the runs of both studies are found
-    runs = tracker.stored_runs(folder.sweep_id())
-    for key, run in tracker.stored_runs(f"{folder.sweep_id()}.{CONFIRM_FOLDER}").items():
-        tracker.adopt(key, run.run_id)
-    end_parent_run(tracker, spec, folder, trials, outcome, runs, findings, number)
+    end_parent_run(tracker, spec, folder, trials, outcome, findings, number)
     tracker.add_files(SWEEP_RUN, [folder.path / CONFIRM_FILE])
     if winner is not None:
         tracker.add_metrics(SWEEP_RUN, estimates(confirmation, winner), 0)

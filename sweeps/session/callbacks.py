@@ -123,8 +123,6 @@ class TrackerCallback:
             own: whether its files are logged.
         """
         files = ArtifactsOf(self._context, request.folder) if own else ()
-        if (earlier := self._runs.get(request.run_key)) is not None:
-            self._tracker.adopt(request.run_key, earlier)
         name = f"{run_name(request)} · {ending(outcome, value)}"
         self._tracker.end(request.run_key, outcome, files, name=name)
 

@@ -29,7 +29,7 @@ from sweeps.states import Outcome, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.location import recorded_study
 from sweeps.study.study import TrialRecord, best_of, ranked
-from sweeps.tracking import RANK, STUDY_TAG, WINNER_TAG, StoredRun, Tracker, View
+from sweeps.tracking import NAME_TAG, RANK, STUDY_TAG, WINNER_TAG, StoredRun, Tracker, View
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "timm", "ultralytics")
@@ -37,7 +37,7 @@ PACKAGES = ("torch", "ray", "optuna", "mlflow", "timm", "ultralytics")
 DIGEST_LENGTH = 36
 """Characters of a digest that MLflow stores."""
 LISTED = 10
-"""Trials in the description, and those that get a rank."""
+"""Trials in the description."""
 
 
 def start_parent_run(
@@ -199,7 +199,6 @@ def end_parent_run(
     folder: SweepFolder,
     trials: list[TrialRecord],
     outcome: Outcome,
-    runs: Mapping[str, StoredRun],
     findings: Sequence[str] = (),
     winner: int | None = None,
 ) -> None:
@@ -211,23 +210,12 @@ def end_parent_run(
         folder: of the sweep.
         trials: of all sessions.
         outcome: of the sweep.
-        runs: see `earlier_runs`.
         findings: of its confirmation.
         winner: number of the confirmed trial; None for the best of the search.
     """
     best = next((t for t in trials if t.number == winner), best_of(trials, spec.objective))
-    for key, stored in runs.items():
-        tracker.adopt(key or SWEEP_RUN, stored.run_id)
-    for trial in trials:
-        run = runs.get(trial.run_key)
-        settings = spec.search_space.complete(trial.parameters)
-        if trial is best:
-            tracker.tag(trial.run_key, {WINNER_TAG: "true"})
-            tracker.rename(trial.run_key, f"★ {result_name(trial, settings)}")
-        elif run is not None and run.winner:  # of an earlier session, or before the confirmation
-            tracker.tag(trial.run_key, {WINNER_TAG: "false"})
-            tracker.rename(trial.run_key, result_name(trial, settings))
-    for place, trial in enumerate(ranked(trials, spec.objective)[:LISTED], 1):
+    mark_best(tracker, spec, folder, trials, best)
+    for place, trial in enumerate(ranked(trials, spec.objective), 1):
         tracker.add_metrics(trial.run_key, {RANK: place}, 0)
     tracker.describe(SWEEP_RUN, description(spec, folder, trials, outcome, findings))
     metrics = state_counts(trial.state for trial in trials)
@@ -236,6 +224,24 @@ def end_parent_run(
     share_view(tracker, spec, folder, ranked=best is not None)
     files = [folder.spec_file, folder.best_file]
     tracker.end(SWEEP_RUN, outcome, files, metrics)
+
+
+def mark_best(
+    tracker: Tracker,
+    spec: SweepSpec,
+    folder: SweepFolder,
+    trials: list[TrialRecord],
+    best: TrialRecord | None,
+) -> None:
+    """Mark the run of the best trial by name and tag, and that of the one before as any other."""
+    marked = folder.load_record().get("best_trial")
+    for trial in trials:
+        if trial is best or trial.number == marked:
+            name = result_name(trial, spec.search_space.complete(trial.parameters))
+            tags = {WINNER_TAG: str(trial is best).lower()}
+            tracker.tag(trial.run_key, {**tags, NAME_TAG: f"★ {name}" if trial is best else name})
+    if best is not None:
+        folder.update_record(best_trial=best.number)
 
 
 def description(

@@ -117,6 +117,9 @@ def reconcile_runs(
         callback: begins and ends runs.
         tracker: with the parent run open.
     """
+    for key, stored in runs.items():
+        if key:  # not the parent, which has begun
+            tracker.adopt(key, stored.run_id)
     latest = {record.run_key: record for record in records}  # a failed run is retried under its key
     for record in latest.values():
         run, settled = runs.get(record.run_key), record.state in (*ENDED, State.PAUSED)
@@ -126,8 +129,6 @@ def reconcile_runs(
         run_dir = context.run_dir(record.folder)
         own = callback.download(request)
         if not settled:
-            assert run is not None
-            tracker.adopt(record.run_key, run.run_id)
             for report in recorded_reports(run_dir, spec.objective) if own else ():
                 if report.metrics:  # steps after the last evaluation will be repeated
                     tracker.log(record.run_key, report)

@@ -99,7 +99,7 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
             trials = final_records(study)
             reason = stopping.reason
             outcome = Outcome(State.COMPLETED) if reason is None else reason.outcome
-            end_parent_run(tracker, spec, folder, trials, outcome, runs)
+            end_parent_run(tracker, spec, folder, trials, outcome)
     return SweepResult(trials, stopping.reason)
 
 

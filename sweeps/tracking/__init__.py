@@ -17,10 +17,11 @@ from sweeps.tracking.store import (
     sqlite_file,
     tracking_uri,
 )
-from sweeps.tracking.tracker import Tracker
+from sweeps.tracking.tracker import NAME_TAG, Tracker
 from sweeps.tracking.view import RANK, View
 
 __all__ = [
+    "NAME_TAG",
     "RANK",
     "STUDY_TAG",
     "WINNER_TAG",

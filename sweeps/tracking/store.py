@@ -124,8 +124,6 @@ class StoredRun:
     paused: bool = False
     study: str | None = None
     """Where the study is, without a secret; of a sweep's parent run."""
-    winner: bool = False
-    """Whether it is marked as the best of its sweep."""
 
 
 def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str, StoredRun]:
@@ -147,7 +145,6 @@ def runs_of(client: MlflowClient, experiment_id: str, sweep_id: str) -> dict[str
                 running=status == "RUNNING",
                 paused=status == "SCHEDULED",
                 study=tags.get(STUDY_TAG),
-                winner=tags.get(WINNER_TAG) == "true",
             )
         token = page.token or ""
     return found

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -99,50 +99,35 @@ class Tracker:
         """
         texts = {name: str(value) for name, value in tags.items() if value is not None}
         texts[NAME_TAG] = name
-        begin = partial(self._create, key, texts, parent, now())
-        if run_id is not None:
-            begin = partial(self._resume, key, run_id, texts, parent)
-        attempts: list[int] = []
+        started, attempts = now(), count()
 
         def write() -> None:
             known = self._runs.get(key)
             if known is not None and not known.resumed:  # it paused in this session
                 known.reopen(texts)
                 return
-            attempts.append(1)
-            run = begin(again=len(attempts) > 1)
+            above = texts | self._parent_tag(parent)
+            if run_id is None:
+                run = self._create(above, started, again=next(attempts) > 0)
+            else:
+                run = OpenRun.resume(self._client, run_id, above)
+            self._runs[key] = run
             run.add_params(parameters)
             self._send_later(key, run)
 
         self._known.add(key)
         self._put(key, write)
 
-    def _create(
-        self, key: str, tags: dict[str, str], parent: str | None, started: int, again: bool
-    ) -> OpenRun:
-        texts = tags | self._parent_tag(parent)
+    def _create(self, tags: dict[str, str], started: int, again: bool) -> OpenRun:
         # the answer to the first attempt may have been lost
-        run_id = run_with_tags(self._client, self.experiment_id, texts) if again else None
+        run_id = run_with_tags(self._client, self.experiment_id, tags) if again else None
         if run_id is None:
-            listed = {tag.key: tag.value for tag in to_tags(texts)}
+            listed = {tag.key: tag.value for tag in to_tags(tags)}
             run = self._client.create_run(
                 self.experiment_id, start_time=started, tags=listed, run_name=tags[NAME_TAG]
             )
             run_id = run.info.run_id
-        self._runs[key] = OpenRun(self._client, run_id)
-        return self._runs[key]
-
-    def _resume(
-        self,
-        key: str,
-        run_id: str,
-        tags: dict[str, str],
-        parent: str | None,
-        again: bool,  # noqa: ARG002
-    ) -> OpenRun:
-        above = self._parent_tag(parent)
-        self._runs[key] = OpenRun.resume(self._client, run_id, tags | above)
-        return self._runs[key]
+        return OpenRun(self._client, run_id)
 
     def _parent_tag(self, parent: str | None) -> dict[str, str]:
         if parent is None:
@@ -163,10 +148,6 @@ class Tracker:
     def tag(self, key: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
         self._put(key, lambda: self._client.log_batch(self._runs[key].run_id, tags=to_tags(tags)))
-
-    def rename(self, key: str, name: str) -> None:
-        """Change the name of a run."""
-        self.tag(key, {NAME_TAG: name})
 
     def describe(self, key: str, markdown: str) -> None:
         """Set the description of a run."""

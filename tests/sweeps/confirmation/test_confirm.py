@@ -69,7 +69,7 @@ def run_confirmation(spec: SweepSpec, folder: SweepFolder, cpus: int = 1) -> tup
     tracker = Tracker(tracking_uri(TrackingSpec()), "sweeps")
     try:
         start_parent_run(tracker, spec, folder, earlier_runs(tracker, folder))
-        end_parent_run(tracker, spec, folder, searched(), Outcome(State.COMPLETED), {})
+        end_parent_run(tracker, spec, folder, searched(), Outcome(State.COMPLETED))
         session = Session(folder, Machine(cpus, 0), tracker, noisy)
         done = confirm(spec, session, searched(), Console(file=printed, width=200))
     finally:

@@ -11,9 +11,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from sweeps.session.callbacks import ending, trial_name
-from sweeps.session.parent_run import epochs_of
+from sweeps.session.parent_run import epochs_of, mark_best
 from sweeps.states import Outcome, State
 from sweeps.study.study import TrialRecord
+from sweeps.tracking import Tracker
 
 BASELINES = {"good": {"lr": 1.0}, "explodes": {"lr": 3.0}}
 
@@ -129,3 +130,23 @@ def test_epochs_behind_a_trial_of_an_earlier_session():
         TrialRecord(3, State.INFEASIBLE, {}),
     ]
     assert [epochs_of(trial, spec) for trial in trials] == [9, 3, 2, 0]
+
+
+@pytest.mark.slow
+def test_the_mark_moves_to_another_trial_with_the_name(swept, monkeypatch):
+    monkeypatch.chdir(swept.folder.path.parents[2])
+    tracker = Tracker(swept.uri, "sweeps")
+    for run in runs_of(swept):
+        tracker.adopt(run.data.tags["sweep.trial"], run.info.run_id)
+    trials, spec = swept.result.trials, swept.folder.load_spec()
+    before = swept.folder.load_record()["best_trial"]
+    other = next(t for t in trials if t.number != before)
+    mark_best(tracker, spec, swept.folder, trials, other)
+    mark_best(tracker, spec, swept.folder, trials, trials[before])
+    mark_best(tracker, spec, swept.folder, trials, other)
+    tracker.close()
+    marked = {run.data.tags["sweep.trial"]: run for run in runs_of(swept)}
+    for number in (str(before), str(other.number)):
+        run, is_best = marked[number], number == str(other.number)
+        assert run.info.run_name.startswith("★ ") == is_best
+        assert run.data.tags["sweep.winner"] == ("true" if is_best else "false")
