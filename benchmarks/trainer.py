@@ -26,7 +26,8 @@ import torch
 
 from fsdet.config import TrainConfig
 from fsdet.data.sources import load_image_set
-from fsdet.run_files import EVALUATIONS_FILE, StepHistory
+from fsdet.report import EVALUATIONS_FILE
+from fsdet.run_files import StepHistory
 from fsdet.structures import Batch
 from fsdet.train import train
 from fsdet.training.build import build_state

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+STEPS_FILE, EVALUATIONS_FILE = "steps.jsonl", "evaluations.jsonl"
+"""Values of every step and of every evaluation, in the folder of a run."""
 BEST_FILE = "best.pt"
 """Weights of the best epoch, in the folder of a run."""
 DETECTIONS_FILE = "detections.png"

@@ -15,10 +15,15 @@ import torch
 
 from fsdet.files import write_text_atomic
 from fsdet.reading import Row, numbers_of, read_json_lines, read_rows
-from fsdet.report import BEST_EPOCH, BEST_FILE, DETECTIONS_FILE, EARLY_EPISODES
+from fsdet.report import (
+    BEST_EPOCH,
+    BEST_FILE,
+    DETECTIONS_FILE,
+    EARLY_EPISODES,
+    EVALUATIONS_FILE,
+    STEPS_FILE,
+)
 
-STEPS_FILE = "steps.jsonl"
-EVALUATIONS_FILE = "evaluations.jsonl"
 CONFIG_FILE = "config.yaml"
 HEALTH_FILE = "health.json"
 CHANGES_FILE = "changes.json"

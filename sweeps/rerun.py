@@ -38,6 +38,8 @@ from sweeps.tracking import Tracker, find_run, find_trial_run, recorded_uri, tra
 from sweeps.trial.messages import to_report
 from sweeps.trial.trial import default_train
 
+log = logging.getLogger(__name__)
+
 RUN = "rerun"
 """Key of the run in the tracker."""
 
@@ -176,7 +178,8 @@ def rerun(source: Source) -> Result:
         raise
     finally:
         tracker.end(RUN, outcome, [run_dir / file for file in ARTIFACTS])
-        tracker.close()
+        if tracker.close():
+            log.warning("%s: not all of this run could be logged there", tracker.public_uri)
     return result
 
 

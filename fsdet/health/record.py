@@ -22,8 +22,8 @@ from fsdet.errors import CheckpointError, ConfigError
 from fsdet.files import write_text_atomic
 from fsdet.health.run_record import Check, RunRecord
 from fsdet.health.stability import StabilityMonitor
-from fsdet.report import Explosion
-from fsdet.run_files import CONFIG_FILE, HEALTH_FILE, STEPS_FILE, load_evaluations, load_steps
+from fsdet.report import STEPS_FILE, Explosion
+from fsdet.run_files import CONFIG_FILE, HEALTH_FILE, load_evaluations, load_steps
 
 
 class StoredHealth(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fsdet.config import TrainConfig
 from fsdet.errors import ConfigError
-from fsdet.run_files import STEPS_FILE
+from fsdet.report import STEPS_FILE
 from sweeps.config import SweepSpec
 from sweeps.confirmation.report import confirmation_of
 from sweeps.confirmation.results import CONFIRM_FOLDER, Confirmation
@@ -22,12 +22,12 @@ from sweeps.storage.folder import SweepFolder
 from sweeps.study.location import store_of
 from sweeps.study.store import StudyStore
 from sweeps.study.study import (
-    WARM_START,
     TrialRecord,
     best_of,
     curve_of,
     load_study,
-    read_trials,
+    read_study,
+    to_records,
 )
 
 EXPLODED = re.compile(r"step (?P<step>\d+), (?P<rule>\w+) in (?P<module>\w*): (?P<detail>.*)", re.S)
@@ -159,9 +159,11 @@ def read_sweep(folder: SweepFolder, watch: Watch = lambda trials: trials) -> Swe
         SweepError: there is no study, or it cannot be read.
     """
     spec, store = folder.load_spec(), store_of(folder)
-    trials = read_shown(spec, store)
-    timed = all(record.legs or not record.seconds for record in read_trials(store))
-    read = (_with_series(trial, folder) for trial in watch(trials))
+    frozen = read_study(store).get_trials(deepcopy=False)
+    records = to_records(frozen, alive=store.is_locked())
+    timed = all(record.legs or not record.seconds for record in records)
+    shown = shown_trials(spec, frozen, records)
+    read = (_with_series(trial, folder) for trial in watch(shown))
     return SweepData(
         name=folder.name,
         spec=spec,
@@ -174,19 +176,15 @@ def read_sweep(folder: SweepFolder, watch: Watch = lambda trials: trials) -> Swe
     )
 
 
-def read_shown(spec: SweepSpec, store: StudyStore) -> list[ShownTrial]:
-    """The trials of a study, without their steps.
-
-    Raises:
-        SweepError: there is no study.
-    """
-    records = {record.number: record for record in read_trials(store)}
-    study = load_study(store)
-    frozen = [t for t in study.get_trials(deepcopy=False) if WARM_START not in t.user_attrs]
+def shown_trials(
+    spec: SweepSpec, frozen: Sequence[FrozenTrial], records: Sequence[TrialRecord]
+) -> list[ShownTrial]:
+    """The trials of a study, without their steps; `records`: of those that are shown."""
+    stored = {trial.number: trial for trial in frozen}
+    trials = [(record, stored[record.number]) for record in records]
     return [
-        ShownTrial(_with_legs(records[t.number], t), curve_of(t), config_of(spec, t))
-        for t in frozen
-        if t.number in records
+        ShownTrial(_with_legs(record, trial), curve_of(trial), config_of(spec, trial))
+        for record, trial in trials
     ]
 
 
@@ -194,10 +192,11 @@ def read_confirmation(spec: SweepSpec, store: StudyStore) -> tuple[ShownTrial, .
     """The runs of the confirmation; none if there was none."""
     beside = store.beside(CONFIRM_FOLDER)
     try:
-        load_study(beside)
+        frozen = load_study(beside).get_trials(deepcopy=False)
     except KeyError:
         return ()
-    return tuple(read_shown(spec.for_confirmation, beside))
+    records = to_records(frozen, alive=beside.is_locked())
+    return tuple(shown_trials(spec.for_confirmation, frozen, records))
 
 
 def _with_series(trial: ShownTrial, folder: SweepFolder) -> ShownTrial:

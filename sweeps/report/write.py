@@ -138,8 +138,8 @@ def log_to_store(folder: SweepFolder, report: Report) -> str:
         return str(error)
     tracker.adopt(SWEEP_RUN, record["run_id"])
     log_report(report, tracker)
-    tracker.close(STORE_SECONDS)
-    return ""
+    missing = tracker.close(STORE_SECONDS)
+    return f"{tracker.public_uri} does not answer; run this again when it does" if missing else ""
 
 
 def log_report(report: Report, tracker: Tracker) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from fsdet.errors import CheckpointError
 from fsdet.files import write_text_atomic
 from fsdet.report import BEST_FILE, BEST_TRIAL_FILE, DETECTIONS_FILE
 from sweeps.storage.folder import SweepFolder
@@ -27,11 +28,12 @@ def record_best_trial(folder: SweepFolder, trial: str) -> None:
 
 def best_weights(folder: SweepFolder) -> Path | None:
     """The weights of the best trial's best epoch; None before `record_best_trial`, or if they are not here."""
+    from fsdet.checkpoint import find_run  # loads torch
+
     try:
-        run_dir = json.loads((folder.path / BEST_TRIAL_FILE).read_text(encoding="utf-8"))["run_dir"]
-    except (OSError, ValueError, KeyError, TypeError):
+        path = find_run(folder.path) / BEST_FILE
+    except CheckpointError:
         return None
-    path = folder.path / str(run_dir) / BEST_FILE
     return path if path.is_file() else None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsdet.report import DETECTIONS_FILE
+from fsdet.report import DETECTIONS_FILE, EVALUATIONS_FILE, STEPS_FILE
 from sweeps.session.display import format_number, format_setting, short_name
 from sweeps.states import Outcome, State
 from sweeps.study.study import RETRIED, TrialRecord
@@ -22,9 +22,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
-ARTIFACTS = ("config.yaml", "training_debug.log", "steps.jsonl", "health.json", DETECTIONS_FILE)
+ARTIFACTS = ("config.yaml", "training_debug.log", STEPS_FILE, "health.json", DETECTIONS_FILE)
 """Files of a trial that are logged as artifacts; only a complete one has the picture."""
-EVALUATIONS = "evaluations.jsonl"
 ENVIRONMENT = {"device", "threads", "num_workers"}
 """Settings that say where a trial runs."""
 NAMED_SETTINGS = 2
@@ -128,7 +127,7 @@ class TrackerCallback:
 
     def download(self, request: TrialRequest) -> bool:
         """Download the files of a trial; returns whether they belong to it."""
-        self._context.download(request.folder, (TRIAL_FILE, *ARTIFACTS, EVALUATIONS))
+        self._context.download(request.folder, (TRIAL_FILE, *ARTIFACTS, EVALUATIONS_FILE))
         run_dir = self._context.run_dir(request.folder)
         why = mismatch(run_dir, settings_of(request.config))
         if why is not None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-STEPS = "steps.jsonl"
-"""File in the folder of a trial to which the trainer appends every step."""
+from fsdet.report import STEPS_FILE
+
 NORM = "grad/norm"
 BARS = "▁▂▃▄▅▆▇█"
 NOT_FINITE = "×"
@@ -80,7 +80,7 @@ class StepTail:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / STEPS
+        self._path = run_dir / STEPS_FILE
         self._offset = 0
 
     def read(self) -> Iterator[tuple[int, float]]:

@@ -234,14 +234,14 @@ def mark_best(
     best: TrialRecord | None,
 ) -> None:
     """Mark the run of the best trial by name and tag, and that of the one before as any other."""
-    marked = folder.load_record().get("best_trial")
+    marked = folder.load_record().get("marked")
     for trial in trials:
         if trial is best or trial.number == marked:
             name = result_name(trial, spec.search_space.complete(trial.parameters))
             tags = {WINNER_TAG: str(trial is best).lower()}
             tracker.tag(trial.run_key, {**tags, NAME_TAG: f"★ {name}" if trial is best else name})
     if best is not None:
-        folder.update_record(best_trial=best.number)
+        folder.update_record(marked=best.number)
 
 
 def description(

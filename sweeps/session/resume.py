@@ -28,13 +28,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from fsdet.reading import read_rows
-from fsdet.report import BEST_EPOCH, EARLY_EPISODES
+from fsdet.report import BEST_EPOCH, EARLY_EPISODES, EVALUATIONS_FILE, STEPS_FILE
 from sweeps.config import Objective, SweepSpec
 from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.errors import SweepError
 from sweeps.search.outcomes import tell
 from sweeps.search.requests import build_request
-from sweeps.session.callbacks import EVALUATIONS, TrackerCallback
+from sweeps.session.callbacks import TrackerCallback
 from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.portable_files import content_key
@@ -169,9 +169,9 @@ def recorded_reports(run_dir: Path, objective: Objective) -> Iterator[TrialRepor
     Raises:
         SweepError: a file is damaged.
     """
-    steps = list(read_rows(run_dir / "steps.jsonl", ("step",), SweepError))
+    steps = list(read_rows(run_dir / STEPS_FILE, ("step",), SweepError))
     epoch = 0
-    for values, best in _with_best(run_dir / EVALUATIONS, objective):
+    for values, best in _with_best(run_dir / EVALUATIONS_FILE, objective):
         step, epoch = int(values.pop("step")), int(values.pop("epoch"))
         rows, steps = (
             [r for r in steps if r["step"] <= step],

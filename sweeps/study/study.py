@@ -196,15 +196,23 @@ def read_trials(place: StudyStore | Path) -> list[TrialRecord]:
         SweepError: there is no study.
     """
     store = JournalStore(place) if isinstance(place, Path) else place
+    return to_records(read_study(store).get_trials(deepcopy=False), alive=store.is_locked())
+
+
+def read_study(store: StudyStore) -> optuna.Study:
+    """The study in a store, to be read only.
+
+    Raises:
+        SweepError: there is none.
+    """
     if not store.exists():
         raise SweepError(f"{store.place}: no study there; the sweep ended before its first trial")
     try:
-        study = load_study(store)
+        return load_study(store)
     except KeyError:
         raise SweepError(
             f"{store.place}: the study is empty; the sweep ended before it began"
         ) from None
-    return to_records(study.get_trials(deepcopy=False), alive=store.is_locked())
 
 
 def to_records(trials: Iterable[FrozenTrial], alive: bool = True) -> list[TrialRecord]:

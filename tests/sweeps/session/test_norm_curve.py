@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeps.session.norm_curve import STEPS, WIDTH, NormCurve, StepTail
+from fsdet.report import STEPS_FILE
+from sweeps.session.norm_curve import WIDTH, NormCurve, StepTail
 
 
 def curve_of(norms: list[float]) -> NormCurve:
@@ -55,7 +56,7 @@ def line(step: int, norm: float | str) -> str:
 
 
 def test_only_complete_new_lines_are_read(tmp_path):
-    tail, path = StepTail(tmp_path), tmp_path / STEPS
+    tail, path = StepTail(tmp_path), tmp_path / STEPS_FILE
     assert list(tail.read()) == []
     path.write_text(line(1, 2.5) + line(2, "inf") + '{"step": 3')
     assert list(tail.read()) == [(1, 2.5), (2, math.inf)]
@@ -65,7 +66,7 @@ def test_only_complete_new_lines_are_read(tmp_path):
 
 
 def test_a_file_that_was_cut_by_a_resumed_trial_is_read_again(tmp_path):
-    tail, path = StepTail(tmp_path), tmp_path / STEPS
+    tail, path = StepTail(tmp_path), tmp_path / STEPS_FILE
     path.write_text("".join(line(n, 1.0) for n in range(1, 9)))
     assert len(list(tail.read())) == 8
     path.write_text("".join(line(n, 1.0) for n in range(1, 5)))
@@ -75,7 +76,7 @@ def test_a_file_that_was_cut_by_a_resumed_trial_is_read_again(tmp_path):
 @pytest.mark.parametrize("most", [100, 1000])
 def test_of_a_long_file_the_latest_steps_are_read(tmp_path: Path, monkeypatch, most):
     monkeypatch.setattr("sweeps.session.norm_curve.MOST_UNREAD", most)
-    (tmp_path / STEPS).write_text("".join(line(n, 1.0) for n in range(1, 1001)))
+    (tmp_path / STEPS_FILE).write_text("".join(line(n, 1.0) for n in range(1, 1001)))
     steps = [step for step, _ in StepTail(tmp_path).read()]
     assert steps[-1] == 1000
     assert 1 <= len(steps) < most / 25

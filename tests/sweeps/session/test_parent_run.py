@@ -139,7 +139,7 @@ def test_the_mark_moves_to_another_trial_with_the_name(swept, monkeypatch):
     for run in runs_of(swept):
         tracker.adopt(run.data.tags["sweep.trial"], run.info.run_id)
     trials, spec = swept.result.trials, swept.folder.load_spec()
-    before = swept.folder.load_record()["best_trial"]
+    before = swept.folder.load_record()["marked"]
     other = next(t for t in trials if t.number != before)
     mark_best(tracker, spec, swept.folder, trials, other)
     mark_best(tracker, spec, swept.folder, trials, trials[before])
