@@ -21,7 +21,7 @@ from sweeps.secrets import without_password
 from sweeps.session.plain_data import sweep_data, write_trials
 from sweeps.session.summary import print_next_commands, print_summary, write_best
 from sweeps.storage.folder import find_folder
-from sweeps.storage.known_sweeps import latest_sweep
+from sweeps.storage.known_sweeps import add_storage_flag, latest_sweep
 from sweeps.study.location import store_of
 from sweeps.study.study import read_trials
 
@@ -36,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="name of the sweep; where none has exactly this name, the latest numbered one of it; "
         "without a name the latest sweep",
     )
-    parser.add_argument(
-        "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
-    )
+    add_storage_flag(parser)
     parser.add_argument("--all", action="store_true", help="show all trials")
     add_json_flag(parser)
     options = parser.parse_args(arguments)

@@ -19,7 +19,7 @@ from sweeps.secrets import without_password
 from sweeps.session.display import format_number
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, sweeps_root
-from sweeps.storage.known_sweeps import sweeps_by_time
+from sweeps.storage.known_sweeps import add_storage_flag, sweeps_by_time
 from sweeps.study.location import store_of
 from sweeps.study.study import TrialRecord, best_of, read_trials
 
@@ -48,11 +48,7 @@ class ListedSweep:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sweeps.list", description=__doc__)
-    parser.add_argument(
-        "--storage",
-        metavar="PATH",
-        help="the storage.path of the sweeps' YAML, where they have one",
-    )
+    add_storage_flag(parser)
     add_json_flag(parser)
     options = parser.parse_args(arguments)
     return run_command(

@@ -32,6 +32,7 @@ from sweeps.secrets import without_password
 from sweeps.session.callbacks import ARTIFACTS
 from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.storage.known_sweeps import add_storage_flag
 from sweeps.study.location import store_of
 from sweeps.study.study import TrialRecord, best_of, read_trials
 from sweeps.tracking import Tracker, find_run, find_trial_run, recorded_uri, tracking_uri
@@ -234,9 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "trial", nargs="?", type=int, help="number of the trial; by default the best of the sweep"
     )
-    parser.add_argument(
-        "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
-    )
+    add_storage_flag(parser)
     add_json_flag(parser)
     options = parser.parse_args(arguments)
     return run_command(

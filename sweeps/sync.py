@@ -24,6 +24,7 @@ from sweeps.session.resume import earlier_runs, is_current, reconcile_runs
 from sweeps.session.session import trial_context
 from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.storage.known_sweeps import add_storage_flag
 from sweeps.study.location import store_of
 from sweeps.study.study import TrialRecord, read_trials
 from sweeps.tracking import StoredRun, Tracker, recorded_uri
@@ -34,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m sweeps.sync", description=__doc__)
     parser.add_argument("name", help="name of the sweep")
-    parser.add_argument(
-        "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
-    )
+    add_storage_flag(parser)
     options = parser.parse_args(arguments)
     return run_command(
         lambda: sync(options.name, options.storage), mistakes=(SweepError,), redact=without_password

@@ -18,6 +18,7 @@ from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.display import print_line
 from sweeps.storage.folder import find_folder
+from sweeps.storage.known_sweeps import add_storage_flag
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "name",
         help="name of the sweep; where none has exactly this name, the latest numbered one of it",
     )
-    parser.add_argument(
-        "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
-    )
+    add_storage_flag(parser)
     options = parser.parse_args(arguments)
     return run_command(
         lambda: show_report(options.name, options.storage),

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+
 from sweeps.errors import SweepError
 from sweeps.storage.folder import SweepFolder, folder_at, sweeps_in, sweeps_root
 
 BEGAN = "began"
 """Key in a sweep's record: when its latest session began, in seconds since 1970."""
+
+
+def add_storage_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--storage` to a command line that names a sweep or lists them."""
+    parser.add_argument(
+        "--storage", metavar="PATH", help="the storage.path of the sweep's YAML, where it has one"
+    )
 
 
 def sweeps_by_time(storage: str | None = None) -> list[tuple[SweepFolder, float]]:
