@@ -160,24 +160,27 @@ def evaluate_best(state: TrainState, evaluations: EvaluationLog) -> dict[str, fl
     findings = Findings(EPISODES)
     metrics = evaluate_run(detector, config, state.device, final=True, on_episode=findings.add)
     log_metrics(f"last evaluation, of epoch {state.best_epoch}", metrics)
+    threshold = findings.threshold
     if config.reported_split == config.novel_split:  # what reports does not select
-        store_threshold(state, findings)
-    draw_findings(state, findings, metrics)
+        store_threshold(state, threshold)
+    draw_findings(state, findings, threshold, metrics)
     values = {BEST_EPOCH: float(state.best_epoch), **metrics}
     evaluations.append(state.step, state.epoch, values, state.device)
     return metrics
 
 
-def store_threshold(state: TrainState, findings: Findings) -> None:
+def store_threshold(state: TrainState, found: ScoreThreshold | None) -> None:
     """Add the score threshold with the best F1 to `best.pt`; nothing if no detection is right."""
-    if (found := findings.threshold) is not None and state.best_path.is_file():
+    if found is not None and state.best_path.is_file():
         store_score_threshold(state.best_path, found.value)
         log.info("score threshold %.3f: F1 %.3f at IoU 0.5", found.value, found.f1)
 
 
-def draw_findings(state: TrainState, findings: Findings, metrics: dict[str, float]) -> None:
+def draw_findings(
+    state: TrainState, findings: Findings, found: ScoreThreshold | None, metrics: dict[str, float]
+) -> None:
     """Draw the first episodes of the last evaluation as `detections.png` in the run's folder."""
-    config, found = state.config, findings.threshold
+    config = state.config
     split = config.reported_split
     names = load_image_set(config, split).names
     heading = (
