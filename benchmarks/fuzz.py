@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -21,17 +22,18 @@ from pathlib import Path
 from random import Random
 
 import fuzz_cases
-import psutil
 
 CPU_SECONDS = 5.0
 """Of a case; wall time would judge what else the machine does."""
 WALL_SECONDS = 60.0
 """For a case that waits for ever."""
 MEMORY = 1 << 30
-"""Bytes that a case may add to those of this process."""
+"""Bytes that a case may add to those that its fork begins with."""
 LONGEST_LINE = 2000
 """Characters of a line on the error stream."""
 MOST_LINES = 25
+START = ".start"
+"""File in the working directory of a case: bytes that its fork began with, fewer than its parent holds."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def run_case(case: Case) -> Outcome:
         child = os.fork()
         if child == 0:
             _in_child(case, root)
-        code, cpu, memory = _wait(child)
+        code, cpu, peak = _wait(child)
+        memory = peak - int((root / "work" / START).read_text(encoding="ascii"))
         errors = (root / "work" / ".errors").read_text(encoding="utf-8", errors="replace")
         written = sorted(_outside(root) - before)
         return Outcome(code, errors, cpu, memory, written)
@@ -97,6 +100,7 @@ def _in_child(case: Case, root: Path) -> None:
     """Run the command; does not return."""
     code = 99
     os.chdir(root / "work")
+    Path(START).write_text(f"{_peak(resource.getrusage(resource.RUSAGE_SELF))}", encoding="ascii")
     for stream, name in ((1, os.devnull), (2, ".errors")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), stream)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace")
@@ -115,8 +119,7 @@ def _in_child(case: Case, root: Path) -> None:
 
 
 def _wait(child: int) -> tuple[int | None, float, int]:
-    """Exit code, seconds of CPU and bytes beyond those of this process."""
-    own = psutil.Process().memory_info().rss  # not its peak: a fork begins with what is held now
+    """Exit code, seconds of CPU and the most bytes held at once."""
     deadline = time.monotonic() + WALL_SECONDS
     while True:
         found, status, used = os.wait4(child, os.WNOHANG)
@@ -128,7 +131,12 @@ def _wait(child: int) -> tuple[int | None, float, int]:
             break
         time.sleep(0.005)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
-    return code, used.ru_utime + used.ru_stime, max(0, used.ru_maxrss * 1024 - own)
+    return code, used.ru_utime + used.ru_stime, _peak(used)
+
+
+def _peak(used: resource.struct_rusage) -> int:
+    """The most bytes that a process held at once."""
+    return used.ru_maxrss * 1024
 
 
 def _outside(root: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """A short form of `make fuzz`, and whether its judge notices what it looks for."""
 
+import mmap
 import os
 from pathlib import Path
 
@@ -54,6 +55,14 @@ PLANTED = {
 def test_the_judge_notices_a_planted_fault(fault):
     outcome = run_case(Case("planted", lambda: PLANTED[fault]))
     assert any(fault in found for found in outcome.faults)
+
+
+def test_memory_is_what_the_case_adds_whatever_this_process_shares():
+    with mmap.mmap(-1, 3 << 28) as shared:  # a fork begins without shared pages
+        shared.write(b"x" * len(shared))
+        outcome = run_case(Case("planted", lambda: fill))
+    assert outcome.memory == pytest.approx(3 << 29, rel=0.1)
+    assert any("GB" in found for found in outcome.faults)
 
 
 def test_the_judge_finds_no_fault_where_there_is_none():
