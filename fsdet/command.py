@@ -27,6 +27,8 @@ class ExitCode(IntEnum):
     """More trials of a sweep crashed than it allows."""
     STUDY_LOST = 5
     """The study of a sweep can no longer be written."""
+    WRONG_SETTINGS = 6
+    """A trial of a sweep did not train with the settings that were suggested for it."""
     INTERRUPTED = 130
     """Ctrl-C (128 + SIGINT)."""
     TERMINATED = 143

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,8 @@ STEPS_FILE, EVALUATIONS_FILE = "steps.jsonl", "evaluations.jsonl"
 """Values of every step and of every evaluation, in the folder of a run."""
 BEST_FILE = "best.pt"
 """Weights of the best epoch, in the folder of a run."""
+FIRST_STEP_FILE = "first_step.json"
+"""What the first optimiser step of a run used, in its folder."""
 DETECTIONS_FILE = "detections.png"
 """Picture of what the weights of the best epoch find, in the folder of a complete run."""
 SWEEPS_DIR = Path("mlruns") / "sweeps"
@@ -60,6 +62,25 @@ class Best:
 
 
 @dataclass(frozen=True)
+class FirstStep:
+    """What the first optimiser step of a process used; see `fsdet.training.first_step`."""
+
+    step: int
+    """Its number in the run: 1, unless the process resumed it."""
+    settings: dict[str, Any]
+    """The config that the trainer had, as plain values."""
+    used: dict[str, float]
+    """`lr/<module>` and `weight_decay/<module>` of the optimiser (the rate at the top of the schedule; 0: frozen),
+    `weight/<term>` of the criterion, `seed` of the batches."""
+    measured: dict[str, float]
+    """`grad/norm` before clipping; `grad/norm_after` of the gradients that the optimiser got, measured again."""
+    inputs: dict[str, str]
+    """What the steps depend on besides the settings: kind of device, content of the data."""
+    digest: str
+    """SHA-256 of all values of the step, of `used`, and of the trained weights after the step."""
+
+
+@dataclass(frozen=True)
 class Report:
     """State of a run at an evaluation, at a pause, at its end, or at an explosion."""
 
@@ -82,6 +103,8 @@ class Report:
     explosion: Explosion | None = None
     peak_norm: float = 0.0
     """Largest finite gradient norm of the run so far."""
+    first_step: FirstStep | None = None
+    """Of this process; None before it."""
     evaluation_seconds: float = 0.0
     """Wall time of this evaluation; 0 if it was computed before a resume."""
     violation: float = 0.0

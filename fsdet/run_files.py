@@ -21,6 +21,7 @@ from fsdet.report import (
     DETECTIONS_FILE,
     EARLY_EPISODES,
     EVALUATIONS_FILE,
+    FIRST_STEP_FILE,
     STEPS_FILE,
 )
 
@@ -112,7 +113,7 @@ def set_aside(folder: Path) -> None:
     """Move what an earlier run wrote into `folder` to `earlier-N` there; the debug log is continued."""
     names = (
         *(CONFIG_FILE, STEPS_FILE, EVALUATIONS_FILE),
-        *(HEALTH_FILE, CHANGES_FILE, BEST_FILE, DETECTIONS_FILE),
+        *(HEALTH_FILE, CHANGES_FILE, BEST_FILE, DETECTIONS_FILE, FIRST_STEP_FILE),
     )
     files = [folder / name for name in names if (folder / name).exists()]
     if not files:

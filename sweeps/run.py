@@ -2,7 +2,8 @@
 
 Exit codes: 0 done, or a budget is spent or the target reached; 1 no trial completed, no configuration was
 feasible in the confirmation, or --check found that the sweep cannot run here; 2 a mistake in the input; 4 too many
-trials failed; 5 the study cannot be written; 130 Ctrl-C; 143 SIGTERM.
+trials failed; 5 the study cannot be written; 6 a trial did not train with the settings suggested for it; 130 Ctrl-C;
+143 SIGTERM.
 """
 
 from __future__ import annotations

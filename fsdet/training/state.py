@@ -20,7 +20,7 @@ from fsdet.health.stability import StabilityMonitor
 from fsdet.losses.criterion import Criterion
 from fsdet.models.detector import Detector
 from fsdet.models.support_features import SupportFeatures
-from fsdet.report import BEST_FILE, Best, Explosion
+from fsdet.report import BEST_FILE, Best, Explosion, FirstStep
 from fsdet.structures import Batch
 from fsdet.training.gradients import GradientMonitor, UpdateRatio
 from fsdet.training.optim import build_scheduler
@@ -55,6 +55,8 @@ class TrainState:
     """Update ratios of the previous step, if they were measured."""
     explosion: Explosion | None = None
     """The first explosion, if the run continues in spite of it."""
+    first_step: FirstStep | None = None
+    """What the first step of this process used; None before it."""
     best: Best | None = None
     """The best evaluation so far; its weights are in `best_path`."""
     trained_on: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ from fsdet.training.evaluating import (
     evaluate_resumed,
     stored_evaluation,
 )
+from fsdet.training.first_step import record_first_step
 from fsdet.training.logs import log_step
 from fsdet.training.state import TrainState
 from fsdet.training.step import (
@@ -85,6 +86,8 @@ def run_training(
         with build_progress(state, end) as shown:
             for _ in range(state.step, end):
                 values, found = training_step(state)
+                if state.first_step is None:
+                    record_first_step(state, values)
                 history.append(values)
                 log_step(values, log_level(state))
                 shown.show_step(state.step, values["train/loss/total"], values["grad/norm"])
@@ -182,6 +185,7 @@ def build_report(
         explosion=state.explosion,
         peak_norm=state.stability.peak_norm,
         violation=state.stability.violation,
+        first_step=state.first_step,
         evaluation_seconds=state.evaluation_seconds,
     )
 

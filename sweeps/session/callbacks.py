@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsdet.report import DETECTIONS_FILE, EVALUATIONS_FILE, STEPS_FILE
+from fsdet.report import DETECTIONS_FILE, EVALUATIONS_FILE, FIRST_STEP_FILE, STEPS_FILE
 from sweeps.session.display import format_number, format_setting, short_name
 from sweeps.states import Outcome, State
 from sweeps.study.study import RETRIED, TrialRecord
@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 SWEEP_RUN = "sweep"
 """Key of the parent run in the tracker."""
-ARTIFACTS = ("config.yaml", "training_debug.log", STEPS_FILE, "health.json", DETECTIONS_FILE)
+ARTIFACTS = (
+    *("config.yaml", "training_debug.log", STEPS_FILE),
+    *("health.json", FIRST_STEP_FILE, DETECTIONS_FILE),
+)
 """Files of a trial that are logged as artifacts; only a complete one has the picture."""
 ENVIRONMENT = {"device", "threads", "num_workers"}
 """Settings that say where a trial runs."""

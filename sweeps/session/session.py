@@ -19,6 +19,7 @@ from sweeps.search.searcher import StudySearcher
 from sweeps.search.stopping import StoppingCriteria, StopReason, SweepStopped
 from sweeps.session.callbacks import TrackerCallback
 from sweeps.session.display import Display, print_line
+from sweeps.session.effect_check import EffectCheck
 from sweeps.session.resume import reconcile_runs
 from sweeps.session.signals import handle_signals
 from sweeps.session.summary import resume_command
@@ -122,7 +123,9 @@ def run_trials(run: StudyRun, session: Session, display: Display) -> None:
         presets=run.presets,
         suggestions=run.suggestions,
     )
-    trials = SessionTrials(searcher, stopping, [callback, *run.callbacks, display], run.context)
+    check = EffectCheck(stopping)
+    callbacks: list[TrialCallback] = [check, callback, *run.callbacks, display]
+    trials = SessionTrials(searcher, stopping, callbacks, run.context)
     try:
         if not run.is_done and stopping.reason is None:
             tune(run, session, trials, display)

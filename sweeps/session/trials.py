@@ -76,7 +76,7 @@ class SessionTrials:
     def on_report(self, number: int, report: TrialReport) -> None:
         """A trial reported."""
         trial = self._open[number]
-        trial.last = replace(report, history={})
+        trial.last = replace(report, history={}, first_step=None)
         self._searcher.on_report(trial.request, report)
         for callback in self._callbacks:
             callback.on_report(trial.request, report)

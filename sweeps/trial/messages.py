@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from fsdet.config import TrainConfig
-from fsdet.report import Report
+from fsdet.report import FirstStep, Report
 from sweeps.states import Outcome, State
 
 Phase = Literal["running", "paused", "final", "exploded", "failed"]
@@ -95,6 +95,8 @@ class TrialReport:
     """log10(peak norm / limit)."""
     reason: str = ""
     """Why the trial exploded or failed."""
+    first_step: FirstStep | None = None
+    """What the first step of the worker's process used; of the first report after it only."""
     retire_worker: bool = False
     """Whether the worker must not be reused for another trial."""
     set_aside: str = ""
@@ -184,6 +186,7 @@ def to_report(report: Report, objective: str) -> TrialReport:
         peak_norm=report.peak_norm,
         violation=report.violation,
         reason=reason,
+        first_step=report.first_step,
     )
 
 

@@ -41,6 +41,7 @@ class Reporter:
         self._watchdog: Watchdog | None = None
         self._costs: Costs | None = None
         self._leaks = False
+        self._proven = False
 
     @property
     def phase(self) -> Phase:
@@ -66,6 +67,9 @@ class Reporter:
         if self._watchdog is not None:
             self._watchdog.reset()
         self._last = to_report(report, self._objective.name)
+        if self._proven:
+            self._last = replace(self._last, first_step=None)
+        self._proven |= report.first_step is not None
         if self._costs is not None:
             self._last = replace(self._last, costs=self._costs.after(report))
         value = None
@@ -85,7 +89,7 @@ class Reporter:
         # the state of a process after an explosion or an error is unknown: do not reuse it
         retire = report.phase in ("exploded", "failed") or self._leaks
         aside, self._set_aside = "; ".join(self._set_aside), []
-        self._last = replace(report, history={})
+        self._last = replace(report, history={}, first_step=None)
         self._send(replace(report, retire_worker=retire, set_aside=aside))
 
     def _require(self, metrics: Mapping[str, float], epoch: int) -> None:
