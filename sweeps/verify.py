@@ -89,10 +89,11 @@ def repeat(source: Source, context: TrialContext) -> Repeated:
     trial = source.trial
     context.download(trial.folder, [STEPS_FILE, EVALUATIONS_FILE])
     before, run_dir = context.run_dir(trial.folder), new_run_dir(source)
-    until = trial.until if trial.state is State.PRUNED else None
+    recorded = load_evaluations(before)
+    until = int(recorded[-1]["epoch"]) if trial.state is State.PRUNED and recorded else None
     default_train()(source.config(run_dir), None, None, until)
     steps = differing_steps(load_steps(before), load_steps(run_dir))
-    evaluations = differing_evaluations(load_evaluations(before), load_evaluations(run_dir))
+    evaluations = differing_evaluations(recorded, load_evaluations(run_dir))
     found = next((what for what in (*steps, *evaluations) if what is not None), None)
     if found is None:
         shutil.rmtree(run_dir)
