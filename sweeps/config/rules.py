@@ -95,6 +95,8 @@ def _misplaced(spec: SweepSpec) -> Iterator[Mistake]:
     for key, parameter in spec.space.items():
         if key in spec.fixed:
             yield f"fixed.{key}", "is searched in space too; remove one of them"
+        if key == "seed" and spec.sampler.name == "bisection":
+            continue  # it ranks no trials, and asks each seed when it explodes
         if key in UNSEARCHABLE:
             yield f"space.{key}", UNSEARCHABLE[key]
         for name in parameter.when:

@@ -54,6 +54,8 @@ def _sampler(spec: SweepSpec) -> Iterator[Mistake]:
         yield from _cmaes(spec)
     if name == "grid":
         yield from _grid(spec)
+    if name == "bisection":
+        yield from _bisection(spec, conditional)
     if name == "nsgaii" and spec.sampler.startup_trials < 2:
         yield "sampler.startup_trials", "a generation of nsgaii has at least 2 trials; raise it"
     if spec.warm_start is not None and name not in LEARNING:
@@ -70,6 +72,24 @@ def _cmaes(spec: SweepSpec) -> Iterator[Mistake]:
         yield "sampler.name", "cmaes needs at least two searched settings; use tpe"
     if importlib.util.find_spec("cmaes") is None:
         yield "sampler.name", "cmaes needs the package of that name: pip install cmaes"
+
+
+def _bisection(spec: SweepSpec, conditional: list[str]) -> Iterator[Mistake]:
+    if len(spec.baselines) != 1:
+        rule = f"bisection starts at the one baseline, but got {len(spec.baselines)}"
+        yield "baselines", f"{rule}; give it the values of all ranges that do not explode"
+    if all(parameter.choices is not None for parameter in spec.space.values()):
+        yield "space", "bisection needs a range; give one of the settings low and high"
+    for key in conditional:
+        rule = "bisection varies one setting at a time, so all must always apply"
+        yield f"space.{key}.when", f"{rule}; remove it, or set {key} under fixed"
+    for key, parameter in spec.space.items():
+        if parameter.tie is not None or parameter.step is not None:
+            word = "tie" if parameter.tie is not None else "step"
+            yield f"space.{key}.{word}", "bisection needs ranges without it; remove it"
+    if spec.scheduler.name != "none":
+        rule = "bisection must know whether a trial explodes before its end"
+        yield "scheduler.name", f"{rule}, but got {spec.scheduler.name}; set it to none"
 
 
 def _grid(spec: SweepSpec) -> Iterator[Mistake]:

@@ -80,11 +80,12 @@ def sign_of(mode: Mode) -> int:
 class SamplerSpec(Part):
     """How the next configuration is chosen."""
 
-    name: Literal["random", "tpe", "gp", "qmc", "cmaes", "grid", "nsgaii"] = "random"
+    name: Literal["random", "tpe", "gp", "qmc", "cmaes", "grid", "nsgaii", "bisection"] = "random"
     """`random` draws evenly and around the baselines, and with `asha` found most for its compute on recorded
     curves; `tpe` learns and suits any space; `gp` needs few trials in spaces of up to about ten settings;
     `cmaes` is for numbers and many trials; `qmc` spreads evenly; `grid` tries every configuration; `nsgaii`
-    optimises two objectives."""
+    optimises two objectives; `bisection` finds, for each combination of choices, the largest value of each range
+    that does not explode, the other ranges as in the baseline."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the suggestions."""
     startup_trials: int = Field(default=6, ge=1, le=100_000)

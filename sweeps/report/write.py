@@ -24,6 +24,7 @@ from sweeps.report.loss_terms import terms_section
 from sweeps.report.page import build_page
 from sweeps.report.pictures import PicturesError, write_pictures
 from sweeps.report.section import Section
+from sweeps.report.stable_range import stable_sections
 from sweeps.report.sweep_data import ShownTrial, SweepData, read_sweep
 from sweeps.report.trial_costs import costs_section
 from sweeps.report.trial_table import table_section
@@ -60,6 +61,7 @@ def build_sections(data: SweepData, detections: bytes | None = None) -> list[Sec
     return [
         verdict_section(data),
         table_section(data),
+        *stable_sections(data),
         best_section(data),
         explosion_section(data, risk),
         norms_section(data),

@@ -29,6 +29,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepSpec
+from sweeps.search.bisection import Bisection
 from sweeps.search.mixture import Mixture
 
 LEARNING = ("tpe", "gp")
@@ -51,6 +52,7 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> BaseSampler:
         "cmaes": _cmaes,
         "grid": lambda _, seed: Grid(seed),
         "nsgaii": _nsgaii,
+        "bisection": _bisection,
     }
     seed = spec.sampler.seed + trials_before
     with warnings.catch_warnings():
@@ -110,6 +112,12 @@ def _cmaes(spec: SweepSpec, seed: int) -> BaseSampler:
 
 def _nsgaii(spec: SweepSpec, seed: int) -> BaseSampler:
     return NSGAIISampler(population_size=spec.sampler.startup_trials, seed=seed)
+
+
+def _bisection(spec: SweepSpec, _: int) -> BaseSampler:
+    (baseline,) = spec.baseline_parameters().values()
+    ranges = {key for key, parameter in spec.space.items() if parameter.choices is None}
+    return Bisection(spec.distributions(), {key: baseline[key] for key in ranges})
 
 
 class ConstrainedCmaEs(CmaEsSampler):

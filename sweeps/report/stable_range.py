@@ -1,0 +1,180 @@
+"""How far each setting can be raised before a trial explodes: of a sweep that bisects (`sampler: bisection`)."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from fsdet.evaluation.intervals import half_width
+from sweeps.report.section import Figure, Rows, Section
+from sweeps.report.style import AMBER, BLUE, GREEN, GREY, PURPLE, RED, figure, plain
+from sweeps.report.sweep_data import SweepData
+from sweeps.report.wording import join
+from sweeps.search.bisection import Bracket, Line, find_bracket, lines_of
+from sweeps.session.display import format_number, short_name
+from sweeps.states import State
+
+SEED = "seed"
+"""The choice over which a stable range is averaged."""
+COLOURS = (BLUE, RED, GREEN, PURPLE, AMBER, GREY)
+
+
+@dataclass(frozen=True)
+class StableRange:
+    """The largest value of one setting that does not explode, over seeds."""
+
+    key: str
+    label: str
+    """The other choices, in words."""
+    seeds: int
+    value: float
+    """Geometric mean over seeds of the middle of what is left of each line; the mean on a linear scale."""
+    low: float
+    """Lower end of its 95 % interval; with one seed that of the line."""
+    high: float
+    beyond: int
+    """Seeds at which not even the end of the range explodes: the value is then too low."""
+    width: float
+    """How much the widest line is still open: the ratio of its ends, or their difference on a linear scale."""
+
+
+def stable_ranges(data: SweepData) -> list[StableRange]:
+    """Every setting at every combination of choices, as far as trials have gone along its lines."""
+    spec = data.spec
+    distributions = spec.distributions()
+    baseline = next(iter(spec.baseline_parameters().values()))
+    ended = [
+        (record.parameters, record.state is State.INFEASIBLE)
+        for record in data.records
+        if record.state in (State.COMPLETED, State.INFEASIBLE)
+    ]
+    ranges = {key: baseline[key] for key in {line.key for line in lines_of(distributions)}}
+    groups: dict[tuple[str, str], list[Bracket]] = {}
+    for line in lines_of(distributions):
+        bracket = find_bracket(line, distributions[line.key], ranges, ended)
+        if math.isfinite(bracket.width):
+            groups.setdefault((line.key, label_of(line)), []).append(bracket)
+    return [summarise(key, label, brackets) for (key, label), brackets in groups.items()]
+
+
+def label_of(line: Line) -> str:
+    """The choices of a line without the seed."""
+    return ", ".join(plain(value) for key, value in line.choices if key != SEED) or "all"
+
+
+def summarise(key: str, label: str, brackets: Sequence[Bracket]) -> StableRange:
+    """One setting over seeds."""
+    log = brackets[0].log
+    scale, back = (math.log, math.exp) if log else (float, float)
+    middles = [scale(middle(bracket)) for bracket in brackets]
+    mean = statistics.fmean(middles)
+    if len(middles) > 1:
+        ends = (mean - half_width(middles), mean + half_width(middles))
+    else:
+        ends = (scale(brackets[0].stable), scale(brackets[0].exploded or brackets[0].end))
+    widest = max(bracket.width for bracket in brackets)
+    return StableRange(
+        key=key,
+        label=label,
+        seeds=len(middles),
+        value=back(mean),
+        low=back(ends[0]),
+        high=back(ends[1]),
+        beyond=sum(bracket.exploded is None for bracket in brackets),
+        width=back(widest) if log else widest,
+    )
+
+
+def middle(bracket: Bracket) -> float:
+    """The best guess of where explosions begin."""
+    return bracket.end if bracket.exploded is None else bracket.next
+
+
+def stable_sections(data: SweepData) -> list[Section]:
+    """The section; none for a sweep that does not bisect, or has not got far enough."""
+    if data.spec.sampler.name != "bisection":
+        return []
+    found = stable_ranges(data)
+    if not found:
+        return []
+    return [
+        Section(
+            key="stable-range",
+            title="How far can each setting be raised?",
+            sentence=_sentence(found),
+            figures=(_figure(found),),
+            caption="The largest value that does not explode: mean over seeds with its 95 % interval. An arrow marks "
+            "settings of which not even the end of the range explodes at some seed. Higher is more robust.",
+            table=Rows(
+                ("setting", "at", "largest stable value", "95 % interval", "seeds", "still open"),
+                tuple(_row(one) for one in found),
+            ),
+        )
+    ]
+
+
+def _sentence(found: Sequence[StableRange]) -> str:
+    parts = []
+    for key in dict.fromkeys(one.key for one in found):
+        of_key = sorted((one for one in found if one.key == key), key=lambda one: one.value)
+        first, last = of_key[0], of_key[-1]
+        if first is last:
+            parts.append(f"{short_name(key)} up to {_shown(first)}")
+        else:
+            parts.append(
+                f"{short_name(key)} from {_shown(first)} ({first.label}) to {_shown(last)} ({last.label})"
+            )
+    return f"A training stays stable with {join(parts)}."
+
+
+def _shown(one: StableRange) -> str:
+    return f"{'at least ' if one.beyond else ''}{format_number(one.value, 3)}"
+
+
+def _row(one: StableRange) -> tuple[str, ...]:
+    interval = f"{format_number(one.low, 3)} to {format_number(one.high, 3)}"
+    opened = f"{one.width:.2g}" if one.width else "no"
+    return (short_name(one.key), one.label, _shown(one), interval, str(one.seeds), opened)
+
+
+def _figure(found: Sequence[StableRange]) -> Figure:
+    labels = list(dict.fromkeys(one.label for one in found))
+    traces = [_trace(found, label, COLOURS[n % len(COLOURS)]) for n, label in enumerate(labels)]
+    plot = figure(
+        traces,
+        scattermode="group",
+        scattergap=0.4,
+        xaxis={"type": "category"},
+        yaxis={"title": {"text": "largest value without explosion"}, "type": "log"},
+    )
+    said = "; ".join(f"{short_name(one.key)} {one.label} {_shown(one)}" for one in found)
+    return Figure("stable-range", plot, f"Largest stable values: {said}", 420)
+
+
+def _trace(found: Sequence[StableRange], label: str, colour: str) -> go.Scatter:
+    some = [one for one in found if one.label == label]
+    error: dict[str, Any] = {
+        "symmetric": False,
+        "array": [one.high - one.value for one in some],
+        "arrayminus": [one.value - one.low for one in some],
+        "width": 4,
+        "thickness": 1.6,
+    }
+    return go.Scatter(
+        x=[short_name(one.key) for one in some],
+        y=[one.value for one in some],
+        error_y=error,
+        name=label,
+        mode="markers",
+        marker={
+            "color": colour,
+            "size": 9,
+            "symbol": ["triangle-up" if one.beyond else "circle" for one in some],
+        },
+        hovertemplate=f"{label}, %{{x}}: %{{y:.3g}}<extra></extra>",
+    )

@@ -1,0 +1,195 @@
+"""Bisection: the largest value of each range at which a trial does not explode.
+
+A *line* is one range at one combination of all choices, the other ranges as in the baseline. A trial lies on a line and
+halves what is left of it: between the largest value below every explosion and the smallest one that exploded, on the
+scale of the range. The widest line is halved next, so that all become equally narrow; lines with a running trial wait.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.states import State
+
+Distributions = Mapping[str, BaseDistribution]
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One range at one combination of choices."""
+
+    key: str
+    """The setting whose range it is."""
+    choices: tuple[tuple[str, Any], ...]
+    """Setting and value of every choice, in the order of the YAML."""
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """What is known of a line."""
+
+    stable: float
+    """The largest value below every explosion that was tried; the baseline's before any."""
+    exploded: float | None
+    """The smallest value that exploded; None if none did."""
+    end: float
+    """Upper end of the range."""
+    log: bool
+    """Whether the range is on a logarithmic scale."""
+
+    @property
+    def next(self) -> float:
+        """The value to try next: the end of the range, then the middle of what is left."""
+        if self.exploded is None:
+            return self.end
+        if self.log:
+            return math.sqrt(self.stable * self.exploded)
+        return (self.stable + self.exploded) / 2
+
+    @property
+    def width(self) -> float:
+        """What is left, on the scale of the range; 0 if its end does not explode."""
+        if self.exploded is None:
+            return 0.0 if self.stable >= self.end else math.inf
+        if self.log:
+            return math.log(self.exploded / self.stable)
+        return self.exploded - self.stable
+
+
+def lines_of(distributions: Distributions) -> list[Line]:
+    """All lines, those of the first value of the first choice first."""
+    choices = {
+        k: d.choices for k, d in distributions.items() if isinstance(d, CategoricalDistribution)
+    }
+    keys = [key for key in distributions if key not in choices]
+    combinations = itertools.product(*choices.values())
+    return [Line(k, tuple(zip(choices, one, strict=True))) for one in combinations for k in keys]
+
+
+def find_bracket(
+    line: Line,
+    distribution: BaseDistribution,
+    baseline: Parameters,
+    trials: Iterable[tuple[Parameters, bool]],
+) -> Bracket:
+    """What trials say about a line.
+
+    Args:
+        line: of the space.
+        distribution: of its range.
+        baseline: values of the ranges.
+        trials: settings of each that ended, and whether it exploded.
+    """
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    found = [(p[line.key], exploded) for p, exploded in trials if lies_on(line, p, baseline)]
+    exploded = min((float(value) for value, bad in found if bad), default=None)
+    low, start = float(distribution.low), float(baseline[line.key])
+    if exploded is not None and exploded <= start:
+        start = low
+    below = [float(value) for value, bad in found if not bad]
+    stable = max((v for v in below if exploded is None or v < exploded), default=start)
+    return Bracket(max(stable, start), exploded, float(distribution.high), distribution.log)
+
+
+def lies_on(line: Line, parameters: Parameters, baseline: Parameters) -> bool:
+    """Whether a trial with these settings lies on a line."""
+    given = dict(line.choices)
+    return all(
+        value == given[key] if key in given else key == line.key or value == baseline[key]
+        for key, value in parameters.items()
+    )
+
+
+class Bisection(BaseSampler):
+    """Suggests the next value of the widest line.
+
+    Args:
+        distributions: of the searched settings.
+        baseline: values of the ranges.
+    """
+
+    def __init__(self, distributions: Distributions, baseline: Parameters) -> None:
+        self._distributions = distributions
+        self._baseline = baseline
+        self._lines = lines_of(distributions)
+        self._chosen: dict[int, dict[str, Any]] = {}
+
+    def reseed_rng(self) -> None:
+        """Nothing: nothing is random."""
+
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,  # noqa: ARG002
+        trial: FrozenTrial,  # noqa: ARG002
+    ) -> dict[str, BaseDistribution]:
+        """Nothing: settings are looked up one by one."""
+        return {}
+
+    def sample_relative(
+        self,
+        study: optuna.Study,  # noqa: ARG002
+        trial: FrozenTrial,  # noqa: ARG002
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Nothing, see above."""
+        return {}
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Choose the line of a trial, and the value on it."""
+        trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        self._chosen[trial.number] = self._choose(trials)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,  # noqa: ARG002
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,  # noqa: ARG002
+    ) -> Any:
+        """The chosen value of one setting."""
+        return self._chosen[trial.number][param_name]
+
+    def _choose(self, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+        ended = ended_trials(trials)
+        running = [t.params for t in trials if t.state == TrialState.RUNNING]
+        brackets = {
+            line: find_bracket(line, self._distributions[line.key], self._baseline, ended)
+            for line in self._lines
+        }
+        waiting = {
+            line
+            for line in self._lines
+            if any(
+                lies_on(line, parameters, self._baseline)
+                and parameters.get(line.key) != self._baseline[line.key]
+                for parameters in running
+            )
+        }
+        free = [line for line in self._lines if line not in waiting] or self._lines
+        line = max(free, key=lambda one: brackets[one].width)
+        value = brackets[line].next
+        if isinstance(self._distributions[line.key], IntDistribution):
+            value = round(value)
+        return {**self._baseline, **dict(line.choices), line.key: value}
+
+
+def ended_trials(trials: Iterable[FrozenTrial]) -> list[tuple[dict[str, Any], bool]]:
+    """Settings of the trials that completed or exploded, and which it was."""
+    known = {State.COMPLETED: False, State.INFEASIBLE: True}
+    states = [(t.params, t.user_attrs.get("state")) for t in trials]
+    return [(params, known[State(state)]) for params, state in states if state in known]

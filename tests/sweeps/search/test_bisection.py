@@ -1,0 +1,148 @@
+"""Bisection on explosions whose thresholds are known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import optuna
+import pytest
+from conftest import small_spec
+from optuna.trial import TrialState
+
+from sweeps.config import SweepSpec
+from sweeps.config.check import check_spec
+from sweeps.errors import SweepError
+from sweeps.report.stable_range import stable_ranges
+from sweeps.report.sweep_data import ShownTrial, SweepData
+from sweeps.search.bisection import Line, find_bracket, lines_of
+from sweeps.search.sampler import build_sampler
+from sweeps.states import State
+from sweeps.study.study import to_records
+
+SPACE = {
+    "seed": {"choices": [0, 1]},
+    "gradient_clip_mode": {"choices": ["norm", "agc"]},
+    "fusion_lr_mult": {"low": 0.1, "high": 1000, "log": True},
+    "head_lr_mult": {"low": 0.1, "high": 1000, "log": True},
+}
+BASELINE = {"seed": 0, "gradient_clip_mode": "norm", "fusion_lr_mult": 2.0, "head_lr_mult": 1.0}
+LIMITS = {"fusion_lr_mult": 50.0, "head_lr_mult": 700.0}
+"""Value from which a trial explodes; twice that under agc, and a little more at seed 1."""
+
+
+def spec_of(**changes: Any) -> SweepSpec:
+    values = {
+        "space": SPACE,
+        "baselines": {"by_hand": BASELINE},
+        "sampler": {"name": "bisection"},
+        "scheduler": {"name": "none"},
+        "trials": 61,
+    }
+    return small_spec(**{**values, **changes})
+
+
+def explodes(parameters: dict[str, Any]) -> bool:
+    factor = {"norm": 1, "agc": 2}[parameters["gradient_clip_mode"]] * (
+        1 + 0.1 * parameters["seed"]
+    )
+    return any(parameters[key] > limit * factor for key, limit in LIMITS.items())
+
+
+def searched(spec: SweepSpec, at_once: int = 1) -> optuna.Study:
+    """A study of all trials; `at_once` run at the same time."""
+    study = optuna.create_study(sampler=build_sampler(spec))
+    study.enqueue_trial(BASELINE)
+    running: list[tuple[optuna.Trial, dict[str, Any]]] = []
+    for _ in range(spec.trials):
+        trial = study.ask()
+        running.append((trial, spec.suggest(trial)))
+        if len(running) == at_once:
+            end(study, *running.pop(0))
+    for one in running:
+        end(study, *one)
+    return study
+
+
+def end(study: optuna.Study, trial: optuna.Trial, parameters: dict[str, Any]) -> None:
+    bad = explodes(parameters)
+    trial.set_user_attr("state", str(State.INFEASIBLE if bad else State.COMPLETED))
+    study.tell(trial, None if bad else 0.5, state=TrialState.PRUNED if bad else None)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_every_line_ends_around_its_threshold(at_once):
+    spec = spec_of()
+    check_spec(spec)
+    study = searched(spec, at_once)
+    ended = [(t.params, t.user_attrs["state"] == State.INFEASIBLE) for t in study.trials]
+    distributions = spec.distributions()
+    ranges = {key: BASELINE[key] for key in LIMITS}
+    for line in lines_of(distributions):
+        bracket = find_bracket(line, distributions[line.key], ranges, ended)
+        limit = LIMITS[line.key] * (2 if ("gradient_clip_mode", "agc") in line.choices else 1)
+        limit *= 1.1 if ("seed", 1) in line.choices else 1
+        if limit >= 1000:
+            assert bracket.exploded is None
+            assert bracket.stable == 1000
+        else:
+            assert bracket.exploded is not None
+            assert bracket.stable <= limit < bracket.exploded
+            assert bracket.exploded / bracket.stable < 1.2
+    values = [tuple(t.params.values()) for t in study.trials]
+    repeated = len(values) - len(set(values))
+    assert repeated == 0
+
+
+def test_lines_are_narrowed_evenly():
+    study = searched(spec_of(trials=41))
+    lines = [
+        (t.params["seed"], t.params["gradient_clip_mode"], t.params["fusion_lr_mult"] != 2.0)
+        for t in study.trials[1:]
+    ]
+    counts = {line: lines.count(line) for line in set(lines)}
+    # the end of the head's range does not explode under agc
+    assert {counts.pop((seed, "agc", False)) for seed in (0, 1)} == {1}
+    assert set(counts.values()) <= {6, 7, 8}
+
+
+def test_a_baseline_that_explodes_leaves_only_what_is_below_it():
+    distributions = spec_of().distributions()
+    line = Line("fusion_lr_mult", (("seed", 0), ("gradient_clip_mode", "norm")))
+    trials = [({**BASELINE}, True)]
+    bracket = find_bracket(
+        line, distributions["fusion_lr_mult"], {k: BASELINE[k] for k in LIMITS}, trials
+    )
+    assert (bracket.stable, bracket.exploded) == (0.1, 2.0)
+    assert bracket.next == pytest.approx(math.sqrt(0.2))
+
+
+def test_the_report_says_how_far_each_setting_can_be_raised():
+    spec = spec_of()
+    study = searched(spec)
+    trials = tuple(ShownTrial(record, {}) for record in to_records(study.trials))
+    found = {(one.key, one.label): one for one in stable_ranges(SweepData("small", spec, trials))}
+    assert len(found) == 4
+    fusion = found["fusion_lr_mult", "norm"]
+    assert fusion.seeds == 2
+    assert fusion.beyond == 0
+    assert fusion.low < math.sqrt(50 * 55) < fusion.high
+    assert fusion.value == pytest.approx(math.sqrt(50 * 55), rel=0.1)
+    assert found["fusion_lr_mult", "agc"].value == pytest.approx(2 * fusion.value, rel=0.15)
+    assert found["head_lr_mult", "agc"].beyond == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"baselines": {}}, "baselines: bisection starts at the one baseline, but got 0"),
+        ({"scheduler": {"name": "asha"}}, "scheduler.name: bisection must know .* but got asha"),
+        (
+            {"space": {"seed": {"choices": [0, 1]}}, "baselines": {"a": {"seed": 0}}},
+            "space: bisection needs a range",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, said):
+    with pytest.raises(SweepError, match=said):
+        check_spec(spec_of(**changes))
