@@ -3,8 +3,9 @@
     python benchmarks/same_steps.py REF
 
 REF is any commit. Its code and the code of the working tree train each configuration below on the CPU,
-one after the other. `steps.jsonl` must be identical, and so must `evaluations.jsonl` except for
-the memory in use; otherwise the exit code is 1. Takes about three minutes.
+one after the other. Every value that REF writes to `steps.jsonl` must be there in the same digits, and so must those of
+`evaluations.jsonl` except for the memory in use; otherwise the exit code is 1. Values that are new are listed. Takes
+about three minutes.
 """
 
 from __future__ import annotations
@@ -65,11 +66,20 @@ def compare(tree: Path, name: str, folder: Path) -> bool:
     runs = [folder / "before", folder / "after"]
     for where, run_dir in zip((tree, ROOT), runs, strict=True):
         train(where, CONFIGS[name], run_dir)
-    before, after = ((run_dir / "steps.jsonl").read_bytes() for run_dir in runs)
-    equal = before == after and evaluations(runs[0]) == evaluations(runs[1])
-    steps = after.count(b"\n")
-    print(f"{name:<42} {steps:>4} steps  {'equal' if equal else 'DIFFERS'}", flush=True)
+    before, after = map(steps, runs)
+    new = sorted({key for row in after for key in row} - {key for row in before for key in row})
+    kept = [{key: value for key, value in row.items() if key not in new} for row in after]
+    equal = before == kept and evaluations(runs[0]) == evaluations(runs[1])
+    verdict = "equal" if equal else "DIFFERS"
+    also = f", new: {', '.join(new)}" if new else ""
+    print(f"{name:<42} {len(after):>4} steps  {verdict}{also}", flush=True)
     return equal
+
+
+def steps(run_dir: Path) -> list[dict[str, str]]:
+    """Each step's values as they are written, since NaN equals nothing."""
+    lines = (run_dir / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: json.dumps(value) for key, value in json.loads(line).items()} for line in lines]
 
 
 def evaluations(run_dir: Path) -> list[dict[str, float]]:

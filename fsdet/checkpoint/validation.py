@@ -18,6 +18,8 @@ from fsdet.models.detector import Detector
 
 ARCHITECTURE = ("support_encoder", "embed_dim", "reg_max", "support_size")
 """Settings that decide the names and shapes of the weights."""
+MOMENTS = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
+"""Optimiser -> what it stores of each parameter that it has moved."""
 MAX_VALUES = 1_000_000
 """Limit for the plain values in a checkpoint; a list that contains itself, or the same list many times, exceeds it."""
 RNG_BYTES = len(torch.get_rng_state())
@@ -39,6 +41,7 @@ class Settings(Part):
     embed_dim: int
     reg_max: int
     support_size: int
+    optimizer: Literal["adamw", "sgd"] = "adamw"
 
 
 class Content(Part):
@@ -56,7 +59,7 @@ class Content(Part):
 
 
 class OptimizerState(Part):
-    """AdamW's state; its groups are those of the config."""
+    """State of AdamW or SGD; its groups are those of the config."""
 
     state: dict[NonNegativeInt, Tensors]
 
@@ -103,6 +106,7 @@ class Resumable(Content):
 
     optimizer: OptimizerState
     scaler: dict[str, float]
+    clipping: Tensors = Field(default_factory=dict)
     stability: Monitor
     gradient_peaks: dict[str, float]
     ratios: InstanceOf[Tensor] | None
@@ -201,16 +205,10 @@ def check_training_state(content: Resumable) -> None:
         ValueError: with what is wrong.
     """
     for number, tensors in content.optimizer.state.items():
-        part = f"optimizer.state.{number}"
-        if tensors.keys() != {"step", "exp_avg", "exp_avg_sq"}:
-            raise ValueError(f"{part}: must hold step, exp_avg and exp_avg_sq")
-        check_values(part, tensors)
-        if any(not tensor.is_floating_point() for tensor in tensors.values()) or (
-            tensors["step"].numel() != 1 or tensors["exp_avg"].shape != tensors["exp_avg_sq"].shape
-        ):
-            raise ValueError(f"{part}: step, exp_avg and exp_avg_sq do not fit each other")
-        if (tensors["exp_avg_sq"] < 0).any():
-            raise ValueError(f"{part}.exp_avg_sq: must be at least 0")
+        check_moments(f"optimizer.state.{number}", tensors, content.config.optimizer)
+    for name, tensor in content.clipping.items():
+        if not tensor.is_floating_point() or not (tensor >= 0).all():
+            raise ValueError(f"clipping.{name}: must hold numbers of at least 0")
     if content.stability.module_norms.keys() != {*MODULES}:
         raise ValueError(f"stability.module_norms: must have the keys {', '.join(MODULES)}")
     if content.ratios is not None and content.ratios.shape != (len(MODULES),):
@@ -221,6 +219,29 @@ def check_training_state(content: Resumable) -> None:
         torch.Generator().set_state(content.rng)
     except RuntimeError:
         raise ValueError("rng: not a state of torch's random numbers") from None
+
+
+def check_moments(part: str, tensors: Tensors, optimizer: str) -> None:
+    """Refuse the state of one parameter in an optimiser that cannot step from it.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    names = MOMENTS[optimizer]
+    if tensors.keys() != {*names}:
+        listed = " and ".join(names).replace(" and ", ", ", len(names) - 2)
+        raise ValueError(f"{part}: must hold {listed}")
+    check_values(part, tensors)
+    fit = all(tensor.is_floating_point() for tensor in tensors.values())
+    if optimizer == "sgd":
+        if not fit:
+            raise ValueError(f"{part}.momentum_buffer: must be floating point")
+        return
+    fit &= tensors["exp_avg"].shape == tensors["exp_avg_sq"].shape
+    if not fit or tensors["step"].numel() != 1:
+        raise ValueError(f"{part}: step, exp_avg and exp_avg_sq do not fit each other")
+    if (tensors["exp_avg_sq"] < 0).any():
+        raise ValueError(f"{part}.exp_avg_sq: must be at least 0")
 
 
 def describe(tensor: Tensor) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from fsdet.config.groups import (
+    GRADIENT_SCALES,
     MODULES,
     MULTIPLIERS,
     Band,
@@ -28,6 +29,7 @@ from fsdet.config.groups import (
 )
 
 __all__ = [
+    "GRADIENT_SCALES",
     "MODULES",
     "MULTIPLIERS",
     "Band",
@@ -70,6 +72,11 @@ class TrainConfig(
         for name, (low, high) in self.bands.items():
             if not low < high:
                 raise ValueError(f"{name} must be two increasing numbers, but got {low} and {high}")
+        if self.gradient_clip_mode == "update" and self.optimizer == "sgd":
+            raise ValueError(
+                "gradient_clip_mode update needs optimizer adamw, since sgd has no second moment, but got sgd; "
+                "choose another mode"
+            )
         if not any(self.lr_mults.values()):
             raise ValueError("at least one of the four *_lr_mult must be above 0")
         return self

@@ -18,6 +18,14 @@ MULTIPLIERS = {
 }
 """Module name -> the setting that multiplies its learning rate."""
 
+GRADIENT_SCALES = {
+    "backbone": "grad_scale_backbone",
+    "support_encoder": "grad_scale_support_encoder",
+    "scs_fusion": "grad_scale_fusion",
+    "detection_head": "grad_scale_head",
+}
+"""Module name -> the setting that multiplies its gradient."""
+
 
 class Group(BaseModel):
     """Base of all groups: frozen, and closed to unknown keys."""
@@ -124,12 +132,14 @@ class LossConfig(Group):
 
 
 class OptimConfig(Group):
-    """AdamW, its learning-rate schedule and the multiplier of each module."""
+    """The optimiser, its learning-rate schedule and the multiplier of each module."""
 
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`adamw` (betas 0.9 and 0.999), or `sgd` with momentum 0.9, without Nesterov; groups and schedule are the same."""
     lr: float = Field(1e-4, gt=0)
     """Learning rate before multipliers, at the top of the schedule."""
     weight_decay: float = Field(0.05, ge=0)
-    """AdamW's decoupled weight decay."""
+    """Weight decay of matrices and kernels: decoupled (`adamw`), or added to the gradient (`sgd`)."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     """Fraction of all steps over which the learning rate rises linearly."""
     final_lr_fraction: float = Field(0.01, ge=0, le=1)
@@ -155,12 +165,37 @@ class OptimConfig(Group):
 class GradientConfig(Group):
     """Clipping, and the rules by which a run counts as exploded (see `fsdet.health.stability`)."""
 
-    gradient_clip_mode: Literal["norm", "agc", "none"] = "norm"
-    """`norm` clips the global norm, `agc` each unit's gradient by its weight norm, `none` nothing."""
+    gradient_clip_mode: Literal["norm", "agc", "none", "update", "zclip", "adagc"] = "norm"
+    """`norm` clips the global norm, `agc` each unit's gradient by its weight norm, `none` nothing, `update` AdamW's
+    update of each tensor by the root mean square of g²/v, `zclip` a global norm far above its running mean, `adagc`
+    each tensor's gradient by the running mean of its own norm."""
     gradient_clip_norm: float = Field(10.0, ge=0)
-    """Clip the global gradient norm to this value (mode `norm`); 0 = off."""
+    """Clip the global gradient norm to this value (mode `norm`, and `adagc` while it warms up); 0 = off."""
     agc_clip_factor: float = Field(0.01, gt=0)
     """Largest ratio of a unit's gradient norm to its weight norm (mode `agc`)."""
+    update_clip_rms: float = Field(1.0, gt=0)
+    """Root mean square of g²/v above which the update of a tensor is scaled down (mode `update`)."""
+    zclip_z: float = Field(2.5, gt=0)
+    """Standard deviations above the running mean from which a norm is a spike (mode `zclip`)."""
+    zclip_decay: float = Field(0.97, gt=0, lt=1)
+    """Decay of the running mean and variance of the norm (mode `zclip`)."""
+    zclip_warmup: int = Field(25, ge=2)
+    """Steps that give the first mean and variance; none of them is clipped (mode `zclip`)."""
+    adagc_factor: float = Field(1.05, gt=0)
+    """Largest ratio of a tensor's gradient norm to its running mean (mode `adagc`)."""
+    adagc_decay: float = Field(0.98, gt=0, lt=1)
+    """Decay of the running mean of a tensor's norm after clipping (mode `adagc`)."""
+    adagc_warmup: int = Field(100, ge=1)
+    """Steps that clip the global norm instead, and record the smallest norm of each tensor (mode `adagc`)."""
+    grad_scale_backbone: float = Field(1.0, gt=0)
+    """Multiplies the gradient of `backbone` before norms are measured and clipped. AdamW ignores a constant factor, so
+    under it this only shifts a module's part in the clip norm; the same holds for the next three."""
+    grad_scale_support_encoder: float = Field(1.0, gt=0)
+    """Multiplies the gradient of `support_encoder`."""
+    grad_scale_fusion: float = Field(1.0, gt=0)
+    """Multiplies the gradient of `scs_fusion`."""
+    grad_scale_head: float = Field(1.0, gt=0)
+    """Multiplies the gradient of `detection_head`."""
     share_interval: int | None = Field(250, ge=1)
     """Steps between two measurements of the gradient of each loss term and each scale; None: no measurement."""
     explosion_norm: float | None = Field(None, gt=0)
@@ -180,6 +215,11 @@ class GradientConfig(Group):
     """A loss whose running median exceeds its best running median by this factor has diverged."""
     stop_on_explosion: bool = True
     """End the run at an explosion; False only records it."""
+
+    @property
+    def grad_scales(self) -> dict[str, float]:
+        """Module name -> factor of its gradient."""
+        return {module: getattr(self, field) for module, field in GRADIENT_SCALES.items()}
 
 
 Band = tuple[float, float]

@@ -169,8 +169,13 @@ def clipping(run: RunRecord) -> Check:
     if not len(clipped):
         return build_check("clipping", "skip", "not measured")
     fraction = float(clipped.mean())
-    if fraction == 0:
+    if config.gradient_clip_mode in ("update", "adagc"):
+        what = "update" if config.gradient_clip_mode == "update" else "gradient"
+        message = f"the {what} of {fraction:.1%} of the tensors was clipped, over all steps"
+    elif fraction == 0:
         message = "never clipped: the threshold had no effect"
+    elif config.optimizer == "sgd":
+        message = "some steps were clipped: under SGD a threshold limits how far a step goes"
     elif fraction >= ALWAYS:
         message = (
             "always clipped: AdamW ignores a constant scale, so another threshold changes little"

@@ -18,6 +18,7 @@ from fsdet.health.stability import StabilityMonitor
 from fsdet.losses.criterion import Criterion
 from fsdet.models.detector import Detector, build_detector
 from fsdet.models.support_features import SupportFeatures
+from fsdet.training.clipping import build_clipping
 from fsdet.training.gradients import GradientMonitor, UpdateRatio
 from fsdet.training.optim import build_optimizer, build_scheduler
 from fsdet.training.resuming import (
@@ -80,7 +81,8 @@ def _fresh_state(config: TrainConfig, image_set: ImageSet) -> TrainState:
     names = {p: n for part in (detector, criterion) for n, p in part.named_parameters()}
     trained = [p for tensors in parameters.values() for p in tensors]
     final = {*detector.detection_head.final_parameters(), *tables}
-    optimizer = build_optimizer(parameters, config)
+    optimizer, gradients = build_optimizer(parameters, config), GradientMonitor(parameters)
+    units = [p for p in trained if p not in final]
     frozen = "support_encoder" in detector.frozen
     return TrainState(
         config=config,
@@ -91,9 +93,9 @@ def _fresh_state(config: TrainConfig, image_set: ImageSet) -> TrainState:
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, config, config.total_steps),
         scaler=torch.amp.GradScaler(device, enabled=autocast_type(config, device) == torch.float16),
-        gradients=GradientMonitor(parameters),
+        gradients=gradients,
         tensors=[names[p] for p in trained],
-        agc_parameters=[p for p in trained if p not in final],
+        clipping=build_clipping(config, gradients, optimizer, units),
         updates=UpdateRatio(parameters),
         stability=StabilityMonitor(config, MODULES, None),
         frozen_features=SupportFeatures(detector, image_set, device) if frozen else None,

@@ -1,4 +1,4 @@
-"""Gradient norms, clipping, update ratios and gradient shares, computed without synchronising with the device.
+"""Gradient norms, update ratios and gradient shares, computed without synchronising with the device.
 
 Gradient shares say how much of the gradient of the backbone comes from each loss term and each scale: the share of a
 term in the *loss* says little about its share in the *gradient*. They are measured on one weight that every scale
@@ -8,17 +8,13 @@ own path into the fusion.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
-from timm.utils.agc import adaptive_clip_grad
 from torch import Tensor, nn
 
 from fsdet.losses.criterion import Losses
-
-AGC_EPS = 1e-3
-"""Smallest weight norm that adaptive clipping uses."""
 
 
 class GradientMonitor:
@@ -29,11 +25,23 @@ class GradientMonitor:
     """
 
     def __init__(self, parameters: Mapping[str, Sequence[nn.Parameter]]) -> None:
-        self._parameters = [p for tensors in parameters.values() for p in tensors]
+        self._modules = {name: list(tensors) for name, tensors in parameters.items()}
+        self.parameters = [p for tensors in parameters.values() for p in tensors]
+        """All parameters, in the order given."""
+        self.device = self.parameters[0].device
         self._sizes = [len(tensors) for tensors in parameters.values()]
-        self._zero = torch.zeros((), device=self._parameters[0].device)
-        self.peaks = torch.zeros(len(self._parameters), device=self._parameters[0].device)
-        """(parameters,) largest gradient norm of each so far, in the order given."""
+        self._zero = torch.zeros((), device=self.device)
+        self.each = torch.zeros(len(self.parameters), device=self.device)
+        """(parameters,) gradient norm of each when `measure` was called last."""
+        self.peaks = torch.zeros_like(self.each)
+        """(parameters,) largest gradient norm of each so far."""
+
+    def scale_modules_(self, factors: Mapping[str, float]) -> None:
+        """Multiply the gradients of each module in place by its factor."""
+        for name, factor in factors.items():
+            grads = [p.grad for p in self._modules[name] if p.grad is not None]
+            if factor != 1 and grads:
+                torch._foreach_mul_(grads, factor)
 
     def measure(self) -> Float[Tensor, " total_and_modules"]:
         """Norms of the gradients as they are now; a parameter without gradient counts as zero.
@@ -41,9 +49,10 @@ class GradientMonitor:
         Returns:
             float32 on the device: the total, then each module.
         """
-        each = self._norms()
-        self.peaks = torch.fmax(self.peaks, each)  # fmax ignores NaN
-        modules = torch.stack([(part**2).sum() for part in each.split_with_sizes(self._sizes)])
+        self.each = self._norms()
+        self.peaks = torch.fmax(self.peaks, self.each)  # fmax ignores NaN
+        parts = self.each.split_with_sizes(self._sizes)
+        modules = torch.stack([(part**2).sum() for part in parts])
         return torch.cat([modules.sum()[None], modules]).sqrt()
 
     def total(self) -> Float[Tensor, ""]:
@@ -60,29 +69,20 @@ class GradientMonitor:
             total_norm: the first value of `measure`.
             max_norm: upper limit.
         """
-        grads = [p.grad for p in self._parameters if p.grad is not None]
-        if max_norm > 0 and grads:
-            torch._foreach_mul_(grads, (max_norm / (total_norm + 1e-6)).clamp(max=1.0))
+        if max_norm > 0:
+            self.scale_((max_norm / (total_norm + 1e-6)).clamp(max=1.0))
+
+    def scale_(self, factor: Float[Tensor, ""]) -> None:
+        """Multiply all gradients in place."""
+        if grads := [p.grad for p in self.parameters if p.grad is not None]:
+            torch._foreach_mul_(grads, factor)
 
     def _norms(self) -> Float[Tensor, " parameters"]:
         """float32; 0 for a parameter without gradient."""
-        grads = [p.grad for p in self._parameters if p.grad is not None]
+        grads = [p.grad for p in self.parameters if p.grad is not None]
         norms = iter(torch._foreach_norm(grads, 2, torch.float32) if grads else ())
-        each = [self._zero if p.grad is None else next(norms) for p in self._parameters]
+        each = [self._zero if p.grad is None else next(norms) for p in self.parameters]
         return torch.stack(each)
-
-
-def clip_adaptive_(parameters: Iterable[nn.Parameter], factor: float) -> None:
-    """Adaptive gradient clipping (Brock et al. 2021), by timm.
-
-    The gradient of each unit (a row of a weight, a whole bias) is scaled in place so that its norm is at most `factor`
-    times the norm of its weights, which counts as at least 1e-3, so that weights that start at zero can move.
-
-    Args:
-        parameters: all except those of the final layer, which the paper leaves out.
-        factor: largest ratio of the two norms.
-    """
-    adaptive_clip_grad(list(parameters), factor, eps=AGC_EPS)
 
 
 class UpdateRatio:

@@ -143,8 +143,9 @@ def resume_stage(state: TrainState, saved: dict[str, Any], path: Path) -> None:
     check_changes(changes, state.config, path)
     if not state.has_same_tensors(saved):
         raise CheckpointError(
-            f"{path}: resume: trains other tensors than this run, which no stage can resume with (changed: "
-            f"{', '.join(changes) or 'nothing'}); start the stage again from a checkpoint of an earlier one"
+            f"{path}: resume: trains other tensors than this run, or with another optimizer, which no stage can "
+            f"resume with (changed: {', '.join(changes) or 'nothing'}); start the stage again from a checkpoint of an "
+            "earlier one"
         )
     state.load_state_dict(saved)
     state.best = stored_best(saved, state.best_path)

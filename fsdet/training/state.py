@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
-from torch.optim import AdamW
+from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fsdet.checkpoint import save_checkpoint, weights_of
+from fsdet.checkpoint.validation import MOMENTS
 from fsdet.config import TrainConfig
 from fsdet.data.episodes import BatchLoader
 from fsdet.health.stability import StabilityMonitor
@@ -22,6 +23,7 @@ from fsdet.models.detector import Detector
 from fsdet.models.support_features import SupportFeatures
 from fsdet.report import BEST_FILE, Best, Explosion, FirstStep
 from fsdet.structures import Batch
+from fsdet.training.clipping import Clipping
 from fsdet.training.gradients import GradientMonitor, UpdateRatio
 from fsdet.training.optim import build_scheduler
 
@@ -35,14 +37,13 @@ class TrainState:
     batches: BatchLoader
     detector: Detector
     criterion: Criterion
-    optimizer: AdamW
+    optimizer: Optimizer
     scheduler: LambdaLR
     scaler: torch.amp.GradScaler
     gradients: GradientMonitor
     tensors: list[str]
     """Names of the trainable tensors, in the order of `gradients.peaks`."""
-    agc_parameters: list[nn.Parameter]
-    """Parameters that adaptive clipping clips: all except those of the final layer."""
+    clipping: Clipping
     updates: UpdateRatio
     stability: StabilityMonitor
     frozen_features: SupportFeatures | None = None
@@ -134,6 +135,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "scaler": self.scaler.state_dict(),
+            "clipping": dict(self.clipping.state_dict()),
             "stability": self.stability.state_dict(),
             "gradient_peaks": self.gradient_peaks(),
             "ratios": self.ratios,
@@ -153,6 +155,9 @@ class TrainState:
         self.optimizer.load_state_dict({**saved["optimizer"], "param_groups": groups})
         if saved["scaler"]:  # empty without fp16
             self.scaler.load_state_dict(saved["scaler"])
+        remembered = saved.get("clipping", {})
+        if remembered.keys() == self.clipping.state_dict().keys():  # else that of another mode
+            self.clipping.load_state_dict(remembered)
         self.stability.load_state_dict(saved["stability"])
         torch.set_rng_state(saved["rng"])
         peaks = [saved["gradient_peaks"][name] for name in self.tensors]
@@ -168,7 +173,7 @@ class TrainState:
         )
 
     def has_same_tensors(self, saved: dict[str, Any]) -> bool:
-        """Whether `saved` was written by a run that trains the same tensors."""
+        """Whether `saved` was written by a run that trains the same tensors with the same optimiser."""
         own, stored = self.criterion.state_dict(), saved["criterion"]
         same_shapes = {k: v.shape for k, v in own.items()} == {
             k: v.shape for k, v in stored.items()
@@ -180,10 +185,13 @@ class TrainState:
         )
 
     def _has_same_moments(self, stored: dict[int, dict[str, Tensor]]) -> bool:
-        """Whether each moment in `stored` has the shape of its parameter."""
+        """Whether each moment in `stored` is one of this optimiser and has the shape of its parameter."""
         own = [p for group in self.optimizer.param_groups for p in group["params"]]
+        names = MOMENTS[self.config.optimizer]
         return all(
-            number < len(own) and moments["exp_avg"].shape == own[number].shape
+            number < len(own)
+            and moments.keys() == {*names}
+            and moments[names[-1]].shape == own[number].shape
             for number, moments in stored.items()
         )
 

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fsdet.config import MODULES, GradientConfig, RunConfig, TrainConfig
@@ -20,7 +20,9 @@ from fsdet.losses.criterion import Losses
 from fsdet.models.detector import EncodedImages
 from fsdet.report import Explosion
 from fsdet.structures import Batch
-from fsdet.training.gradients import GradientMonitor, clip_adaptive_, gradient_shares
+from fsdet.training.clipping import Clipped
+from fsdet.training.gradients import gradient_shares
+from fsdet.training.optim import update_rms
 from fsdet.training.state import TrainState
 
 log = logging.getLogger("fsdet.run")
@@ -69,6 +71,7 @@ def accumulate(
             shares = gradient_shares(losses, encoded.taps, state.detector.backbone.shared_weight)
         state.scaler.scale(losses.total / len(requests)).backward()  # type: ignore[no-untyped-call]
         parts.append(losses)
+    state.gradients.scale_modules_(state.config.grad_scales)
     return parts, shares
 
 
@@ -148,27 +151,15 @@ def step_batches(config: TrainConfig, step: int) -> list[Request]:
     return [(start + n * size, min(size, config.n_episodes - n * size)) for n in numbers]
 
 
-def clip(
-    config: GradientConfig, gradients: GradientMonitor, units: list[nn.Parameter], norm: Tensor
-) -> Tensor:
-    """Clip the gradients in place.
-
-    Args:
-        config: clip mode and threshold.
-        gradients: of all trained parameters, unscaled.
-        units: the parameters that adaptive clipping (`agc`) clips.
-        norm: global norm before clipping.
-
-    Returns:
-        the global norm that the optimiser gets, a scalar on the device.
-    """
-    if config.gradient_clip_mode == "agc":
-        clip_adaptive_(units, config.agc_clip_factor)
-        return gradients.total()
-    if config.gradient_clip_mode == "norm" and config.gradient_clip_norm > 0:
-        gradients.clip_(norm, config.gradient_clip_norm)
-        return norm.clamp(max=config.gradient_clip_norm)
-    return norm
+def signals(state: TrainState, clipped: Clipped) -> dict[str, Tensor]:
+    """Values of a step that say how unusual its gradient is, and how many tensors were clipped; scalars."""
+    found = {} if clipped.share is None else {"grad/clipped": clipped.share}
+    if state.config.optimizer == "adamw":
+        rms = clipped.rms
+        if rms is None:
+            rms = update_rms(state.optimizer, state.gradients.parameters)
+        found["grad/rms"] = rms.max()
+    return found
 
 
 def step_values(
@@ -185,7 +176,7 @@ def step_values(
         norms: total and per module, before clipping.
         clipped: total norm after clipping.
         losses: of each batch of the step.
-        shares: of `gradient_shares`; empty on most steps.
+        shares: of `gradient_shares` on some steps, and of `signals`.
     """
     terms = list(losses[0].raw)
     raw = torch.stack([torch.stack([part.raw[t].detach() for t in terms]) for part in losses])
@@ -223,7 +214,8 @@ def derived_values(
     each = sum(out.get(f"grad/term/{term}", 0.0) for term in terms)
     if each > 0:
         values |= {f"grad/share/{term}": out[f"grad/term/{term}"] / each for term in terms}
-    values["grad/clipped"] = float(out["grad/norm_after"] < out["grad/norm"] * (1 - 1e-6))
+    if "grad/clipped" not in out:
+        values["grad/clipped"] = float(out["grad/norm_after"] < out["grad/norm"] * (1 - 1e-6))
     values |= {f"lr/{name}": 0.0 for name in MODULES}
     values |= {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
     return values
@@ -263,7 +255,8 @@ def optimizer_step(state: TrainState, finite: bool) -> None:
     if measured:
         state.updates.before()
     if finite or state.scaler.is_enabled():
-        state.scaler.step(state.optimizer)
+        with state.clipping.limited_update():
+            state.scaler.step(state.optimizer)
     state.scaler.update()
     state.scheduler.step()
     state.ratios = state.updates.after() if measured else None

@@ -34,10 +34,10 @@ from fsdet.training.state import TrainState
 from fsdet.training.step import (
     backward,
     check_stability,
-    clip,
     is_logged,
     measure_reference,
     optimizer_step,
+    signals,
     step_values,
 )
 
@@ -136,8 +136,9 @@ def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None
     losses, shares = backward(state)
     state.scaler.unscale_(state.optimizer)
     norms = state.gradients.measure()
-    clipped = clip(state.config, state.gradients, state.agc_parameters, norms[0])
-    values = step_values(state, norms, clipped, losses, shares)  # the one copy from the device
+    clipped = state.clipping.clip_(norms[0])
+    shares |= signals(state, clipped)
+    values = step_values(state, norms, clipped.norm, losses, shares)  # the one copy from the device
     found = check_stability(state.stability, state.scaler, values)
     optimizer_step(state, finite=math.isfinite(values["grad/norm"]))
     return values, found

@@ -1,5 +1,6 @@
 """Damage to a checkpoint is noticed by its one reader, at once and without taking memory."""
 
+import math
 from copy import deepcopy
 from pathlib import Path
 
@@ -89,6 +90,14 @@ RESUMABLE_BAD = {
     "modules": (
         lambda s: s | {"stability": s["stability"] | {"module_norms": {"x": [1.0]}}},
         r"^stability\.module_norms: ",
+    ),
+    "clipping": (
+        lambda s: s | {"clipping": {"mean": torch.tensor(math.nan)}},
+        r"^clipping\.mean: ",
+    ),
+    "another optimiser": (
+        lambda s: s | {"config": s["config"] | {"optimizer": "sgd"}},
+        r"^optimizer\.state\.0: must hold momentum_buffer",
     ),
     "no stability": (lambda s: {k: v for k, v in s.items() if k != "stability"}, "^stability: "),
 }

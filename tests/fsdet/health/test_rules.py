@@ -171,6 +171,14 @@ def test_the_clipping_regime_is_told_in_words(every, words):
     assert found.message.startswith(words)
 
 
+def test_a_mode_that_clips_tensors_says_how_many():
+    rows = changed(200, grad__clipped=lambda n: 0.5 if n % 2 else 0.0)
+    for mode, words in (("update", "the update of 25.0%"), ("adagc", "the gradient of 25.0%")):
+        assert words in report(rows, gradient_clip_mode=mode).check("clipping").message
+    under_sgd = report(changed(200, grad__clipped=lambda _: 1.0), optimizer="sgd")
+    assert "AdamW" not in under_sgd.check("clipping").message
+
+
 def test_clipping_that_is_off_has_no_regime():
     assert status("clipping", gradient_clip_norm=0) == "skip"
     assert status("clipping", gradient_clip_mode="none") == "skip"

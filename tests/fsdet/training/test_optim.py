@@ -118,3 +118,22 @@ def test_a_schedule_that_goes_on_has_the_rates_of_one_never_left():
     assert resumed.last_epoch == 17
     rates = [[group["lr"] for group in o.param_groups] for o in (whole, late)]
     assert rates[1] == pytest.approx(rates[0])
+
+
+def test_sgd_is_heavy_ball_momentum_with_the_same_groups():
+    config = OptimConfig(optimizer="sgd", lr=0.1, weight_decay=0.5)
+    parameters = {name: [] for name in MODULES} | {"backbone": [nn.Parameter(torch.ones(2, 2))]}
+    optimizer = build_optimizer(parameters, config)
+    (weight,) = parameters["backbone"]
+    expected, momentum = torch.ones(2, 2), torch.zeros(2, 2)
+    for grad in (1.0, -3.0, 2.0):
+        weight.grad = torch.full((2, 2), grad)
+        optimizer.step()
+        momentum = 0.9 * momentum + grad + 0.5 * expected
+        expected = expected - 0.1 * 0.5 * momentum
+        torch.testing.assert_close(weight.detach(), expected)
+    adamw = build_optimizer(modules(), OptimConfig())
+    sgd = build_optimizer(modules(), OptimConfig(optimizer="sgd"))
+    keys = ("name", "lr", "weight_decay")
+    groups = [[{key: g[key] for key in keys} for g in o.param_groups] for o in (adamw, sgd)]
+    assert groups[0] == groups[1]

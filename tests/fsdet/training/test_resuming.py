@@ -267,16 +267,26 @@ def test_a_deliberate_change_is_made_logged_and_recorded(small_config, tmp_path,
     assert build_state(later, load_image_set(later, "shots"), None).changed == state["changed"]
 
 
-@pytest.mark.parametrize("key", ["backbone_lr_mult", "support_encoder_lr_mult"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("backbone_lr_mult", 0.0), ("support_encoder_lr_mult", 0.0), ("optimizer", "sgd")],
+)
 def test_a_stage_resumes_with_the_tensors_that_it_trained_or_not_at_all(
-    small_config, tmp_path, key
+    small_config, tmp_path, key, value
 ):
     result = train(small_config(epochs=1))
     config = small_config(
-        epochs=1, resume=result.checkpoint, resume_with_changes=True, **{key: 0.0}
+        epochs=1, resume=result.checkpoint, resume_with_changes=True, **{key: value}
     )
     with pytest.raises(CheckpointError, match=rf"trains other tensors .*changed: {key}\)"):
         train(config)
+
+
+def test_another_clip_mode_starts_without_a_memory(small_config, train_set, tmp_path):
+    build_state(small_config(gradient_clip_mode="zclip"), train_set, None).save(tmp_path / "c.pt")
+    changed = {"gradient_clip_mode": "adagc", "resume_with_changes": True}
+    run = build_state(small_config(**changed), train_set, tmp_path / "c.pt")
+    assert run.clipping.state_dict()["means"].isinf().all()
 
 
 def test_a_stage_does_not_resume_with_other_data(small_config, train_set, tmp_path):

@@ -32,6 +32,9 @@ def test_a_resumed_run_equals_one_never_interrupted(small_config, tmp_path):
     [
         {"ema_decay": 0.9},
         {"gradient_clip_mode": "agc"},
+        {"gradient_clip_mode": "update"},
+        {"gradient_clip_mode": "zclip", "zclip_warmup": 2, "zclip_z": 0.1},
+        {"gradient_clip_mode": "adagc", "adagc_warmup": 2, "optimizer": "sgd"},
         {"support_encoder_lr_mult": 0.0},
         {"stage": 3},
         {"stop_on_explosion": False, "explosion_norm": 1e-3},

@@ -68,6 +68,22 @@ def test_without_clipping_the_optimiser_gets_the_gradient_as_it_is(
     assert values["grad/clipped"] == 0
 
 
+def test_a_gradient_scale_multiplies_one_module_before_norms_and_clipping(small_config, train_set):
+    config = small_config(grad_scale_fusion=0.25, gradient_clip_mode="none")
+    scaled, plain = (build_state(c, train_set, None) for c in (config, small_config()))
+    for run in (scaled, plain):
+        backward(run)
+    wanted, found = gradients(plain), gradients(scaled)
+    for name, grad in wanted.items():
+        factor = 0.25 if name.startswith("scs_fusion.") else 1.0
+        assert torch.equal(found[name], factor * grad), name
+    assert initial_norm(scaled, 1) < initial_norm(plain, 1)
+    values, _ = training_step(build_state(config, train_set, None))
+    whole, _ = training_step(build_state(small_config(), train_set, None))
+    ratio = values["grad/norm/scs_fusion"] / whole["grad/norm/scs_fusion"]
+    assert ratio == pytest.approx(0.25, rel=1e-5)
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_terms_and_scales_sum_up_to_the_gradient_itself(small_config, stage):
     config = small_config(stage=stage, n_query=2, batch_size=1)

@@ -38,7 +38,8 @@ def test_every_key_has_a_row_with_a_meaning(model):
     [
         ("lr", ["number", "0.0001", "> 0"]),
         ("image_size", ["integer", "128", "≥ 64; ≤ 2048; a multiple of 32"]),
-        ("gradient_clip_mode", ["`norm`, `agc`, `none`", "norm", ""]),
+        ("gradient_clip_mode",
+          ["`norm`, `agc`, `none`, `update`, `zclip`, `adagc`", "norm", ""]),
         ("name", ["text", "required",
           "matches `^[A-Za-z0-9][A-Za-z0-9_.-]*$`; at most 100 characters"]),
         ("budget", ["[section](#budget)", "see its section", ""]),

@@ -13,6 +13,7 @@ from sweeps.config import SweepSpec
 from sweeps.config.check import check_spec, configs
 from sweeps.config.parameter import Parameter
 from sweeps.config.space import CycleError, Space
+from sweeps.errors import SweepError
 from sweeps.search.sampler import build_sampler
 
 CHOICES: dict[str, list[Any]] = {
@@ -101,6 +102,28 @@ CLIP = {
 
 def spec_of(space: dict[str, Parameter], **more: Any) -> SweepSpec:
     return SweepSpec(name="some", space=space, **more)
+
+
+def test_every_clip_mode_can_be_searched_with_its_own_setting():
+    ranges = {
+        "norm": ("gradient_clip_norm", 0.1, 100),
+        "agc": ("agc_clip_factor", 0.001, 0.1),
+        "update": ("update_clip_rms", 0.5, 3),
+        "zclip": ("zclip_z", 1, 5),
+        "adagc": ("adagc_factor", 1.01, 2),
+    }
+    space = {"gradient_clip_mode": Parameter(choices=tuple(ranges))}
+    for mode, (key, low, high) in ranges.items():
+        when = {"gradient_clip_mode": mode}
+        space[key] = Parameter(low=low, high=high, log=True, when=when)
+    spec = spec_of(space)
+    check_spec(spec)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        found = spec.suggest(study.ask())
+        assert found.keys() == {"gradient_clip_mode", ranges[found["gradient_clip_mode"]][0]}
+    with pytest.raises(SweepError, match="gradient_clip_mode update needs optimizer adamw"):
+        check_spec(spec_of(space, fixed={"optimizer": "sgd"}))
 
 
 def test_enqueued_trial_keeps_what_applies():
