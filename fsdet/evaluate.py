@@ -13,7 +13,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, read_flags, run_command
 from fsdet.errors import ConfigError
 from fsdet.files import write_text_atomic
 from fsdet.report import NO_SWAP_CONTROL
@@ -162,13 +162,10 @@ def parse(arguments: Sequence[str]) -> EvaluateConfig:
     """The command line's options.
 
     Raises:
-        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+        ConfigError: see `read_flags`.
+        SystemExit: with code 0, after `--help`.
     """
-    import tyro
-
-    return tyro.cli(
-        EvaluateConfig, args=arguments, prog="python -m fsdet.evaluate", use_underscores=True
-    )
+    return read_flags(EvaluateConfig, arguments, "python -m fsdet.evaluate")
 
 
 def run() -> int:

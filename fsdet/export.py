@@ -7,7 +7,6 @@ are left out. `OUT.json` next to it holds the sha256, the seed, the steps and th
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from fsdet.checkpoint import (
     weights_of,
 )
 from fsdet.checkpoint.content import SCORE_THRESHOLD
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, run_command
 from fsdet.config import TrainConfig
 from fsdet.device import usable_device
 from fsdet.errors import ConfigError
@@ -115,17 +114,17 @@ def write_pair(
 
 def main() -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fsdet.export", description=__doc__)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("out", type=Path)
+    return run_command(run)
+
+
+def run() -> int:
+    """Export as the command line says, and print what was written."""
+    parser = FlagParser("python -m fsdet.export", description=__doc__)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("out", type=Path, metavar="OUT.pt")
     options = parser.parse_args()
-    return run_command(lambda: show(options.run_dir, options.out))
-
-
-def show(run_dir: Path, out: Path) -> int:
-    """Export, and print what was written."""
-    print(json.dumps(export(run_dir, out), indent=2))
-    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    print(json.dumps(export(options.run_dir, options.out), indent=2))
+    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
     return ExitCode.OK
 
 

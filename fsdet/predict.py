@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, read_flags, run_command
 from fsdet.errors import ConfigError
 
 
@@ -43,14 +43,11 @@ def parse(arguments: Sequence[str]) -> PredictConfig:
     """The command line's options.
 
     Raises:
-        ConfigError: no supports or images, more than an example, or a score threshold outside 0 … 1.
-        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+        ConfigError: see `read_flags`; or no supports or images, more than an example, or a score threshold outside
+            0 … 1.
+        SystemExit: with code 0, after `--help`.
     """
-    import tyro
-
-    config = tyro.cli(
-        PredictConfig, args=arguments, prog="python -m fsdet.predict", use_underscores=True
-    )
+    config = read_flags(PredictConfig, arguments, "python -m fsdet.predict")
     for name in ("supports", "images"):
         if config.example and getattr(config, name):
             raise ConfigError(f"example: brings its own {name}; remove --example or --{name}")

@@ -6,16 +6,15 @@ take precedence.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, read_flags, run_command
 from fsdet.config import TrainConfig
-from fsdet.config.parsing import build_config, load_config
+from fsdet.config.parsing import build_config, flags_of, load_config
 from fsdet.errors import ConfigError
 from fsdet.progress import ProgressHandler
 from fsdet.report import NO_SWAP_CONTROL, Report, Result
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
     from fsdet.data.image_set import Split
 
 log = logging.getLogger("fsdet.run")
+
+COMMAND = "python -m fsdet.train"
+DESCRIPTION = "Train the few-shot detector. --config FILE.yaml gives the settings without a flag."
 
 
 def train(
@@ -139,22 +141,14 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 
     Raises:
         ConfigError: the file or a value cannot be used.
-        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+        SystemExit: with code 0, after `--help`.
     """
-    from fsdet.config.parsing import read_flags
-
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = FlagParser(COMMAND, add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
     known, rest = first.parse_known_args(arguments)
     default = load_config(known.config) if known.config else TrainConfig()
-    values = read_flags(
-        TrainConfig,
-        rest,
-        dict(default),
-        prog="python -m fsdet.train",
-        description="Train the few-shot detector. --config FILE.yaml gives the settings without a flag.",
-    )
-    return build_config(values, "the command line")
+    flags = read_flags(flags_of(TrainConfig, dict(default)), rest, COMMAND, DESCRIPTION)
+    return build_config(vars(flags), "the command line")
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, run_command
 from fsdet.json_output import add_json_flag, print_json
 from sweeps.confirmation.report import confirmation_of, print_confirmation, write_winner
 from sweeps.confirmation.results import CONFIRM_FILE, load_findings
@@ -29,7 +29,17 @@ from sweeps.study.study import read_trials
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m sweeps.best", description=__doc__)
+
+    def body() -> int:
+        options = parse(arguments)
+        return show_best(options.name, options.storage, options.all, options.json)
+
+    return run_command(body, mistakes=(SweepError,), redact=without_password)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = FlagParser("python -m sweeps.best", description=__doc__)
     parser.add_argument(
         "name",
         nargs="?",
@@ -39,12 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_storage_flag(parser)
     parser.add_argument("--all", action="store_true", help="show all trials")
     add_json_flag(parser)
-    options = parser.parse_args(arguments)
-    return run_command(
-        lambda: show_best(options.name, options.storage, options.all, options.json),
-        mistakes=(SweepError,),
-        redact=without_password,
-    )
+    return parser.parse_args(arguments)
 
 
 def show_best(

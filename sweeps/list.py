@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, run_command
 from fsdet.json_output import add_json_flag, print_json
 from fsdet.tables import build_table, number_column, print_table
 from sweeps.errors import SweepError
@@ -47,15 +46,16 @@ class ListedSweep:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sweeps.list", description=__doc__)
+    return run_command(lambda: run(arguments), mistakes=(SweepError,), redact=without_password)
+
+
+def run(arguments: Sequence[str] | None) -> ExitCode:
+    """Print all sweeps as the command line says."""
+    parser = FlagParser("python -m sweeps.list", description=__doc__)
     add_storage_flag(parser)
     add_json_flag(parser)
     options = parser.parse_args(arguments)
-    return run_command(
-        lambda: show_list(options.storage, options.json),
-        mistakes=(SweepError,),
-        redact=without_password,
-    )
+    return show_list(options.storage, options.json)
 
 
 def show_list(storage: str | None, as_json: bool) -> ExitCode:

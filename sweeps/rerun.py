@@ -10,16 +10,14 @@ exploded, as `python -m fsdet.train` ends, whether the trial did so too or not; 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, run_command
 from fsdet.config import TrainConfig
-from fsdet.errors import FsdetError
 from fsdet.json_output import add_json_flag, print_json, to_plain
 from fsdet.progress import ProgressHandler
 from fsdet.report import Report, Result
@@ -230,7 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # the trainer logs every step, to its file
     warnings_only = ProgressHandler(logging.WARNING, sys.stderr)
     logging.basicConfig(handlers=[warnings_only], format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m sweeps.rerun", description=__doc__)
+    return run_command(lambda: run(arguments), mistakes=(SweepError,), redact=without_password)
+
+
+def run(arguments: Sequence[str] | None) -> ExitCode:
+    """Run the trial of the command line again."""
+    parser = FlagParser("python -m sweeps.rerun", description=__doc__)
     parser.add_argument("name", help="name of a sweep, or the MLflow run id of a trial")
     parser.add_argument(
         "trial", nargs="?", type=int, help="number of the trial; by default the best of the sweep"
@@ -238,11 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_storage_flag(parser)
     add_json_flag(parser)
     options = parser.parse_args(arguments)
-    return run_command(
-        lambda: rerun_and_compare(options.name, options.trial, options.storage, options.json),
-        mistakes=(SweepError, FsdetError),
-        redact=without_password,
-    )
+    return rerun_and_compare(options.name, options.trial, options.storage, options.json)
 
 
 def rerun_and_compare(

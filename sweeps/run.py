@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fsdet.command import ExitCode, run_command
-from fsdet.errors import FsdetError
+from fsdet.command import ExitCode, FlagParser, run_command
 from fsdet.json_output import add_json_flag, print_json
 from sweeps.config import SweepSpec
 from sweeps.config.check import check_files, check_spec, missing_paths, prepare_data
@@ -52,7 +51,7 @@ NO_REPORT = (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.STUDY_LOST)
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m sweeps.run", description=__doc__)
+    parser = FlagParser("python -m sweeps.run", description=__doc__)
     parser.add_argument(
         "file", help="the sweep's YAML; a bare name is searched for in search_spaces/ too"
     )
@@ -262,9 +261,9 @@ def folder_to_resume(spec: SweepSpec, name: str | None) -> SweepFolder:
 def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> int:
     """Command line; returns the exit code. `train` replaces the trainer."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    options = parse(sys.argv[1:] if arguments is None else arguments)
 
     def body() -> int:
+        options = parse(sys.argv[1:] if arguments is None else arguments)
         # the stream itself: Ray's output is redirected later; FORCE_COLOR does not make a pipe a terminal
         stream = sys.stderr if options.json else sys.stdout
         console = Console(file=stream, force_interactive=None if stream.isatty() else False)
@@ -278,7 +277,7 @@ def main(arguments: Sequence[str] | None = None, train: Train | None = None) -> 
         print_line(console, f"{spec.source}: {spec.trials} trials; checking its files")
         return run(spec, options, console, train)
 
-    return run_command(body, mistakes=(SweepError, FsdetError), redact=without_password)
+    return run_command(body, mistakes=(SweepError,), redact=without_password)
 
 
 if __name__ == "__main__":

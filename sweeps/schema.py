@@ -10,13 +10,12 @@ rules that need more than one value are in `sweeps.config.rules`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fsdet.command import ExitCode
+from fsdet.command import ExitCode, FlagParser, run_command
 from fsdet.config import TrainConfig
 from sweeps.config import OWNED, SweepSpec
 from sweeps.config.reference import to_markdown
@@ -83,8 +82,13 @@ def to_text() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sweeps.schema",
+    return run_command(lambda: run(arguments))
+
+
+def run(arguments: Sequence[str] | None) -> ExitCode:
+    """Print the schema or the reference."""
+    parser = FlagParser(
+        "python -m sweeps.schema",
         description="Print every key of a sweep's YAML with its type, default, range and meaning.",
     )
     parser.add_argument(

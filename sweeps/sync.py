@@ -6,12 +6,11 @@ compares the study and the folders with the runs in MLflow, and writes the rest.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, run_command
 from sweeps.config import SweepSpec
 from sweeps.confirmation.confirm import log_confirmation
 from sweeps.confirmation.report import confirmation_of
@@ -33,13 +32,16 @@ from sweeps.tracking import StoredRun, Tracker, recorded_uri
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m sweeps.sync", description=__doc__)
+    return run_command(lambda: run(arguments), mistakes=(SweepError,), redact=without_password)
+
+
+def run(arguments: Sequence[str] | None) -> ExitCode:
+    """Write what is missing of the command line's sweep."""
+    parser = FlagParser("python -m sweeps.sync", description=__doc__)
     parser.add_argument("name", help="name of the sweep")
     add_storage_flag(parser)
     options = parser.parse_args(arguments)
-    return run_command(
-        lambda: sync(options.name, options.storage), mistakes=(SweepError,), redact=without_password
-    )
+    return sync(options.name, options.storage)
 
 
 def sync(name: str, storage: str | None = None) -> ExitCode:

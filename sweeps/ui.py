@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -12,7 +11,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, run_command
 from sweeps.config.sections import TrackingSpec
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
@@ -109,16 +108,19 @@ def wait_for(server: subprocess.Popen[bytes], port: int) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns when the server ends."""
-    parser = argparse.ArgumentParser(prog="python -m sweeps.ui", description=__doc__)
+    return run_command(lambda: run(arguments), mistakes=(SweepError,), redact=without_password)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Serve, or say where a server does so already."""
+    parser = FlagParser("python -m sweeps.ui", description=__doc__)
     parser.add_argument("--port", type=int, default=5000)
     options = parser.parse_args(arguments)
     uri = tracking_uri(TrackingSpec())
     if uri.startswith("http"):
         sys.stdout.write(f"the runs are on a server; open {without_password(uri)} in a browser\n")
         return ExitCode.OK
-    return run_command(
-        lambda: serve(uri, options.port), mistakes=(SweepError,), redact=without_password
-    )
+    return serve(uri, options.port)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from fsdet.command import ExitCode, run_command
-from fsdet.errors import FsdetError
+from fsdet.command import ExitCode, FlagParser, run_command
+from fsdet.errors import ConfigError
 from fsdet.json_output import add_json_flag, print_json, to_plain
 from fsdet.progress import ProgressHandler
 from fsdet.reading import Row
@@ -210,28 +210,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     warnings_only = ProgressHandler(logging.WARNING, sys.stderr)
     logging.basicConfig(handlers=[warnings_only], format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m sweeps.verify", description=__doc__)
+
+    def body() -> int:
+        options = parse(arguments)
+        return verify(options.name, options.storage, options.trials, options.seed, options.json)
+
+    return run_command(body, mistakes=(SweepError,), redact=without_password)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        ConfigError: a flag cannot be used.
+    """
+    parser = FlagParser("python -m sweeps.verify", description=__doc__)
     parser.add_argument("name", nargs="?", help="name of the sweep; by default the latest")
     parser.add_argument(
-        "--trials", type=_count, default=2, metavar="K", help="trials to train again (default 2)"
+        "--trials", type=int, default=2, metavar="K", help="trials to train again (default 2)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of their draw (default 0)")
     add_storage_flag(parser)
     add_json_flag(parser)
     options = parser.parse_args(arguments)
-    return run_command(
-        lambda: verify(options.name, options.storage, options.trials, options.seed, options.json),
-        "interrupted",
-        mistakes=(SweepError, FsdetError),
-        redact=without_password,
-    )
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, but got {text}")
-    return number
+    if options.trials < 0:
+        rule = f"must be 0 or more, but got {options.trials}"
+        raise ConfigError(f"--trials: {rule}; 0 compares the first steps only")
+    return options
 
 
 if __name__ == "__main__":

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
-from dataclasses import asdict, field, make_dataclass
-from itertools import pairwise, takewhile
+from collections.abc import Mapping
+from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,25 +86,12 @@ def save_config(config: TrainConfig, path: Path) -> None:
     write_text_atomic(path, text)
 
 
-def read_flags(
-    model: type[BaseModel],
-    arguments: Sequence[str],
-    defaults: Mapping[str, Any],
-    prog: str,
-    description: str,
-) -> dict[str, Any]:
-    """The value of every field of `model`, from its flag or from `defaults`.
+def flags_of(model: type[BaseModel], defaults: Mapping[str, Any]) -> type[Any]:
+    """A dataclass with the fields of `model`, for `fsdet.command.read_flags`; nothing checks its values.
 
     Args:
         model: its fields' docstrings become the help.
-        arguments: of the command line.
         defaults: a value for each field.
-        prog: the command, for the help.
-        description: printed above the list of flags.
-
-    Raises:
-        ConfigError: an unknown flag, or a value of another type.
-        SystemExit: with code 0, after `--help`.
     """
     import tyro
 
@@ -119,28 +103,4 @@ def read_flags(
         )
         for name, info in model.model_fields.items()
     ]
-    flags: Any = make_dataclass("Flags", fields, frozen=True)
-    told = io.StringIO()
-    try:
-        with redirect_stderr(told):
-            found = tyro.cli(
-                flags, args=arguments, prog=prog, description=description, use_underscores=True
-            )
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise ConfigError(
-            f"{_sentence(told.getvalue())}; `{prog} --help` lists all flags"
-        ) from None
-    return asdict(found)
-
-
-def _sentence(box: str) -> str:
-    """What tyro says in a box, as part of one line: the mistake and the nearest flag."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    texts = takewhile(lambda line: not line.startswith("─"), lines)
-    meant = next(
-        (flag for line, flag in pairwise(lines) if line.startswith("Perhaps you meant")), None
-    )
-    cure = "" if meant is None else f"; did you mean {meant.split()[0]}?"
-    return cut(" ".join(texts).rstrip("."), 500) + cure
+    return make_dataclass("Flags", fields, frozen=True)

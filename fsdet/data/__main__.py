@@ -9,21 +9,27 @@ from rich.console import Console
 
 from fsdet.command import ExitCode, run_command
 from fsdet.data.check import check, parse
+from fsdet.errors import ConfigError, shown
 
 
 def main(arguments: list[str]) -> int:
     """Command line; returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.ERROR)  # the tables show the rest
-    if arguments[:1] != ["check"]:
-        stream = sys.stdout if {"-h", "--help"} & set(arguments[:1]) else sys.stderr
-        stream.write("usage: python -m fsdet.data check --dataset NAME --data_root PATH …\n")
-        return ExitCode.OK if stream is sys.stdout else ExitCode.MISTAKE
-    return run_command(lambda: run_check(arguments[1:]))
+    return run_command(lambda: run_check(arguments))
 
 
 def run_check(arguments: list[str]) -> int:
     """Check the dataset of the command line."""
-    check(parse(arguments), Console(width=None if sys.stdout.isatty() else 120))
+    if arguments[:1] in (["-h"], ["--help"]):
+        print("usage: python -m fsdet.data check --dataset NAME --data_root PATH …")
+        return ExitCode.OK
+    if arguments[:1] != ["check"]:
+        got = f", but got {shown(arguments[0])}" if arguments else ""
+        raise ConfigError(
+            f"python -m fsdet.data: the first argument must be check{got}; write `python -m fsdet.data check "
+            "--dataset NAME --data_root PATH …`"
+        )
+    check(parse(arguments[1:]), Console(width=None if sys.stdout.isatty() else 120))
     return ExitCode.OK
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-from pydantic import ValidationError
 from rich.console import Console
 
+from fsdet.command import FlagParser, read_flags
 from fsdet.config import DataConfig, TrainConfig
-from fsdet.config.parsing import describe, load_config
+from fsdet.config.parsing import build_config, flags_of, load_config
 from fsdet.data.contact_sheet import write_sheet
 from fsdet.data.episodes import EVAL_SEED, EpisodeSource
 from fsdet.data.image_set import ImageSet, Split
@@ -22,6 +20,7 @@ from fsdet.errors import ConfigError, DataError
 from fsdet.tables import build_table, number_column, print_table
 
 SPLITS: tuple[Split, ...] = ("train", "base", "val", "test", "shots")
+COMMAND = "python -m fsdet.data check"
 DESCRIPTION = (
     "Read, decode and check a dataset without training. --config FILE.yaml gives the settings without a flag; "
     "--sheet FILE.png (default contact_sheet.png) is the contact sheet to write, --episodes N its episodes per split."
@@ -33,6 +32,7 @@ class CheckOptions:
     """The options of the command line."""
 
     config: DataConfig
+    """A complete config; only the settings of the data are used."""
     sheet: Path
     episodes: int
 
@@ -42,28 +42,17 @@ def parse(arguments: Sequence[str]) -> CheckOptions:
 
     Raises:
         ConfigError: the file or a value cannot be used.
-        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+        SystemExit: with code 0, after `--help`.
     """
-    first = argparse.ArgumentParser(
-        "python -m fsdet.data check", add_help=False, allow_abbrev=False
-    )
+    first = FlagParser(COMMAND, add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
     first.add_argument("--sheet", type=Path, default=Path("contact_sheet.png"))
     first.add_argument("--episodes", type=int, default=2)
     known, rest = first.parse_known_args(arguments)
     values = dict(load_config(known.config) if known.config else TrainConfig())
-    config = tyro.cli(
-        DataConfig,
-        args=rest,
-        default=DataConfig(**{name: values[name] for name in DataConfig.model_fields}),
-        prog="python -m fsdet.data check",
-        description=DESCRIPTION,
-        use_underscores=True,
-    )
-    try:
-        TrainConfig(**{**values, **dict(config)})  # also checks the combination of settings
-    except ValidationError as error:
-        raise ConfigError(describe(error, "the flags")) from None
+    flags = read_flags(flags_of(DataConfig, values), rest, COMMAND, DESCRIPTION)
+    # also checks the combination of settings
+    config = build_config({**values, **vars(flags)}, "the flags")
     if known.episodes < 1:
         raise ConfigError(f"episodes: must be at least 1, but got {known.episodes}")
     return CheckOptions(config, known.sheet, known.episodes)

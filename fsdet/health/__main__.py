@@ -6,7 +6,6 @@ Exit code 0 if nothing failed, 3 if a line failed, 2 if RUN_DIR is not a run fol
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.markup import escape
 from rich.table import Column
 from rich.text import Text
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, run_command
 from fsdet.json_output import add_json_flag, print_json
 from fsdet.tables import build_table, number_column, print_table
 
@@ -40,11 +39,16 @@ STATUS_STYLES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fsdet.health", description=__doc__)
+    return run_command(lambda: run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Show the report of the command line's run; returns the exit code."""
+    parser = FlagParser("python -m fsdet.health", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="checkpoint_dir of a run, or name of a sweep")
     add_json_flag(parser)
     options = parser.parse_args(arguments)
-    return run_command(lambda: report_on(options.run_dir, options.json))
+    return report_on(options.run_dir, options.json)
 
 
 def report_on(run_dir: Path, as_json: bool = False) -> int:

@@ -20,7 +20,6 @@ from sweeps.config.space import CycleError, Space
 SEARCHABLE_DATA = {"batch_size", "n_episodes", "train_scenes"}
 """Data settings that change how a trial learns, not what it is measured on."""
 UNSEARCHABLE = {
-    "seed": "trials that differ in their seed cannot be compared; set it under fixed",
     **dict.fromkeys(
         [*(set(DataConfig.model_fields) - SEARCHABLE_DATA), "stage"],
         "trials must be measured alike; set it under fixed",
@@ -95,8 +94,9 @@ def _misplaced(spec: SweepSpec) -> Iterator[Mistake]:
     for key, parameter in spec.space.items():
         if key in spec.fixed:
             yield f"fixed.{key}", "is searched in space too; remove one of them"
-        if key == "seed" and spec.sampler.name == "bisection":
-            continue  # it ranks no trials, and asks each seed when it explodes
+        if key == "seed" and spec.sampler.name != "bisection":  # which compares no trials
+            rule = "trials that differ in their seed cannot be compared"
+            yield "space.seed", f"{rule}; set it under fixed"
         if key in UNSEARCHABLE:
             yield f"space.{key}", UNSEARCHABLE[key]
         for name in parameter.when:

@@ -6,14 +6,13 @@ still running is shown as far as it is.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, run_command
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.display import print_line
@@ -24,18 +23,19 @@ from sweeps.storage.known_sweeps import add_storage_flag
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m sweeps.report", description=__doc__)
+    return run_command(lambda: run(arguments), mistakes=(SweepError,), redact=without_password)
+
+
+def run(arguments: Sequence[str] | None) -> ExitCode:
+    """Write the report that the command line asks for."""
+    parser = FlagParser("python -m sweeps.report", description=__doc__)
     parser.add_argument(
         "name",
         help="name of the sweep; where none has exactly this name, the latest numbered one of it",
     )
     add_storage_flag(parser)
     options = parser.parse_args(arguments)
-    return run_command(
-        lambda: show_report(options.name, options.storage),
-        mistakes=(SweepError,),
-        redact=without_password,
-    )
+    return show_report(options.name, options.storage)
 
 
 def show_report(name: str, storage: str | None) -> ExitCode:

@@ -3,11 +3,13 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from fsdet.command import ExitCode, run_command
+from fsdet.command import ExitCode, FlagParser, read_flags, run_command
 from fsdet.errors import CheckpointError, ConfigError, DataError, FsdetError
 
 PACKAGE = Path(__file__).parents[2] / "fsdet"
@@ -118,3 +120,78 @@ def test_characters_that_the_encoding_does_not_have_are_replaced(tmp_path):
         cwd=PACKAGE.parent,
     )
     assert done.stdout.startswith("line ? 0\n")
+
+
+@dataclass(frozen=True)
+class Flags:
+    """A command with a flag of each kind."""
+
+    checkpoint: Path
+    epochs: int = 1
+    lr: float | None = None
+    split: Literal["val", "test"] = "val"
+    band: tuple[float, float] = (0.0, 1.0)
+    quiet: bool = False
+
+
+def by_tyro(arguments: list[str]) -> object:
+    return read_flags(Flags, arguments, "python -m x")
+
+
+def by_argparse(arguments: list[str]) -> object:
+    parser = FlagParser("python -m x")
+    parser.add_argument("name")
+    parser.add_argument("number", nargs="?", type=int)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--kind", choices=("a", "b"))
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args(arguments)
+
+
+GIVEN = ["--checkpoint", "x"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_is_said_of_a_flag_does_not_depend_on_the_encoding(tmp_path, monkeypatch, encoding):
+    """tyro draws another box."""
+    with (tmp_path / "out").open("w", encoding=encoding) as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(ConfigError, match="--zzz: no such flag; `python -m x --help`"):
+            by_tyro(["--zzz", "1"])
+
+
+@pytest.mark.parametrize(
+    ("read", "arguments", "told"),
+    [
+        (by_tyro, [], "--checkpoint: must be given"),
+        (by_tyro, ["--chekpoint", "x"], "--chekpoint: no such flag; did you mean 'checkpoint'?"),
+        (by_tyro, [*GIVEN, "--epochs", "x"], "--epochs: must be a whole number, but got 'x'"),
+        (by_tyro, [*GIVEN, "--epochs"], "--epochs: needs 1 value(s)"),
+        (by_tyro, [*GIVEN, "--lr", "x"], "--lr: must be a number, but got 'x'"),
+        (by_tyro, [*GIVEN, "--split", "x"], "--split: must be one of 'val', 'test', but got 'x'"),
+        (by_tyro, [*GIVEN, "--band", "1"], "--band: needs 2 value(s)"),
+        (by_tyro, [*GIVEN, "--band", "a", "b"], "--band: has values of another type, but got 'a', 'b'"),
+        (by_tyro, [*GIVEN, "--quiet", "maybe"], "maybe: one argument too many"),
+        (by_tyro, [*GIVEN, "--\x1b[31m\n", "1"], "--\\x1b[31m: no such flag"),
+        (by_argparse, [], "name: must be given"),
+        (by_argparse, ["x", "--prot", "1"], "--prot: no such flag; did you mean 'port'?"),
+        (by_argparse, ["x", "--bad=1"], "--bad=1: no such flag"),
+        (by_argparse, ["x", "--port", "y"], "--port: must be a whole number, but got 'y'"),
+        (by_argparse, ["x", "--port"], "--port: needs a value"),
+        (by_argparse, ["x", "y"], "number: must be a whole number, but got 'y'"),
+        (by_argparse, ["x", "1", "2"], "2: one argument too many"),
+        (by_argparse, ["x", "--kind", "c"], "--kind: must be one of 'a', 'b', but got 'c'"),
+        (by_argparse, ["x", "--json=3"], "--json: takes no value, but got '3'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_flag_is_one_line_with_rule_value_and_cure(capsys, read, arguments, told):
+    assert run_command(lambda: bool(read(arguments))) == ExitCode.MISTAKE
+    cure = "; `python -m x --help` lists all flags"
+    assert capsys.readouterr() == ("", f"error: {told}{cure}\n")
+
+
+def test_what_is_not_foreseen_of_a_flag_is_still_one_line(capsys):
+    assert run_command(lambda: FlagParser("x").error("words\nof " + "x" * 9999)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: words\\nof xxx")
+    assert len(line) < 300
