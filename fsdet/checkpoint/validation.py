@@ -79,6 +79,21 @@ class Monitor(Part):
     peak_norm: float
 
 
+class StoredSeries(Part):
+    """One series of `StoredSpikes`."""
+
+    window: list[float]
+    spikes: NonNegativeInt
+    steps: NonNegativeInt
+
+
+class StoredSpikes(Part):
+    """State of `fsdet.health.spikes.SpikeScores`."""
+
+    norm: StoredSeries
+    loss: StoredSeries
+
+
 class StoredExplosion(Part):
     """`fsdet.report.Explosion`."""
 
@@ -108,6 +123,7 @@ class Resumable(Content):
     scaler: dict[str, float]
     clipping: Tensors = Field(default_factory=dict)
     stability: Monitor
+    spikes: StoredSpikes | None = None
     gradient_peaks: dict[str, float]
     ratios: InstanceOf[Tensor] | None
     explosion: StoredExplosion | None

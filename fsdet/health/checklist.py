@@ -33,6 +33,7 @@ RULES_IN_ORDER: tuple[Callable[[RunRecord], Check | list[Check]], ...] = (
     rules.no_dead_tensors,
     rules.update_ratios,
     rules.clipping,
+    rules.spikes,
     rules.positives,
     evaluation_rules.memory,
 )

@@ -15,6 +15,7 @@ from fsdet.health.run_record import (
     finite_of,
     median,
 )
+from fsdet.health.spikes import DEVIATIONS
 
 DEAD = 1e-12
 """A gradient norm up to this counts as none."""
@@ -199,6 +200,38 @@ def _moves(run: RunRecord, module: str) -> Check:
     return check_band(
         name, now, band, "the weights move too fast; lower lr or the module's multiplier"
     )
+
+
+def spikes(run: RunRecord) -> list[Check]:
+    """How often the norm and the loss jumped, and the largest g²/v; these describe a run and judge nothing."""
+    return [
+        _spiked(run, "norm_spikes", "grad/spike_score", "gradient norm"),
+        _spiked(run, "loss_spikes", "train/spike_score", "loss"),
+        _rms(run),
+    ]
+
+
+def _spiked(run: RunRecord, name: str, score: str, what: str) -> Check:
+    found = run.finite(score)
+    if not len(found):
+        return build_check(name, "skip", "not measured")
+    share = float(found[-1])
+    message = (
+        f"share of steps with a {what} {DEVIATIONS:g} standard deviations outside those before it"
+    )
+    return build_check(name, "pass", message, share)
+
+
+def _rms(run: RunRecord) -> Check:
+    found = run.all("grad/rms")
+    if not np.isfinite(found).any():
+        return build_check("grad_rms", "skip", "not measured: the optimiser has no second moment")
+    at = int(np.nanargmax(np.where(np.isfinite(found), found, math.nan)))
+    step = run.steps[at].get("step", at + 1)
+    message = f"largest root mean square of g²/v of any tensor, at step {step:.0f}"
+    if run.config.gradient_clip_mode != "update":
+        message += "; gradient_clip_mode update limits such steps"
+    return build_check("grad_rms", "pass", message, float(found[at]))
 
 
 def positives(run: RunRecord) -> Check:

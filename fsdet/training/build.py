@@ -14,6 +14,7 @@ from fsdet.config import MODULES, RunConfig, TrainConfig
 from fsdet.data.episodes import BaseSource, BatchLoader, EpisodeSource
 from fsdet.data.image_set import ImageSet
 from fsdet.device import autocast_type, pick_device
+from fsdet.health.spikes import SpikeScores
 from fsdet.health.stability import StabilityMonitor
 from fsdet.losses.criterion import Criterion
 from fsdet.models.detector import Detector, build_detector
@@ -98,6 +99,7 @@ def _fresh_state(config: TrainConfig, image_set: ImageSet) -> TrainState:
         clipping=build_clipping(config, gradients, optimizer, units),
         updates=UpdateRatio(parameters),
         stability=StabilityMonitor(config, MODULES, None),
+        spikes=SpikeScores(),
         frozen_features=SupportFeatures(detector, image_set, device) if frozen else None,
         ema=build_ema(detector, config),
     )

@@ -196,9 +196,7 @@ class TensorClipping(Clipping):
         each, early = self._gradients.each, self.seen < self._warmup
         together = self._max_norm / (norm + TINY)
         factors = torch.where(early, together, self._factor * self.means / each).clamp(max=1.0)
-        valid = norm.isfinite()
-        factors = torch.where(valid, factors, 1.0)
-        self._remember(each * factors, early, valid)
+        self._remember(each * factors, early, norm.isfinite())
         return self._scale_each_(factors)
 
     def _remember(

@@ -45,12 +45,19 @@ def debug_log(folder: Path) -> Iterator[None]:
 
 
 def log_step(values: dict[str, float], level: int) -> None:
-    """Two lines: the gradient norm before clipping, and every loss term raw, weighted and as a share."""
+    """Two lines: the gradient norm before clipping, and every loss term raw, weighted and as a share.
+
+    The first ends with the largest root mean square of g²/v, if there is one, and the spike score of the norm; the
+    second with that of the loss.
+    """
     clipped = "clipped" if values["grad/clipped"] else "not clipped"
     modules = ", ".join(f"{name} {values[f'grad/norm/{name}']:.4g}" for name in MODULES)
     step = int(values["step"])
+    rms = f", g²/v {values['grad/rms']:.3g}" if "grad/rms" in values else ""
     step_logger.log(
-        level, "step %d: Gradient norm %.6g (%s): %s", step, values["grad/norm"], clipped, modules
+        level,
+        "step %d: Gradient norm %.6g (%s): %s%s, spikes %.1f %%",
+        *(step, values["grad/norm"], clipped, modules, rms, 100 * values["grad/spike_score"]),
     )
     terms = [
         key.removeprefix("train/weighted/") for key in values if key.startswith("train/weighted/")
@@ -61,7 +68,9 @@ def log_step(values: dict[str, float], level: int) -> None:
         for term in terms
     )
     step_logger.log(
-        level, "step %d: Loss breakdown: total %.4g = %s", step, values["train/loss/total"], parts
+        level,
+        "step %d: Loss breakdown: total %.4g = %s, spikes %.1f %%",
+        *(step, values["train/loss/total"], parts, 100 * values["train/spike_score"]),
     )
 
 

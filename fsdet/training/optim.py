@@ -65,11 +65,10 @@ def update_rms(
     torch._foreach_div_(v, list((1 - BETA_2**steps).unbind()))
     torch._foreach_clamp_min_(v, EPS**2)
     torch._foreach_sqrt_(v)
-    norms = iter(torch._foreach_norm(torch._foreach_div(grads, v), 2, torch.float32))
-    zero = torch.zeros((), device=steps.device)
-    return torch.stack(
-        [zero if p.grad is None else next(norms) / math.sqrt(p.numel()) for p in parameters]
-    )
+    norms = list(torch._foreach_norm(torch._foreach_div(grads, v), 2, torch.float32))
+    torch._foreach_div_(norms, [math.sqrt(p.numel()) for p in found])
+    rms, zero = iter(norms), torch.zeros((), device=steps.device)
+    return torch.stack([zero if p.grad is None else next(rms) for p in parameters])
 
 
 def _fresh_moments(parameter: nn.Parameter) -> dict[str, Tensor]:

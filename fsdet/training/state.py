@@ -17,6 +17,7 @@ from fsdet.checkpoint import save_checkpoint, weights_of
 from fsdet.checkpoint.validation import MOMENTS
 from fsdet.config import TrainConfig
 from fsdet.data.episodes import BatchLoader
+from fsdet.health.spikes import SpikeScores
 from fsdet.health.stability import StabilityMonitor
 from fsdet.losses.criterion import Criterion
 from fsdet.models.detector import Detector
@@ -46,6 +47,7 @@ class TrainState:
     clipping: Clipping
     updates: UpdateRatio
     stability: StabilityMonitor
+    spikes: SpikeScores
     frozen_features: SupportFeatures | None = None
     """Embeddings of the training supports, if the encoder is frozen."""
     ema: ModelEmaV3 | None = None
@@ -137,6 +139,7 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "clipping": dict(self.clipping.state_dict()),
             "stability": self.stability.state_dict(),
+            "spikes": self.spikes.state_dict(),
             "gradient_peaks": self.gradient_peaks(),
             "ratios": self.ratios,
             "explosion": None if self.explosion is None else asdict(self.explosion),
@@ -159,6 +162,8 @@ class TrainState:
         if remembered.keys() == self.clipping.state_dict().keys():  # else that of another mode
             self.clipping.load_state_dict(remembered)
         self.stability.load_state_dict(saved["stability"])
+        if "spikes" in saved:  # an earlier version did not count them
+            self.spikes.load_state_dict(saved["spikes"])
         torch.set_rng_state(saved["rng"])
         peaks = [saved["gradient_peaks"][name] for name in self.tensors]
         self.gradients.peaks = torch.tensor(peaks, device=self.device)

@@ -139,6 +139,7 @@ def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None
     clipped = state.clipping.clip_(norms[0])
     shares |= signals(state, clipped)
     values = step_values(state, norms, clipped.norm, losses, shares)  # the one copy from the device
+    values |= state.spikes.update(values)
     found = check_stability(state.stability, state.scaler, values)
     optimizer_step(state, finite=math.isfinite(values["grad/norm"]))
     return values, found

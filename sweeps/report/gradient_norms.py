@@ -40,7 +40,7 @@ def norms_section(data: SweepData) -> Section:
     if not trials:
         return Section("norms", title, "No gradient norm was recorded.")
     figures = [_norms_figure(data, trials)]
-    if CLIP_KEY in data.spec.space and any(t.series and t.series.regime for t in trials):
+    if CLIP_KEY in data.spec.space and any(t.regime for t in trials):
         figures.append(_regime_figure(data, trials))
     return Section(
         key="norms",
@@ -49,7 +49,7 @@ def norms_section(data: SweepData) -> Section:
         figures=tuple(figures),
         caption="Global L2 norm of the unscaled gradients, before clipping. Long runs are thinned so that every "
         "spike stays. Dashed: the clip threshold of the best, of the baselines and of some exploded trials.",
-        points=tuple(_regime_points(trials)),
+        points=(*_regime_points(trials), *_spike_points(trials)),
     )
 
 
@@ -69,7 +69,7 @@ def _sentence(trials: list[ShownTrial]) -> str:
             f"the {count(len(peaks), 'exploded one')} peaked at {number(float(np.median(peaks)))} in the median, "
             f"at {number(max(peaks))} at most"
         )
-    regimes = Counter(regime for t in trials if t.series and (regime := t.series.regime))
+    regimes = Counter(regime for t in trials if (regime := t.regime))
     if regimes:
         parts = [f"{regimes[r]} {r}" for r in MEANINGS if regimes[r]]
         said.append(
@@ -80,10 +80,26 @@ def _sentence(trials: list[ShownTrial]) -> str:
 
 
 def _regime_points(trials: list[ShownTrial]) -> Iterable[str]:
-    regimes = Counter(regime for t in trials if t.series and (regime := t.series.regime))
+    regimes = Counter(regime for t in trials if (regime := t.regime))
     for regime, meaning in MEANINGS.items():
         if some := regimes[regime]:
             yield f"{count(some, 'trial')} {'is' if some == 1 else 'are'} {meaning}."
+
+
+def _spike_points(trials: list[ShownTrial]) -> Iterable[str]:
+    """How often norm and loss jumped: the mean over the trials that exploded and those that did not."""
+    for exploded, which in ((False, "did not explode"), (True, "exploded")):
+        some = [t.series for t in trials if t.series and t.exploded is exploded]
+        measured = [s for s in some if s.norm_spikes is not None and s.loss_spikes is not None]
+        if not measured:
+            continue
+        norm, loss = (
+            float(np.mean([getattr(s, name) for s in measured]))
+            for name in ("norm_spikes", "loss_spikes")
+        )
+        largest = max((s.peak_rms for s in measured if s.peak_rms is not None), default=None)
+        text = f"Spikes of the trials that {which}: {norm:.2%} of the steps in norm, {loss:.2%} in loss"
+        yield f"{text}." if largest is None else f"{text}; largest g²/v {number(largest)}."
 
 
 def _norms_figure(data: SweepData, trials: list[ShownTrial]) -> Figure:
@@ -170,13 +186,11 @@ def _regime_figure(data: SweepData, trials: list[ShownTrial]) -> Figure:
         assert trial.series is not None
         peak = format_number(trial.series.peak, 3, significant=True)
         return (
-            f"<b>{plain(data.name_of(trial))}</b>: {trial.series.regime} clipped "
+            f"<b>{plain(data.name_of(trial))}</b>: {trial.regime} clipped "
             f"({fraction(trial):.0%} of steps), peak {peak}<br>{plain(settings_of(trial, [CLIP_KEY]))}"
         )
 
-    measured = [
-        t for t in trials if t.series and t.series.regime and CLIP_KEY in t.record.parameters
-    ]
+    measured = [t for t in trials if t.regime and CLIP_KEY in t.record.parameters]
     dots = markers(
         measured, data.winner, lambda t: scale.value(t.record.parameters), fraction, text
     )

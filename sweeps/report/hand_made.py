@@ -158,7 +158,7 @@ def _ablated(data: SweepData) -> dict[str, str]:
 
 
 def _count_regimes(data: SweepData) -> Counter[str]:
-    return Counter(r for t in data.trials if t.series is not None and (r := t.series.regime))
+    return Counter(r for t in data.trials if (r := t.regime))
 
 
 def _regimes(data: SweepData) -> str:

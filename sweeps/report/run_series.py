@@ -15,6 +15,8 @@ from fsdet.health.rules import ALWAYS
 from fsdet.run_files import iterate_steps
 
 NORM, CLIPPED, DFL = "grad/norm", "grad/clipped", "train/loss/dfl"
+RMS, NORM_SPIKES, LOSS_SPIKES = "grad/rms", "grad/spike_score", "train/spike_score"
+SINGLE = (CLIPPED, DFL, RMS, NORM_SPIKES, LOSS_SPIKES)
 LOSS_SHARE, GRADIENT_SHARE, UPDATE = "train/share/", "grad/share/", "update_ratio/"
 LAST = 0.2
 """Fraction of the last values that count as the end of a run."""
@@ -34,6 +36,12 @@ class RunSeries:
     """Steps whose norm was not finite."""
     clipped: float | None = None
     """Fraction of clipped steps; None if it was not measured."""
+    norm_spikes: float | None = None
+    """Share of steps with a spike of the norm; None if it was not measured."""
+    loss_spikes: float | None = None
+    """Share of steps with a spike of the loss; None if it was not measured."""
+    peak_rms: float | None = None
+    """Largest root mean square of g²/v of any tensor; None without AdamW."""
     dfl: float | None = None
     """DFL loss at the end, before its weight."""
     loss_shares: Mapping[str, float] = field(default_factory=dict)
@@ -74,7 +82,9 @@ def to_series(rows: Iterable[Mapping[str, float]]) -> RunSeries | None:
         columns["step"].append(row["step"])
         columns[NORM].append(row.get(NORM, math.nan))
         for key, value in row.items():
-            if key in (CLIPPED, DFL) or key.startswith((LOSS_SHARE, GRADIENT_SHARE, UPDATE)):
+            if key in (CLIPPED, DFL, RMS, NORM_SPIKES, LOSS_SPIKES) or key.startswith(
+                (LOSS_SHARE, GRADIENT_SHARE, UPDATE)
+            ):
                 columns[key].append(value)
     if not columns:
         return None
@@ -86,6 +96,9 @@ def to_series(rows: Iterable[Mapping[str, float]]) -> RunSeries | None:
         norms=np.where(finite, norms, math.nan),
         nonfinite=int((~finite).sum()),
         clipped=None if clipped is None else float(np.nanmean(clipped)),
+        norm_spikes=_last(columns, NORM_SPIKES),
+        loss_spikes=_last(columns, LOSS_SPIKES),
+        peak_rms=_largest(columns, RMS),
         dfl=end_of(np.array(columns[DFL])) if DFL in columns else None,
         loss_shares=dict(_named(columns, LOSS_SHARE)),
         gradient_shares=dict(_named(columns, GRADIENT_SHARE)),
@@ -98,6 +111,17 @@ def _named(columns: Mapping[str, array[float]], prefix: str) -> Iterator[tuple[s
     for key, values in columns.items():
         if key.startswith(prefix) and (value := end_of(np.array(values))) is not None:
             yield key.removeprefix(prefix), value
+
+
+def _last(columns: Mapping[str, array[float]], key: str) -> float | None:
+    """The value of the last step, which stands for all before it."""
+    return columns[key][-1] if key in columns else None
+
+
+def _largest(columns: Mapping[str, array[float]], key: str) -> float | None:
+    found = np.array(columns[key]) if key in columns else np.empty(0)
+    found = found[np.isfinite(found)]
+    return float(found.max()) if len(found) else None
 
 
 def end_of(values: Array) -> float | None:

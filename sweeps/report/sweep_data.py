@@ -33,6 +33,9 @@ from sweeps.study.study import (
 EXPLODED = re.compile(r"step (?P<step>\d+), (?P<rule>\w+) in (?P<module>\w*): (?P<detail>.*)", re.S)
 """The reason of an exploded trial, as `sweeps.trial.messages.to_report` writes it."""
 
+BY_TENSOR = ("update", "adagc")
+"""Clip modes of which a threshold acts in every regime."""
+
 Watch = Callable[[Iterable["ShownTrial"]], Iterable["ShownTrial"]]
 """Passes trials on one by one, and shows how far it is."""
 
@@ -76,6 +79,12 @@ class ShownTrial:
         if match is None:
             return None
         return Explosion(int(match["step"]), match["rule"], match["module"], match["detail"])
+
+    @property
+    def regime(self) -> str | None:
+        """How often its steps were clipped; None if that was not measured, or if each tensor is clipped for itself."""
+        by_tensor = self.config is not None and self.config.gradient_clip_mode in BY_TENSOR
+        return None if self.series is None or by_tensor else self.series.regime
 
     @property
     def clip_norm(self) -> float | None:

@@ -38,6 +38,9 @@ def table_section(data: SweepData) -> Section:
             ("swap gap", "number"),
             ("peak norm", "number"),
             ("clipped %", "number"),
+            ("norm spikes %", "number"),
+            ("loss spikes %", "number"),
+            ("peak g²/v", "number"),
             *((short_name(key), "number") for key in data.spec.space),
             ("seconds", "number"),
             ("why it ended", "text"),
@@ -74,7 +77,10 @@ def _row(data: SweepData, trial: ShownTrial) -> tuple[Any, ...]:
         record.best_epoch,
         rounded(record.metrics.get("val/swap_gap"), 3),
         None if series is None else rounded(series.peak, 3),
-        None if series is None or series.clipped is None else round(100 * series.clipped, 1),
+        _percent(None if series is None else series.clipped),
+        _percent(None if series is None else series.norm_spikes),
+        _percent(None if series is None else series.loss_spikes),
+        None if series is None else rounded(series.peak_rms, 3),
         *(_cell(settings.get(key)) for key in data.spec.space),
         round(record.seconds, 1),
         record.reason,
@@ -84,6 +90,10 @@ def _row(data: SweepData, trial: ShownTrial) -> tuple[Any, ...]:
 def rounded(value: float | None, digits: int = 4) -> float | None:
     """A number with so many significant digits."""
     return None if value is None else float(f"{value:.{digits}g}")
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 1)
 
 
 def _cell(value: Any) -> Any:

@@ -99,6 +99,10 @@ RESUMABLE_BAD = {
         lambda s: s | {"config": s["config"] | {"optimizer": "sgd"}},
         r"^optimizer\.state\.0: must hold momentum_buffer",
     ),
+    "spikes": (
+        lambda s: s | {"spikes": {"norm": {"window": ["x"], "spikes": 0}}},
+        r"^spikes\.norm\.window\.0: ",
+    ),
     "no stability": (lambda s: {k: v for k, v in s.items() if k != "stability"}, "^stability: "),
 }
 

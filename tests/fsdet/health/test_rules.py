@@ -179,6 +179,22 @@ def test_a_mode_that_clips_tensors_says_how_many():
     assert "AdamW" not in under_sgd.check("clipping").message
 
 
+def test_spikes_and_the_largest_rms_are_shown_and_never_judged():
+    rows = changed(200, grad__spike_score=lambda n: 5 / n, train__spike_score=lambda _: 0.0,
+                   grad__rms=lambda n: 8.0 if n == 41 else math.nan if n == 7 else 1.5)  # fmt: skip
+    found = report(rows)
+    assert found.check("norm_spikes").value == 0.025
+    assert found.check("loss_spikes").value == 0
+    assert (found.check("grad_rms").value, found.check("grad_rms").status) == (8.0, "pass")
+    assert "at step 41; gradient_clip_mode update limits" in found.check("grad_rms").message
+    assert "limits" not in report(rows, gradient_clip_mode="update").check("grad_rms").message
+    names = ("norm_spikes", "loss_spikes", "grad_rms")
+    bare = [
+        {k: v for k, v in row.items() if "spike" not in k and "rms" not in k} for row in steps()
+    ]
+    assert [status(name, bare) for name in names] == ["skip"] * 3
+
+
 def test_clipping_that_is_off_has_no_regime():
     assert status("clipping", gradient_clip_norm=0) == "skip"
     assert status("clipping", gradient_clip_mode="none") == "skip"

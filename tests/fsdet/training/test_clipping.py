@@ -184,6 +184,14 @@ def test_a_tensor_without_gradient_for_a_step_learns_later_under_adagc():
     assert float(model.weights[1].grad.norm()) > 0.1
 
 
+def test_a_tensor_whose_first_gradient_comes_late_is_clipped_from_then_on():
+    model = Model(gradient_clip_mode="adagc", adagc_warmup=3)
+    for step, grads in enumerate(stream(8, {7: 50.0})):
+        grads[3] *= step > 4
+        model.step(grads)
+    assert float(model.weights[3].grad.norm()) < 0.1 * float(grads[3].norm())
+
+
 STATEFUL = {
     "zclip": {"zclip_warmup": 4},
     "adagc": {"adagc_warmup": 4},

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from made_up_sweep import made_up_data
 
+from fsdet.config import TrainConfig
 from sweeps.report.gradient_norms import POINTS, norms_section
 
 
@@ -34,6 +35,25 @@ def test_each_regime_is_counted_and_explained():
     said = " ".join(section.points)
     assert "the only regime in which the threshold matters under AdamW" in said
     assert "AdamW ignores a constant factor" in said
+
+
+def test_a_mode_that_clips_each_tensor_has_no_regime():
+    data = made_up_data(20)
+    config = TrainConfig(gradient_clip_mode="update")
+    section = norms_section(
+        replace(data, trials=tuple(replace(t, config=config) for t in data.trials))
+    )
+    said = " ".join((section.sentence, *section.points))
+    assert "clipped" not in said
+
+
+def test_spikes_are_compared_between_exploded_and_other_trials():
+    said = norms_section(made_up_data(60)).points
+    assert (
+        "Spikes of the trials that did not explode: 1.00% of the steps in norm, 0.00% in loss; largest g²/v 3.25."
+        in said
+    )
+    assert any(line.startswith("Spikes of the trials that exploded: 25.00%") for line in said)
 
 
 def test_long_runs_and_many_trials_stay_light():

@@ -44,6 +44,17 @@ def test_the_end_is_the_last_fifth():
     assert series.loss_shares == {"dfl": pytest.approx(0.95)}
 
 
+def test_spike_scores_are_those_of_the_last_step_and_the_rms_the_largest():
+    scores = [{"grad/spike_score": 0.5, "train/spike_score": 0.0, "grad/rms": 2.0},
+              {"grad/spike_score": 0.25, "train/spike_score": 0.25, "grad/rms": math.nan}]  # fmt: skip
+    series = to_series(a | b for a, b in zip(rows([8.0, 9.0], [0, 0]), scores, strict=True))
+    assert series is not None
+    assert (series.norm_spikes, series.loss_spikes, series.peak_rms) == (0.25, 0.25, 2.0)
+    bare = to_series(rows([8.0], [0]))
+    assert bare is not None
+    assert (bare.norm_spikes, bare.loss_spikes, bare.peak_rms) == (None, None, None)
+
+
 def test_a_run_without_steps_has_no_series(tmp_path):
     assert read_series(tmp_path) is None
     (tmp_path / "steps.jsonl").write_text(json.dumps({"step": 1, "grad/norm": "inf"}) + '\n{"st')

@@ -19,6 +19,9 @@ def test_every_trial_is_a_row_with_all_settings_and_its_reason():
     assert len(table.rows) == len(table.classes) == 40
     headings = [name for name, _ in table.columns]
     assert headings[:4] == ["trial", "name", "state", "val/nAP50"]
+    best = dict(zip(headings, table.rows[0], strict=True))
+    spikes = (best["norm spikes %"], best["loss spikes %"], best["peak g²/v"])
+    assert spikes == (1.0, 0.0, 3.25)
     assert {"clip norm", "dfl weight", "fusion lr", "head lr"} <= set(headings)
     reasons = [row[-1] for row in table.rows if row[2] == "infeasible"]
     assert reasons
