@@ -12,6 +12,7 @@ SEEDS = {
     "config": range(15),
     "flags": range(15),
     "resume": range(15),
+    "commands": range(30),
     "images": range(12),
     "checkpoints": range(30),
 }
