@@ -8,9 +8,11 @@ has imported everything, so that hundreds run in a minute.
 from __future__ import annotations
 
 import argparse
+import atexit
 import itertools
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -18,10 +20,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: its threads do not survive a fork
+
 import fuzz_cases
+import fuzz_files
+import fuzz_sweeps
+import psutil
+from drills import Drill
 
 CPU_SECONDS = 5.0
 """Of a case; wall time would judge what else the machine does."""
@@ -32,6 +41,8 @@ MEMORY = 1 << 30
 LONGEST_LINE = 2000
 """Characters of a line on the error stream."""
 MOST_LINES = 25
+MOST_MEMORY = 4 * MEMORY
+"""Bytes after which a case gets no more: the machine is used by others too."""
 START = ".start"
 """File in the working directory of a case: bytes that its fork began with, fewer than its parent holds."""
 
@@ -68,7 +79,7 @@ class Outcome:
             found.append(f"exit code {self.code}")
         if "Traceback" in self.errors:
             found.append("traceback")
-        if self.code == 2 and not any(line.startswith(("error: ", "usage: ")) for line in lines):
+        if self.code == 2 and not any(line.startswith("error: ") for line in lines):
             found.append("no line of ours")
         if len(lines) > MOST_LINES or any(len(line) > LONGEST_LINE for line in lines):
             found.append("too much text")
@@ -82,24 +93,30 @@ class Outcome:
 def run_case(case: Case) -> Outcome:
     """Run one case in a fork of this process."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
-        root = Path(name)
-        for folder in ("home", "tmp", "work"):
-            (root / folder).mkdir()
-        before = _outside(root)
-        child = os.fork()
-        if child == 0:
-            _in_child(case, root)
-        code, cpu, peak = _wait(child)
-        memory = peak - int((root / "work" / START).read_text(encoding="ascii"))
-        errors = (root / "work" / ".errors").read_text(encoding="utf-8", errors="replace")
-        written = sorted(_outside(root) - before)
-        return Outcome(code, errors, cpu, memory, written)
+        return run_in(Path(name), case)
+
+
+def run_in(root: Path, case: Case) -> Outcome:
+    """Run one case in a fork, with the working directory `work` in an empty folder `root`."""
+    for folder in ("home", "tmp", "work"):
+        (root / folder).mkdir()
+    before = _outside(root)
+    child = os.fork()
+    if child == 0:
+        _in_child(case, root)
+    code, cpu, peak = _wait(child)
+    memory = peak - int((root / "work" / START).read_text(encoding="ascii"))
+    errors = (root / "work" / ".errors").read_text(encoding="utf-8", errors="replace")
+    written = sorted(_outside(root) - before)
+    return Outcome(code, errors, cpu, memory, written)
 
 
 def _in_child(case: Case, root: Path) -> None:
     """Run the command; does not return."""
     code = 99
     os.chdir(root / "work")
+    in_use = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + MOST_MEMORY,) * 2)
     Path(START).write_text(f"{_peak(resource.getrusage(resource.RUSAGE_SELF))}", encoding="ascii")
     for stream, name in ((1, os.devnull), (2, ".errors")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), stream)
@@ -148,19 +165,65 @@ def _outside(root: Path) -> set[str]:
 
 def cases(kind: str, seeds: Iterable[int]) -> Iterable[Case]:
     """The cases of one kind."""
-    make = fuzz_cases.KINDS[kind]
     for seed in seeds:
-        yield Case(f"{kind} {seed}", lambda seed=seed: make(Random(seed)))
+        if kind in MADE_KINDS:
+            MADE_KINDS[kind][1]()  # here, not in each fork
+        yield Case(f"{kind} {seed}", partial(prepared, kind, seed))
+
+
+def prepared(kind: str, seed: int) -> Callable[[], int]:
+    """The command of a case, whose files are then in the working directory."""
+    chance = Random(seed)
+    if kind in fuzz_cases.KINDS:
+        return fuzz_cases.KINDS[kind](chance)
+    make_case, made = MADE_KINDS[kind]
+    return make_case(chance, made())
+
+
+@cache
+def made_run() -> Path:
+    """The folder of a small training; made by a fork, since torch's threads do not survive one."""
+    root = made_folder()
+    outcome = run_in(root, Case("made", lambda: fuzz_files.make_run))
+    if outcome.code != 0:
+        raise RuntimeError(f"the training that is damaged could not be made: {outcome.errors}")
+    return root / "work"
+
+
+@cache
+def made_sweep() -> Path:
+    """The folder of a sweep over a trainer that only sleeps, made by Ray (half a minute)."""
+    drill = Drill(made_folder(), epoch_seconds=0.01)
+    code, printed = drill.run()
+    if code != 0:
+        raise RuntimeError(f"the sweep that is damaged could not be made: {printed}")
+    return drill.root
+
+
+def made_folder() -> Path:
+    """A folder for all cases; removed at the end."""
+    root = Path(tempfile.mkdtemp(prefix="fuzz-made-"))
+    atexit.register(shutil.rmtree, root)
+    return root
+
+
+MADE_KINDS = {
+    "images": (fuzz_files.image_case, made_run),
+    "checkpoints": (fuzz_files.checkpoint_case, made_run),
+    "sweeps": (fuzz_sweeps.sweep_case, made_sweep),
+}
+"""Kinds that damage what a training or a sweep has left -> their cases, and what makes that."""
+KINDS = (*fuzz_cases.KINDS, *MADE_KINDS)
 
 
 def main() -> int:
     """Run until the time is over; prints what broke the rule."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--kind", choices=[*fuzz_cases.KINDS], help="one kind only")
+    parser.add_argument("--kind", choices=KINDS, help="one kind only")
     parser.add_argument("--seed", type=int, help="one case only, with all that it prints")
     options = parser.parse_args()
-    kinds = [options.kind] if options.kind else [*fuzz_cases.KINDS]
+    kinds = [options.kind] if options.kind else KINDS
     if options.seed is not None:
         for case in (case for kind in kinds for case in cases(kind, [options.seed])):
             outcome = run_case(case)

@@ -9,25 +9,34 @@ from pathlib import Path
 from random import Random
 
 import optuna
+from fuzz_files import called
 from PIL import Image
 
 import fsdet.training.trainer  # noqa: F401  now, since libraries write into HOME when they are imported
 from fsdet.command import run_command
 from fsdet.data.__main__ import main as check_data
-from fsdet.errors import FsdetError
+from fsdet.evaluate import main as evaluate
+from fsdet.export import main as export
+from fsdet.health.__main__ import main as health
+from fsdet.predict import main as predict
 from fsdet.train import main as train_main
 from sweeps.best import main as best
 from sweeps.config import Objective, SweepSpec
 from sweeps.config.check import check_spec
 from sweeps.config.file import load_spec
 from sweeps.errors import SweepError
+from sweeps.list import main as show_list
+from sweeps.report.__main__ import main as report
+from sweeps.rerun import main as rerun
 from sweeps.run import folder_to_resume
 from sweeps.run import main as sweep
+from sweeps.schema import main as schema
 from sweeps.session.resume import check_study, recorded_reports
 from sweeps.session.sweep import open_study
 from sweeps.storage.folder import new_folder
 from sweeps.study.location import store_of
 from sweeps.study.study import Preset, add_preset, read_trials
+from sweeps.sync import main as sync
 
 Command = Callable[[], int]
 
@@ -147,7 +156,8 @@ def config_case(chance: Random) -> Command:
     """A configuration of one training, whose data never exists."""
     text = "lr: 0.001\nepochs: 2\nseed: 3\nhealth_dfl: [1, 2]\nearly_eval_epochs: [1]\nstage: 1\n"
     Path("x.yaml").write_bytes(mutated_yaml(chance, text))
-    return lambda: train(["--config", "x.yaml", "--dataset", "yolo", "--data_root", "nowhere"])
+    words = ["--config", "x.yaml", "--dataset", "yolo", "--data_root", "nowhere"]
+    return called(train_main, words)
 
 
 def flags_case(chance: Random) -> Command:
@@ -180,7 +190,30 @@ def flags_case(chance: Random) -> Command:
         "lrr",
     )
     fixed = ["--dataset", "yolo", "--data_root", "nowhere"]
-    return lambda: train([*fixed, f"--{chance.choice(flags)}", *value.split(" ", 3)])
+    words = [*fixed, f"--{chance.choice(flags)}", *value.split(" ", 3)]
+    return called(train_main, words)
+
+
+WORDS = (  # of a command line
+    *("--nonsense", "--json", "--storage", "--checkpoint", "--supports", "--images", "--device"),
+    *("--eval_draws", "--score_threshold", "--config", "--set", "--trials", "--all", "--check"),
+    *("--markdown", "--port", "-h", "-x", "--", "-", "--=1", "check", "x", "0", "", "nowhere/x.pt"),
+)
+MAINS: tuple[Callable[[], int], ...] = (
+    *(evaluate, export, health, predict, best, show_list, report, rerun, sync, schema),
+    lambda: sweep(sys.argv[1:]),
+    lambda: check_data(sys.argv[1:]),
+)
+"""All commands but the one that serves and the one that trains: `flags_case` has that."""
+
+
+def commands_case(chance: Random) -> Command:
+    """Any command with any words, where there is nothing to work on."""
+    main = chance.choice(MAINS)
+    words = [chance.choice(WORDS) for _ in range(chance.randrange(5))]
+    if chance.random() < 0.3:
+        words.append(chance.choice(VALUES)[:100_000].replace("\0", ""))
+    return called(main, words)
 
 
 LABEL = "0 0.5 0.5 0.2 0.2\n1 0.3 0.3 0.1 0.1\n"
@@ -245,7 +278,7 @@ def resume_case(chance: Random) -> Command:
     damaged.write_bytes(change)
     if chance.random() < 0.3:
         return lambda: best([spec.name, "--storage", "out"])
-    return lambda: run_command(lambda: _resume(spec), mistakes=(SweepError, FsdetError))
+    return lambda: run_command(lambda: _resume(spec), mistakes=(SweepError,))
 
 
 def _resume(spec: SweepSpec) -> int:
@@ -260,16 +293,11 @@ def _resume(spec: SweepSpec) -> int:
     return 0
 
 
-def train(arguments: list[str]) -> int:
-    """`python -m fsdet.train` with these flags."""
-    sys.argv[1:] = arguments
-    return int(train_main())
-
-
 KINDS: dict[str, Callable[[Random], Command]] = {
     "yaml": yaml_case,
     "config": config_case,
     "flags": flags_case,
+    "commands": commands_case,
     "labels": labels_case,
     "resume": resume_case,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import inspect
 import io
 import os
@@ -92,6 +93,13 @@ def run_command(
     except told as error:
         for line in redact(str(error)).splitlines():
             sys.stderr.write(f"error: {line}\n")
+        return ExitCode.MISTAKE
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        sys.stderr.write(
+            f"error: {cut(str(error.filename))}: the name is too long; check the path\n"
+        )
         return ExitCode.MISTAKE
     except KeyboardInterrupt:
         sys.stderr.write(f"{redact(interrupted)}\n")

@@ -6,10 +6,10 @@ that trial, whose `best.pt` holds the weights of its best epoch.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from fsdet.errors import CheckpointError, nearest
+from fsdet.reading import read_json
 from fsdet.report import BEST_FILE, BEST_TRIAL_FILE, SWEEPS_DIR
 
 SWEEP_FILE = "sweep.yaml"
@@ -73,8 +73,8 @@ def _is_sweep(folder: Path) -> bool:
 def _best_run(sweep: Path, setting: str) -> Path:
     """The folder of a sweep's best trial."""
     try:
-        found = json.loads((sweep / BEST_TRIAL_FILE).read_text(encoding="utf-8"))["run_dir"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_json(sweep / BEST_TRIAL_FILE, CheckpointError)["run_dir"]
+    except (CheckpointError, KeyError, TypeError):
         raise CheckpointError(
             f"{sweep}: {setting}: {BEST_TRIAL_FILE} of this sweep names no best trial; "
             f"`python -m sweeps.best {sweep.name}` writes it when a trial has completed"

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from fsdet.config import DataConfig
 from fsdet.data.fingerprint import sampled_fingerprint
 from fsdet.errors import DataError
+from fsdet.reading import read_json
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +114,9 @@ def cached(
 def is_intact(folder: Path) -> bool:
     """Whether all files of an entry are those that were written."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST, DataError)
         return all(sampled_fingerprint(folder / name) == value for name, value in manifest.items())
-    except (OSError, ValueError, AttributeError):
+    except (DataError, OSError, ValueError, AttributeError):
         return False
 
 

@@ -16,7 +16,9 @@ import json
 import os
 from pathlib import Path
 
+from fsdet.errors import DataError
 from fsdet.files import open_regular, write_text_atomic
+from fsdet.reading import read_json
 
 BLOCK = 4096
 """Bytes read at each place."""
@@ -64,7 +66,7 @@ class FingerprintCache:
     """
 
     def __init__(self, cache: Path, root: Path) -> None:
-        name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+        name = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:16]
         self._path = cache / f"digests-{name}.json"
         self._known = self._read()
         self._seen: dict[str, list[object]] = {}
@@ -90,7 +92,7 @@ class FingerprintCache:
 
     def _read(self) -> dict[str, list[object]]:
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = read_json(self._path, DataError)
+        except DataError:
             return {}
         return content if isinstance(content, dict) else {}

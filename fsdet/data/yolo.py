@@ -7,6 +7,7 @@ bounding box.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +77,8 @@ def read_description(config: DataConfig) -> tuple[Path, dict[str, Any]]:
             f"{file}: needs the keys train, val and names, but has no {', '.join(missing)}"
         )
     class_names(description, file)
-    return (file.parent / str(description.get("path") or ".")).resolve(), description
+    folder = os.path.realpath(file.parent / str(description.get("path") or "."))
+    return Path(folder), description
 
 
 def class_names(description: dict[str, Any], file: Path = Path("data.yaml")) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from fsdet.errors import CheckpointError, ConfigError
 from fsdet.files import write_text_atomic
 from fsdet.health.run_record import Check, RunRecord
 from fsdet.health.stability import StabilityMonitor
+from fsdet.reading import read_text
 from fsdet.report import STEPS_FILE, Explosion
 from fsdet.run_files import CONFIG_FILE, HEALTH_FILE, load_evaluations, load_steps
 
@@ -135,6 +136,6 @@ def save_health(
 def read_stored(run_dir: Path) -> StoredHealth | None:
     """The content of `health.json`; None if it is missing or was written by another program."""
     try:
-        return StoredHealth.model_validate_json((run_dir / HEALTH_FILE).read_bytes())
-    except (OSError, ValidationError):
+        return StoredHealth.model_validate_json(read_text(run_dir / HEALTH_FILE))
+    except (ConfigError, ValidationError):
         return None

@@ -5,6 +5,7 @@ An input that cannot be decoded is skipped: one bad image does not stop a search
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -181,7 +182,8 @@ def output_files(inputs: Sequence[Path], out: Path) -> list[Path]:
             number += 1
             target = out / f"{path.stem}_{number}{suffix}"
         outputs.append(target)
-    replaced = {path.resolve() for path in inputs} & {path.resolve() for path in outputs}
+    # pathlib's own method raises for a link to itself
+    replaced = {os.path.realpath(path) for path in inputs} & {*map(os.path.realpath, outputs)}
     if replaced:
         raise ConfigError(
             f"out: {min(replaced)} is an input and would be replaced; name another folder"

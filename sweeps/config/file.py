@@ -67,14 +67,15 @@ def find_file(name: str) -> Path:
     places = [Path(name)]
     if Path(name).name == name:
         places += [Path(FOLDER) / name, ROOT / FOLDER / name]
-    for place in (*places, *(place.with_name(f"{place.name}.yaml") for place in places)):
+    named = (place for place in places if place.name)  # "" and "." have none
+    for place in (*places, *(place.with_name(f"{place.name}.yaml") for place in named)):
         if exists(place) and not place.is_dir():
             return place
     shipped = sorted(p.name for p in (ROOT / FOLDER).glob("*.yaml"))
     close = nearest(Path(name).name, shipped)
     looked = ", ".join(str(place) for place in places)
     raise SweepError(
-        f"{cut(name)}: no such file (looked for {cut(looked, 500)}){close or '; check the path'}"
+        f"{cut(name) or repr(name)}: no such file (looked for {cut(looked, 500)}){close or '; check the path'}"
     )
 
 

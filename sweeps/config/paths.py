@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -71,7 +72,7 @@ def map_settings(spec: SweepSpec, change: Callable[[str, str, Any], Any]) -> Swe
 
 def _find(name: str, path: Path, where: str) -> Path:
     """The file or folder `name`, absolute."""
-    roots = [Path.cwd(), path.resolve().parent.parent, ROOT]
+    roots = [Path.cwd(), Path(os.path.realpath(path)).parent.parent, ROOT]
     try:
         places = list(dict.fromkeys(root / expand_user(name) for root in roots))
     except ValueError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -25,6 +24,8 @@ SOCKET = "/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
 """Such a path within Ray's folder."""
 NEEDED_BYTES = 100 * 2**20
 """Free disk space for Ray's logs and sockets."""
+NEEDED_FILES = 1000
+"""Files that must still find room there; a disk may run out of inodes before it runs out of bytes."""
 SHORT = Path("/tmp")  # noqa: S108  # `private_folder` checks whose folder it finds there
 """Used where the folder for temporary files has too long a path, as on macOS."""
 
@@ -33,7 +34,7 @@ def ray_folder() -> Path:
     """Folder for the sessions of Ray: within a folder that only this user can read, since Ray opens its own to all.
 
     Raises:
-        SweepError: it cannot be created, its path is too long or its disk is full.
+        SweepError: it cannot be created, its path is too long or its disk is full, of bytes or of files.
     """
     given = os.environ.get("RAY_TMPDIR")
     folder = private_folder(Path(given) if given else None, "RAY_TMPDIR") / "ray"
@@ -45,13 +46,29 @@ def ray_folder() -> Path:
             f"RAY_TMPDIR: the path of Ray's sockets in {folder} would be too long: at most {most} bytes; set "
             "RAY_TMPDIR to a shorter one, such as /tmp"
         )
-    free = shutil.disk_usage(folder.parent).free
+    check_room(folder.parent)
+    return folder
+
+
+def check_room(folder: Path) -> None:
+    """Check that the disk of `folder` has room for what Ray writes.
+
+    Raises:
+        SweepError: it has too few bytes or inodes.
+    """
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    cure = "make room, or set RAY_TMPDIR to a folder on another disk"
     if free < NEEDED_BYTES:
         raise SweepError(
             f"{folder}: the disk is full: Ray needs {NEEDED_BYTES / 1e6:.0f} MB there, {free / 1e6:.0f} MB are free; "
-            "make room, or set RAY_TMPDIR to a folder on another disk"
+            f"{cure}"
         )
-    return folder
+    if disk.f_files and disk.f_favail < NEEDED_FILES:  # some file systems have no fixed number
+        raise SweepError(
+            f"{folder}: the disk is full: Ray needs room for {NEEDED_FILES} files there, but only {disk.f_favail} "
+            f"more can be created; {cure}"
+        )
 
 
 def _fits(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fsdet.files import open_regular
 from fsdet.report import STEPS_FILE
 
 NORM = "grad/norm"
@@ -94,7 +95,7 @@ class StepTail:
 
     def _new_lines(self) -> list[bytes]:
         try:
-            with self._path.open("rb") as file:
+            with open_regular(self._path) as file:
                 size = file.seek(0, 2)
                 if size < self._offset:  # a resumed trial drops the steps that it repeats
                     self._offset = 0

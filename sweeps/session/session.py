@@ -6,13 +6,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import optuna
 
 from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
+from sweeps.errors import SweepError
 from sweeps.ray_tune.tuner import TuneJob, build_tuner
 from sweeps.resources.machine import Machine
+from sweeps.resources.ray_access import check_room
 from sweeps.resources.ray_runtime import running_ray
 from sweeps.resources.ray_watch import watched_servers
 from sweeps.search.searcher import StudySearcher
@@ -172,8 +175,20 @@ def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Displa
         # Tune cannot write its own files, or hit the error that has already stopped the sweep
         if stopping.reason is None and "No space left" not in str(error):
             raise
-        text = f"{folder.path}: the disk is full; make room, then resume"
-        stopping.request(StopReason(text, ExitCode.STUDY_LOST))
+        stopping.request(full_disk(folder.path))
+
+
+def full_disk(folder: Path) -> StopReason:
+    """Whose disk is full: that of the sweep's `folder`, or that of Ray's files."""
+    try:
+        check_room(folder)
+    except SweepError:
+        text = f"{folder}: the disk is full; make room, then resume"
+        return StopReason(text, ExitCode.STUDY_LOST)
+    text = (
+        "the disk of Ray's files is full; set RAY_TMPDIR to a folder on another disk, then resume"
+    )
+    return StopReason(text, ExitCode.NOTHING_FOUND)
 
 
 def leave_without_ray(spec: SweepSpec, session: Session, display: Display, server: str) -> None:

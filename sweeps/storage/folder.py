@@ -137,16 +137,25 @@ class SweepFolder:
         """Lock the sweep against all other processes.
 
         Raises:
-            SweepError: another one runs it.
+            SweepError: another one runs it, or its lock cannot be used.
         """
+        lock = FileLock(self.path / LOCK)
         try:
-            with FileLock(self.path / LOCK, timeout=1):
-                yield
+            lock.acquire(timeout=1)
         except Timeout:
             raise SweepError(
                 f"sweep {self.name} is being run by another process; wait for its end, stop it, or "
                 "start a second one with --name"
             ) from None
+        except OSError as error:
+            raise SweepError(
+                f"{self.path / LOCK}: cannot be used ({error.strerror}); remove it, or give yourself the right to "
+                "write there"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def save_spec(self, spec: SweepSpec, places: Mapping[str, str] | None = None) -> None:
         """Store `spec`, so that its trials can be built without the user's file.
@@ -177,6 +186,8 @@ class SweepFolder:
             return str(local_path(value, self.path, self.url)) if known else value
 
         values = read_yaml(self.spec_file, damaged).values
+        if not isinstance(values, dict):
+            raise damaged(f"{self.spec_file}: must hold the keys of a sweep; ")
         try:
             spec = SweepSpec.model_validate(values)
         except ValidationError as error:

@@ -20,8 +20,10 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
+from fsdet.files import open_regular
+from sweeps.errors import SweepError
 from sweeps.secrets import without_password
-from sweeps.storage.folder import LOCK
+from sweeps.storage.folder import CURE_OF_DAMAGE, LOCK
 from sweeps.study.internals import backend_of, drop_line_offsets
 
 UNNAMED = "sweep"
@@ -117,7 +119,7 @@ def study_name_in(path: Path) -> str:
     It is that of the sweep's folder, which may have been renamed since; so the first line of the file says it.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with open_regular(path) as file:
             return str(json.loads(file.readline())["study_name"]).partition(BESIDE)[0]
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or its first line was cut off
         return path.absolute().parent.name
@@ -142,7 +144,13 @@ class JournalStore:
         return str(self.path)
 
     def storage(self) -> BaseStorage:
-        """Optuna's storage, created where it is missing."""
+        """Optuna's storage, created where it is missing.
+
+        Raises:
+            SweepError: something else than a file is there.
+        """
+        if os.path.lexists(self.path) and not self.path.is_file():
+            raise SweepError(f"{self.path}: the study is not a regular file; {CURE_OF_DAMAGE}")
         return build_storage(self.path)
 
     def exists(self) -> bool:

@@ -15,7 +15,9 @@ from typing import Any
 from fsdet.config import HealthConfig, TrainConfig
 from fsdet.errors import CheckpointError
 from fsdet.files import write_text_atomic
+from fsdet.reading import read_json
 from sweeps.config.paths import INPUT_PATHS
+from sweeps.errors import SweepError
 from sweeps.storage.portable_files import content_key
 from sweeps.trial.watchdog import STALL
 
@@ -82,10 +84,12 @@ def difference_of_checkpoint(stored: Mapping[str, Any], config: TrainConfig) -> 
 def load_trial(run_dir: Path) -> dict[str, Any]:
     """`settings` and `sweep` of the trial that wrote the files in `run_dir`; empty if they are not recorded."""
     try:
-        found = json.loads((run_dir / TRIAL_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(run_dir / TRIAL_FILE, SweepError)
+    except SweepError:
         return {}
-    return found if isinstance(found, dict) else {}
+    stored = found if isinstance(found, dict) else {}
+    kinds = {"settings": dict, "sweep": str}
+    return {key: stored[key] for key, kind in kinds.items() if isinstance(stored.get(key), kind)}
 
 
 def mismatch(run_dir: Path, settings: Settings) -> str | None:

@@ -33,6 +33,14 @@ def test_every_line_of_a_mistake_is_an_error(capsys):
     assert told == "error: a.yaml: unknown key 'x'\nerror: a.yaml: unknown key 'y'\n"
 
 
+def test_a_path_that_no_file_system_has_is_one_line_and_other_errors_are_ours(capsys):
+    assert run_command(lambda: int(Path("x" * 5000).is_file())) == ExitCode.MISTAKE
+    told = f"error: {'x' * 199}…: the name is too long; check the path\n"
+    assert capsys.readouterr() == ("", told)
+    with pytest.raises(FileNotFoundError):
+        run_command(lambda: len(Path("nowhere").read_text()))
+
+
 def test_other_exceptions_can_be_mistakes_and_secrets_are_removed(capsys):
     def call() -> int:
         raise OSError("cannot connect to postgresql://me:secret@host")

@@ -175,6 +175,16 @@ def test_a_mistake_is_told_in_one_line(files, monkeypatch, capsys, changed, mess
     assert not (files / "out" / "detections.json").exists()
 
 
+def test_a_link_to_itself_among_the_images_is_skipped(files, monkeypatch, capsys):
+    (files / "scenes" / "b.png").symlink_to("b.png")
+    flags = {"supports": files / "supports", "images": files / "scenes", "out": files / "out"}
+    assert run(monkeypatch, **flags) == 1
+    told = capsys.readouterr().err
+    assert [line for line in told.splitlines() if line.startswith("error: ")] == [
+        f"error: {files / 'scenes' / 'b.png'}: no such file; check the path"
+    ]
+
+
 def test_an_unknown_flag_is_one_line(monkeypatch, capsys):
     assert run(monkeypatch, suports="x") == 2
     told = "error: --suports: no such flag; did you mean 'supports'?; "

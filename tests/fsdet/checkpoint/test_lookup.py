@@ -76,3 +76,13 @@ def test_a_best_trial_whose_weights_are_elsewhere_is_named(sweep):
     (sweep / "trials" / "0001" / "best.pt").unlink()
     with pytest.raises(CheckpointError, match="trials/0001: holds no checkpoint"):
         find_checkpoint(Path("clip"))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "3", '{"run_dir"', None])
+def test_a_damaged_best_json_names_no_best_trial(sweep, content):
+    """A named pipe would be read for ever."""
+    (sweep / "best.json").unlink()
+    os.mkfifo(sweep / "best.json") if content is None else (sweep / "best.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"best\.json of this sweep names no best trial"):
+        find_run(Path("clip"))

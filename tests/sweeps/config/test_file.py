@@ -281,3 +281,9 @@ def test_markup_in_a_name_is_shown_as_it_is():
     printed = io.StringIO()
     print_plan(load(text), Machine(2, 0), Console(file=printed, width=200))
     assert "[bold]x[/nope]" in printed.getvalue()
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_name_of_no_file_is_told(name):
+    with pytest.raises(SweepError, match="no such file"):
+        load_spec(name)

@@ -88,8 +88,19 @@ def test_folder_with_too_long_a_path_is_refused_if_it_was_chosen_and_replaced_ot
     assert len(str(folder) + SOCKET) <= LONGEST_SOCKET
 
 
-def test_full_disk_is_said_before_anything_starts(short, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 10**6, 10**6))
-    with pytest.raises(SweepError, match="the disk is full: Ray needs 105 MB there, 1 MB are free"):
+@pytest.mark.parametrize(
+    ("blocks", "files", "told"),
+    [
+        (250, 10**6, "Ray needs 105 MB there, 1 MB are free"),
+        (10**6, 3, "Ray needs room for 1000 files there, but only 3 more can be created"),
+        (10**6, 0, None),  # this file system has no fixed number of files
+    ],
+)
+def test_full_disk_is_said_before_anything_starts(short, monkeypatch, blocks, files, told):
+    disk = namedtuple("disk", "f_bavail f_frsize f_files f_favail")
+    monkeypatch.setattr(os, "statvfs", lambda _: disk(blocks, 4096, files, files))
+    if told is None:
         ray_folder()
+    else:
+        with pytest.raises(SweepError, match=f"the disk is full: {told}; make room"):
+            ray_folder()

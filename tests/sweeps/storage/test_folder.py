@@ -114,3 +114,24 @@ def test_another_machine_finds_the_sweep_at_its_url(url, tmp_path, monkeypatch):
     assert found.sweep_id() == "of this one"
     with pytest.raises(SweepError, match=f"no such sweep in {url}"):
         find_folder("b", url)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "x"])
+def test_a_file_without_keys_is_damaged_in_one_line(content):
+    folder = made("a")
+    folder.spec_file.write_text(content)
+    with pytest.raises(SweepError, match=r"sweep.yaml: must hold .*; the file is damaged: "):
+        folder.load_spec()
+
+
+def test_a_lock_that_cannot_be_opened_is_told_and_other_errors_pass():
+    folder = made("a")
+    with pytest.raises(OSError, match="full"), folder.locked():
+        raise OSError("full")
+    with folder.locked():
+        pass
+    (folder.path / ".lock").unlink()
+    (folder.path / ".lock").symlink_to(".lock")
+    told = r"\.lock: cannot be used \(Too many levels of symbolic links\); remove it"
+    with pytest.raises(SweepError, match=told), folder.locked():
+        pass

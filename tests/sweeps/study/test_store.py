@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 
+from sweeps.errors import SweepError
 from sweeps.study.store import Journal, JournalStore, batched
 from sweeps.study.study import load_study
 
@@ -119,3 +121,17 @@ def test_the_names_in_files_of_earlier_versions_stay(tmp_path):
     store = JournalStore(path)
     assert load_study(store).study_name == "sweep"
     assert load_study(store.beside("confirm")).study_name == "confirm"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "nowhere"])
+def test_a_study_that_is_no_file_is_told_at_once(tmp_path, kind):
+    path = tmp_path / "study.journal"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.name if kind == "loop" else kind)
+    with pytest.raises(SweepError, match="the study is not a regular file; restore it"):
+        JournalStore(path).storage()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from made_up_checkpoint import made_up_content
 
 from fsdet.checkpoint import save_checkpoint
 from fsdet.config import TrainConfig
-from sweeps.trial.identity import newest_checkpoint
+from sweeps.trial.identity import load_trial, newest_checkpoint
 
 
 def checkpoint(path: Path, **changes: Any) -> Path:
@@ -70,3 +71,15 @@ def test_checkpoint_of_another_node_is_the_trial_s_though_it_found_the_files_els
     path = checkpoint(Path("stage2_epoch0001.pt"), resume="/there/files/1f-a.pt")
     assert newest(Path(), resume="/here/files/1f-a.pt") == (path, [])
     assert newest(Path(), resume="/here/files/2e-b.pt")[0] is None
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"settings": [], "sweep": {}}', "3", None])
+def test_a_damaged_trial_json_says_nothing(tmp_path, content):
+    """A named pipe would be read for ever, and /dev/zero until the memory is full."""
+    path = tmp_path / "trial.json"
+    os.mkfifo(path) if content is None else path.write_text(content)
+    assert load_trial(tmp_path) == {}
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert load_trial(tmp_path) == {}
