@@ -271,12 +271,7 @@ class BatchLoader:
         return with_few_shapes(self.source.batch(first, count)).map(torch.Tensor.pin_memory)
 
 
-def with_few_shapes(batch: Batch, least: int = 1) -> Batch:
-    """The same, padded to a power of two of objects per image, so that the steps of a run have few different shapes.
-
-    Args:
-        batch: with at least one place per image.
-        least: fewest places per image.
-    """
-    most = max(batch.targets.mask.shape[1], least)
+def with_few_shapes(batch: Batch) -> Batch:
+    """The same, padded to a power of two of objects per image, so that the steps of a run have few different shapes."""
+    most = batch.targets.mask.shape[1]
     return replace(batch, targets=batch.targets.padded(1 << (most - 1).bit_length()))

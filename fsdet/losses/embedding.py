@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+LOWEST = torch.finfo(torch.float32).min
+"""A logit with no share in a softmax; of a row of minus infinities the gradient would be NaN."""
+
 
 def supcon_loss(
     embeddings: Float[Tensor, "samples dim"],
@@ -35,7 +38,7 @@ def supcon_loss(
     unit = F.normalize(embeddings.float(), dim=-1)
     others = _others(unit, counts)
     with torch.autocast(unit.device.type, enabled=False):
-        logits = (unit @ unit.T / temperature).masked_fill(~others, float("-inf"))
+        logits = (unit @ unit.T / temperature).masked_fill(~others, LOWEST)
     log_p = logits - logits.logsumexp(dim=1, keepdim=True)
     partner = (labels[:, None] == labels) & others
     partners = partner.sum(dim=1)

@@ -160,7 +160,7 @@ def steps_behind(state: TrainState, end: int) -> int:
     """Number of steps whose values may still be outstanding; none before a checkpoint or an evaluation."""
     if state.step >= end or state.ends_epoch():
         return 0
-    return STEPS_BEHIND[state.device.partition(":")[0]]
+    return STEPS_BEHIND.get(state.device.partition(":")[0], 0)
 
 
 def log_level(config: TrainConfig, step: int) -> int:

@@ -1,6 +1,7 @@
 """The step as a program: what it may ask of the device, and what of its values is read when."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trained_runs import STAGE_1, differences, equal, evaluations, kept_reports, steps, tensors
 
-from fsdet.data.episodes import with_few_shapes
 from fsdet.data.sources import load_image_set
+from fsdet.structures import Batch
 from fsdet.train import train
 from fsdet.training import trainer
 from fsdet.training.build import build_state
@@ -100,6 +101,11 @@ def record(run: TrainState) -> tuple[Recorded, dict[str, float]]:
     return recorded, taken.read()
 
 
+def with_places(batch: Batch, objects: int) -> Batch:
+    """The same batch with a fixed number of places for objects per image."""
+    return replace(batch, targets=batch.targets.padded(objects))
+
+
 STAGE_SETS = {1: "train", 2: "train", 3: "shots"}
 SETTINGS = {
     "stage 1": {"stage": 1, "batch_size": 4},
@@ -121,7 +127,7 @@ def test_a_step_waits_for_nothing_and_its_shapes_are_those_of_the_batch(
     config = small_config(**settings, share_interval=10)
     run = build_state(config, load_image_set(config, STAGE_SETS[config.stage]), None)
     batches = {
-        request: with_few_shapes(run.batches.source.batch(*request), least=16)
+        request: with_places(run.batches.source.batch(*request), 16)
         for step in range(5)
         for request in step_batches(config, step)
     }
