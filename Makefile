@@ -5,7 +5,7 @@ LOCK = --quiet --no-header --no-annotate --no-emit-index-url
 
 export FSDET_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: sweep test test-fast drills fuzz ui check stage1 stage2 lock clean help
+.PHONY: sweep test test-fast test-gpu drills fuzz ui check stage1 stage2 lock clean help
 
 sweep: .venv/installed  ## the main job: sweep stage 2 on the embedded data
 	.venv/bin/python -m sweeps.run stage2_clip_dfl.yaml --name auto
@@ -15,6 +15,9 @@ test: .venv/installed-dev  ## all tests
 
 test-fast: .venv/installed-dev  ## all but the slow tests
 	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-gpu: .venv/installed-dev  ## the tests that need a CUDA device
+	.venv/bin/python -m pytest tests/fsdet -m gpu
 
 drills: .venv/installed-dev  ## break sweeps in every way and look at what is left (about 15 minutes)
 	PYTHONPATH=. .venv/bin/python benchmarks/drills.py

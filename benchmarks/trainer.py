@@ -18,6 +18,7 @@ import resource
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from fsdet.training.build import build_state
 from fsdet.training.logs import log_step
 from fsdet.training.state import TrainState
 from fsdet.training.step import autocast, forward
-from fsdet.training.trainer import training_step
+from fsdet.training.trainer import judge_step, steps_behind, take_step
+from fsdet.training.values import StepValues
 
 WARM_UP = 5
 """First rounds that do not count."""
@@ -50,10 +52,12 @@ def bare_step(run: TrainState, batch: Batch) -> None:
     run.optimizer.step()
 
 
-def full_step(run: TrainState, history: StepHistory) -> None:
-    values, _ = training_step(run)
-    history.append(values)
-    log_step(values, level=10)
+def full_step(run: TrainState, history: StepHistory, outstanding: deque[StepValues]) -> None:
+    outstanding.append(take_step(run))
+    while len(outstanding) > steps_behind(run, run.config.total_steps):
+        values, _ = judge_step(run, outstanding.popleft())
+        history.append(values)
+        log_step(values, level=10)
 
 
 def interleaved(rounds: int, device: str, **calls: Callable[[], object]) -> None:
@@ -81,12 +85,13 @@ def measure_steps(settings: dict[str, Any], rounds: int) -> None:
     run = build(settings)
     batch = run.batches.take((0, 1), None).to(run.device)
     numbers = iter(range(10**9))
+    outstanding: deque[StepValues] = deque()
     with tempfile.TemporaryDirectory() as folder:
         history = StepHistory(Path(folder), 0)
         interleaved(rounds, run.device, **{
             "bare": lambda: bare_step(run, batch),
             "with data": lambda: bare_step(run, run.batches.take((next(numbers), 1), None)),
-            "full": lambda: full_step(run, history),
+            "full": lambda: full_step(run, history, outstanding),
         })  # fmt: skip
         history.close()
 

@@ -118,6 +118,7 @@ class Result:
     metrics: dict[str, float]
     """Metrics of the last evaluation, with the weights of the best epoch; empty if the run did not get to it."""
     steps: int
+    """Optimiser steps taken. A GPU has taken one more when the verdict of an explosion arrives."""
     explosion: Explosion | None
     checkpoint: Path | None
     """Last checkpoint of the run, or the one it resumed from; None if it ended before any."""

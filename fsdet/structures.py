@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -23,6 +24,11 @@ class Targets:
     def map(self, change: Callable[[Tensor], Tensor]) -> Targets:
         """The same with `change` applied to every tensor."""
         return Targets(change(self.boxes), change(self.labels), change(self.mask))
+
+    def padded(self, objects: int) -> Targets:
+        """The same with `objects` places per image, at least as many as there are; the new ones are empty."""
+        extra = objects - self.mask.shape[1]
+        return self.map(lambda x: torch.cat([x, x.new_zeros(len(x), extra, *x.shape[2:])], dim=1))
 
 
 @dataclass(frozen=True)

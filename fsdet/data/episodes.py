@@ -10,6 +10,7 @@ queries are drawn again with an image per class reserved for its crop.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -222,17 +223,13 @@ def _padded(boxes: list[Array], labels: list[Array]) -> Targets:
 def _concatenate(episodes: list[Batch]) -> Batch:
     """Several episodes as one batch, padded to the same number of objects."""
     most = max(episode.targets.mask.shape[1] for episode in episodes)
-
-    def widened(tensor: torch.Tensor) -> torch.Tensor:
-        extra = tensor.new_zeros(len(tensor), most - tensor.shape[1], *tensor.shape[2:])
-        return torch.cat([tensor, extra], dim=1)
-
+    targets = [episode.targets.padded(most) for episode in episodes]
     return Batch(
         images=torch.cat([e.images for e in episodes]),
         targets=Targets(
-            boxes=torch.cat([widened(e.targets.boxes) for e in episodes]),
-            labels=torch.cat([widened(e.targets.labels) for e in episodes]),
-            mask=torch.cat([widened(e.targets.mask) for e in episodes]),
+            boxes=torch.cat([t.boxes for t in targets]),
+            labels=torch.cat([t.labels for t in targets]),
+            mask=torch.cat([t.mask for t in targets]),
         ),
         supports=torch.cat([e.supports for e in episodes]),
         support_ids=torch.cat([e.support_ids for e in episodes]),
@@ -246,7 +243,7 @@ Request = tuple[int, int]
 
 
 class BatchLoader:
-    """Batches of `source` on `device`; on a GPU the next one is prefetched by a thread.
+    """Batches of `source` on `device`; on a GPU the next one is prefetched by a thread, and they have few shapes.
 
     Args:
         source: a batch depends on its request alone, so prefetching does not change it.
@@ -271,4 +268,10 @@ class BatchLoader:
         return self._pool.submit(self._pinned, *request)
 
     def _pinned(self, first: int, count: int) -> Batch:
-        return self.source.batch(first, count).map(torch.Tensor.pin_memory)
+        return with_few_shapes(self.source.batch(first, count)).map(torch.Tensor.pin_memory)
+
+
+def with_few_shapes(batch: Batch) -> Batch:
+    """The same, padded to a power of two of objects per image, so that the steps of a run have few different shapes."""
+    most = batch.targets.mask.shape[1]
+    return replace(batch, targets=batch.targets.padded(1 << (most - 1).bit_length()))

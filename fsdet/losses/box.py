@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 BoxLossKind = Literal["wiou_v1", "wiou_v2", "wiou_v3", "ciou"]
@@ -46,20 +46,27 @@ class BoxLoss(nn.Module):
         self.register_buffer("iou_mean", torch.tensor(1.0))
 
     def forward(
-        self, pred: Float[Tensor, "boxes 4"], target: Float[Tensor, "boxes 4"]
+        self,
+        pred: Float[Tensor, "boxes 4"],
+        target: Float[Tensor, "boxes 4"],
+        counts: Bool[Tensor, " boxes"] | None = None,
     ) -> Float[Tensor, " boxes"]:
+        """`counts` says which pairs enter the running mean; all if it is not given."""
         pred, target = _full_precision(pred), _full_precision(target)
         iou, distance, diagonal = iou_and_geometry(pred, target)
         loss = 1 - iou
         if self.kind == "ciou":
             return loss + distance / diagonal + aspect_penalty(pred, target, iou)
-        if self.training and self.kind != "wiou_v1" and len(loss):
-            self._update_mean(loss.detach())
+        if self.training and self.kind != "wiou_v1":
+            self._update_mean(loss.detach(), counts)
         return self._focus(loss.detach()) * torch.exp(distance / diagonal.detach()) * loss
 
-    def _update_mean(self, loss: Float[Tensor, " boxes"]) -> None:
-        mean = loss.mean().to(self.iou_mean.dtype)
-        # one overflow under mixed precision must not stay in the mean, and so in every later loss
+    def _update_mean(
+        self, loss: Float[Tensor, " boxes"], counts: Bool[Tensor, " boxes"] | None
+    ) -> None:
+        counts = torch.ones_like(loss, dtype=torch.bool) if counts is None else counts
+        mean = (loss.masked_fill(~counts, 0).sum() / counts.sum()).to(self.iou_mean.dtype)
+        # NaN without boxes; one overflow under mixed precision must not stay in the mean, and so in every later loss
         self.iou_mean.lerp_(torch.where(mean.isfinite(), mean, self.iou_mean), MOMENTUM)
 
     def _focus(self, loss: Float[Tensor, " boxes"]) -> Float[Tensor, " boxes"]:

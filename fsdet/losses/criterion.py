@@ -1,26 +1,26 @@
 """Assigns anchor points to targets, computes every loss term and weighs them.
 
-Positives are chosen by Ultralytics' TaskAlignedAssigner (Feng et al. 2021, TOOD). Box terms are weighted by the
-assigner's score of each positive and divided by the sum of all scores. Classification is binary cross-entropy over all
-anchor points, and in stage 1 also cross-entropy over the base classes.
+Box terms are weighted by the assigner's score of each positive and divided by the sum of all scores. Classification is
+binary cross-entropy over all anchor points, and in stage 1 also cross-entropy over the base classes.
+
+No shape depends on the predictions, so the host never waits for the device: positives are gathered into slots, whose
+number follows from the shapes of the batch, and a free slot has weight 0.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from ultralytics.utils.tal import TaskAlignedAssigner
 
 from fsdet.config import LossConfig
+from fsdet.losses.assigner import Assignment, assign
 from fsdet.losses.box import BoxLoss, dfl_loss
 from fsdet.losses.embedding import supcon_loss, triplet_loss
-from fsdet.models.backbone import STRIDES
 from fsdet.models.detector import EpisodeOutput
 from fsdet.models.head import HeadOutput, boxes_to_ltrb
 from fsdet.structures import Batch, Targets
@@ -33,6 +33,8 @@ TERMS = {
 """Stage -> names of its loss terms; each has a setting `<term>_weight`."""
 COSINE_SCALE = 16.0
 """Scale of the cosine logits over base classes (stage 1)."""
+NO_CLASS = -100
+"""Label of a sample that does not count."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +52,6 @@ class Losses:
     def total(self) -> Float[Tensor, ""]:
         """Sum of the weighted terms."""
         return torch.stack(list(self.weighted.values())).sum()
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """The target of every positive anchor point."""
-
-    positive: Bool[Tensor, "images anchors"]
-    boxes: Float[Tensor, "images anchors 4"]
-    """Corners xyxy in pixels; meaningful where positive."""
-    target_index: Int[Tensor, "images anchors"]
-    """Index into the image's targets; meaningful where positive."""
-    scores: Float[Tensor, "images anchors classes"]
-    """Soft class targets."""
-
-    @cached_property
-    def positive_indices(self) -> Int[Tensor, " positives"]:
-        """Indices of the positive anchor points among those of all images; the only synchronisation with the device."""
-        return self.positive.flatten().nonzero()[:, 0]
-
-    def of_positives(
-        self, values: Shaped[Tensor, "images anchors *rest"]
-    ) -> Shaped[Tensor, " positives *rest"]:
-        """The values of the positive anchor points."""
-        return values.flatten(0, 1)[self.positive_indices]
 
 
 class Criterion(nn.Module):
@@ -104,10 +82,10 @@ class Criterion(nn.Module):
         """Losses of an episodic forward pass (stages 2 and 3)."""
         head, targets = output.head, batch.targets
         assigned, raw = self._localise(head, output.logits, targets)
-        embeddings, labels = _labelled_embeddings(output, batch, assigned)
-        raw["supcon"] = supcon_loss(embeddings, labels, self.temperature)
+        embeddings, labels, counts = _labelled_embeddings(output, batch, assigned)
+        raw["supcon"] = supcon_loss(embeddings, labels, self.temperature, counts)
         if "triplet" in self.weights:
-            raw["triplet"] = triplet_loss(embeddings, labels, self.margin)
+            raw["triplet"] = triplet_loss(embeddings, labels, self.margin, counts)
         return self._weighted(raw, assigned)
 
     def base(
@@ -123,7 +101,7 @@ class Criterion(nn.Module):
         targets = batch.targets
         classless = Targets(targets.boxes, torch.zeros_like(targets.labels), targets.mask)
         assigned, localisation = self._localise(head, head.objectness[..., None], classless)
-        labels = assigned.of_positives(targets.labels.gather(1, assigned.target_index))
+        labels = assigned.of_targets(targets.labels).masked_fill(~assigned.taken, NO_CLASS)
         object_loss = base_class_loss(
             _cosine(assigned.of_positives(head.embeddings), self.object_classes), labels
         )
@@ -141,13 +119,13 @@ class Criterion(nn.Module):
         """Assignment, and the terms that every stage has: bbox, cls, dfl."""
         boxes = head.boxes()
         assigned = assign(boxes, logits, head.points, targets)
-        weight = assigned.of_positives(assigned.scores.sum(-1))
+        weight = assigned.of_positives(assigned.scores.sum(-1)) * assigned.taken
         normalizer = assigned.scores.sum().clamp(min=1)
-        anchors = assigned.positive_indices % len(head.points)
-        target_boxes = assigned.of_positives(assigned.boxes)
+        anchors = assigned.anchors
+        target_boxes = assigned.of_targets(targets.boxes)
         distances = boxes_to_ltrb(head.points[anchors], target_boxes, head.strides[anchors])
         raw = {
-            "bbox": self.box_loss(assigned.of_positives(boxes), target_boxes),
+            "bbox": self.box_loss(assigned.of_positives(boxes), target_boxes, assigned.taken),
             "dfl": dfl_loss(assigned.of_positives(head.box_logits).float(), distances),
         }
         terms = {term: (loss * weight).sum() / normalizer for term, loss in raw.items()}
@@ -161,43 +139,15 @@ class Criterion(nn.Module):
 
 def _labelled_embeddings(
     output: EpisodeOutput, batch: Batch, assigned: Assignment
-) -> tuple[Float[Tensor, "samples dim"], Int[Tensor, " samples"]]:
-    """Embeddings of the supports and of the positive anchor points, and the dataset's class of each."""
+) -> tuple[Float[Tensor, "samples dim"], Int[Tensor, " samples"], Bool[Tensor, " samples"]]:
+    """Embeddings of the supports and of the slots, the dataset's class of each, and whether it counts."""
     per_episode = len(batch.images) // len(batch.classes)
-    class_of_way = batch.classes.repeat_interleave(per_episode, dim=0)
-    ways = batch.targets.labels.gather(1, assigned.target_index)
-    found = assigned.of_positives(class_of_way.gather(1, ways))
+    ways = assigned.of_targets(batch.targets.labels)
+    found = batch.classes[assigned.images // per_episode, ways]
     shown = batch.classes.repeat_interleave(output.supports.shape[2], dim=1).flatten()
     embeddings = [output.supports.flatten(0, 2), assigned.of_positives(output.head.embeddings)]
-    return torch.cat(embeddings), torch.cat([shown, found])
-
-
-def assign(
-    boxes: Float[Tensor, "images anchors 4"],
-    logits: Float[Tensor, "images anchors classes"],
-    points: Float[Tensor, "anchors 2"],
-    targets: Targets,
-) -> Assignment:
-    """Choose the positive anchor points by task alignment (top 10, alpha 0.5, beta 6).
-
-    Args:
-        boxes: predicted, xyxy in pixels.
-        logits: predicted, of each class.
-        points: anchor points in pixels.
-        targets: labels in 0 … classes - 1.
-    """
-    assigner = TaskAlignedAssigner(
-        topk=10, num_classes=logits.shape[-1], alpha=0.5, beta=6.0, stride=list(STRIDES)
-    )
-    _, target_boxes, scores, positive, index = assigner(
-        logits.detach().float().sigmoid(),
-        boxes.detach().float(),
-        points,
-        targets.labels[..., None],
-        targets.boxes,
-        targets.mask[..., None],
-    )
-    return Assignment(positive, target_boxes, index, scores)
+    counts = [torch.ones_like(shown, dtype=torch.bool), assigned.taken]
+    return torch.cat(embeddings), torch.cat([shown, found]), torch.cat(counts)
 
 
 def _cosine(
@@ -227,6 +177,7 @@ def base_class_loss(
 
     Args:
         logits: scaled cosine similarities.
-        labels: in 0 … classes - 1.
+        labels: in 0 … classes - 1, or `NO_CLASS`.
     """
-    return F.cross_entropy(logits.float(), labels, reduction="sum") / max(len(labels), 1)
+    total = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=NO_CLASS)
+    return total / (labels != NO_CLASS).sum().clamp(min=1)

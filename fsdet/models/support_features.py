@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -25,14 +26,14 @@ class SupportFeatures:
     def __init__(self, detector: Detector, image_set: ImageSet, device: str) -> None:
         self._detector, self._device = detector, device
         self._crops = image_set.supports
-        self._encoded = torch.zeros(len(self._crops), dtype=torch.bool)
+        self._encoded = np.zeros(len(self._crops), np.bool_)
         self._table: Tensor | None = None
 
     def embed(
         self, ids: Int[Tensor, "episodes n_way n_shot"]
     ) -> Float[Tensor, "episodes n_way n_shot dim"]:
         """Embeddings on the device of the crops with these ids, which are on the host."""
-        classes = (ids // self._crops.shape[1]).unique()
+        classes = np.unique(ids.numpy() // self._crops.shape[1])
         for label in classes[~self._encoded[classes]].tolist():
             self._store(label, self._encode(label))
         assert self._table is not None

@@ -34,7 +34,7 @@ def build_optimizer(parameters: dict[str, list[nn.Parameter]], config: OptimConf
             if chosen:
                 groups.append({"params": chosen, "lr": lr, "weight_decay": decay, "name": name})
     if config.optimizer == "sgd":
-        return SGD(groups, momentum=MOMENTUM)
+        return SGD(groups, momentum=MOMENTUM, fused=True)
     return AdamW(groups, betas=(0.9, BETA_2), eps=EPS, fused=True)
 
 

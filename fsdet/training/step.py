@@ -10,7 +10,6 @@ from contextlib import nullcontext
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim import Optimizer
 
 from fsdet.config import MODULES, GradientConfig, RunConfig, TrainConfig
 from fsdet.data.episodes import Request
@@ -24,6 +23,7 @@ from fsdet.training.clipping import Clipped
 from fsdet.training.gradients import gradient_shares
 from fsdet.training.optim import update_rms
 from fsdet.training.state import TrainState
+from fsdet.training.values import LOSS_SCALE
 
 log = logging.getLogger("fsdet.run")
 
@@ -162,77 +162,15 @@ def signals(state: TrainState, clipped: Clipped) -> dict[str, Tensor]:
     return found
 
 
-def step_values(
-    state: TrainState,
-    norms: Float[Tensor, " total_and_modules"],
-    clipped: Float[Tensor, ""],
-    losses: list[Losses],
-    shares: dict[str, Tensor],
-) -> dict[str, float]:
-    """Everything measured in one step, brought from the device in a single copy.
-
-    Args:
-        state: before its step counter advances; its `ratios` are those of the step before, if measured.
-        norms: total and per module, before clipping.
-        clipped: total norm after clipping.
-        losses: of each batch of the step.
-        shares: of `gradient_shares` on some steps, and of `signals`.
-    """
-    terms = list(losses[0].raw)
-    raw = torch.stack([torch.stack([part.raw[t].detach() for t in terms]) for part in losses])
-    weighted = torch.stack(
-        [torch.stack([part.weighted[t].detach() for t in terms]) for part in losses]
-    )
-    positives = torch.stack([part.positives for part in losses]).sum()
-    names = [
-        "grad/norm",
-        *(f"grad/norm/{name}" for name in MODULES),
-        "grad/norm_after",
-        *(f"train/loss/{term}" for term in terms),
-        *(f"train/weighted/{term}" for term in terms),
-        "train/positives",
-        *shares,
-        *(f"update_ratio/{name}" for name in MODULES if state.ratios is not None),
-    ]
-    pieces = [norms, clipped[None], raw.mean(0), weighted.mean(0), positives[None]]
-    pieces += [share[None] for share in shares.values()]
-    pieces += [state.ratios] if state.ratios is not None else []
-    flat = torch.cat([piece.float() for piece in pieces]).tolist()
-
-    out = {"step": float(state.step + 1), **dict(zip(names, flat, strict=True))}
-    return out | derived_values(state.optimizer, terms, out)
-
-
-def derived_values(
-    optimizer: Optimizer, terms: list[str], out: dict[str, float]
-) -> dict[str, float]:
-    """Values that follow from those of a step, computed on the host."""
-    total = sum(out[f"train/weighted/{term}"] for term in terms)
-    values = {"train/loss/total": total}
-    for term in terms:
-        values[f"train/share/{term}"] = out[f"train/weighted/{term}"] / total if total else math.nan
-    each = sum(out.get(f"grad/term/{term}", 0.0) for term in terms)
-    if each > 0:
-        values |= {f"grad/share/{term}": out[f"grad/term/{term}"] / each for term in terms}
-    if "grad/clipped" not in out:
-        values["grad/clipped"] = float(out["grad/norm_after"] < out["grad/norm"] * (1 - 1e-6))
-    values |= {f"lr/{name}": 0.0 for name in MODULES}
-    values |= {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
-    return values
-
-
-def check_stability(
-    stability: StabilityMonitor, scaler: torch.amp.GradScaler, values: dict[str, float]
-) -> Explosion | None:
+def check_stability(stability: StabilityMonitor, values: dict[str, float]) -> Explosion | None:
     """Apply the explosion rules to one step; an update ratio that is not finite means weights that are not.
 
     Args:
         stability: the rules, with their state from earlier steps.
-        scaler: of the loss; a step is not judged while it is still backing off.
-        values: of `step_values`.
+        values: of `StepValues.read`; a step is not judged while the scale of the loss is still backing off.
     """
     overflow = math.isfinite(values["train/loss/total"]) and not math.isfinite(values["grad/norm"])
-    if overflow and scaler.is_enabled() and scaler.get_scale() > 1:
+    if overflow and values.get(LOSS_SCALE, 1.0) > 1:
         return None
     ratios = [values.get(f"update_ratio/{name}", 0.0) for name in MODULES]
     return stability.update(
@@ -245,18 +183,23 @@ def check_stability(
     )
 
 
-def optimizer_step(state: TrainState, finite: bool) -> None:
+def optimizer_step(state: TrainState, norm: Float[Tensor, ""]) -> None:
     """Update the weights, unless the gradients are not finite; advance schedule, average and counter.
 
-    A scaler decides by itself whether to step, so that its scale can back off. Every tenth step stores the
-    update ratios in `state.ratios`.
+    The device decides: AdamW's fused kernel leaves weights, moments and its count of steps alone where `found_inf`
+    is 1, as gradient scalers ask it to. Every tenth step stores the update ratios in `state.ratios`.
+
+    Args:
+        state: with the gradients of the step, unscaled and clipped.
+        norm: global norm before clipping.
     """
     measured = is_logged(state.step + 1)
     if measured:
         state.updates.before()
-    if finite or state.scaler.is_enabled():
-        with state.clipping.limited_update():
-            state.scaler.step(state.optimizer)
+    if not state.scaler.is_enabled():  # a scaler sets it itself, so that its scale can back off
+        state.optimizer.found_inf = 1 - norm.isfinite().float()  # type: ignore[attr-defined]
+    with state.clipping.limited_update():
+        state.scaler.step(state.optimizer)
     state.scaler.update()
     state.scheduler.step()
     state.ratios = state.updates.after() if measured else None

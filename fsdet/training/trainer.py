@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,13 +38,15 @@ from fsdet.training.step import (
     measure_reference,
     optimizer_step,
     signals,
-    step_values,
 )
+from fsdet.training.values import StepValues, step_values
 
 log = logging.getLogger("fsdet.run")
 
 MAX_CHECKPOINTS = 2
 """Number of checkpoints of a run on the disk; older ones are deleted."""
+STEPS_BEHIND = {"cpu": 0, "cuda": 1}
+"""Number of steps that are under way on a device while the host reads the values of an earlier one."""
 
 
 def run_training(
@@ -84,15 +86,19 @@ def run_training(
         if (metrics := evaluate_resumed(state, evaluations, end)) is not None:
             report_evaluation(metrics)
         with build_progress(state, end) as shown:
-            for _ in range(state.step, end):
-                values, found = training_step(state)
-                if state.first_step is None:
-                    record_first_step(state, values)
-                history.append(values)
-                log_step(values, log_level(state))
-                shown.show_step(state.step, values["train/loss/total"], values["grad/norm"])
-                if found and state.explosion is None:
-                    record_explosion(state, found)
+            outstanding: deque[StepValues] = deque()
+            while state.step < end:
+                outstanding.append(take_step(state))
+                while len(outstanding) > steps_behind(state, end):
+                    values, found = judge_step(state, outstanding.popleft())
+                    if state.first_step is None:
+                        record_first_step(state, values)
+                    step = int(values["step"])
+                    history.append(values)
+                    log_step(values, log_level(config, step))
+                    shown.show_step(step, values["train/loss/total"], values["grad/norm"])
+                    if found and state.explosion is None:
+                        record_explosion(state, found)
                 if state.explosion and config.stop_on_explosion:
                     report("exploded", {})
                     break
@@ -131,23 +137,41 @@ def build_progress(state: TrainState, end: int) -> TrainingProgress:
     return TrainingProgress(f"stage {config.stage}", state.step, end, config.steps_per_epoch)
 
 
-def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None]:
-    """Take one optimiser step; returns its measured values, and the explosion if a rule fired."""
+def take_step(state: TrainState) -> StepValues:
+    """Take one optimiser step without waiting for the device; its shapes depend on those of the batch alone."""
     losses, shares = backward(state)
     state.scaler.unscale_(state.optimizer)
     norms = state.gradients.measure()
     clipped = state.clipping.clip_(norms[0])
     shares |= signals(state, clipped)
     values = step_values(state, norms, clipped.norm, losses, shares)  # the one copy from the device
+    optimizer_step(state, norms[0])
+    return values
+
+
+def judge_step(state: TrainState, taken: StepValues) -> tuple[dict[str, float], Explosion | None]:
+    """The values of a step, and the explosion if a rule fired at it; the steps must come in order."""
+    values = taken.read()
     values |= state.spikes.update(values)
-    found = check_stability(state.stability, state.scaler, values)
-    optimizer_step(state, finite=math.isfinite(values["grad/norm"]))
-    return values, found
+    return values, check_stability(state.stability, values)
 
 
-def log_level(state: TrainState) -> int:
-    """Level at which the last step is logged: INFO for every tenth one, or for all with `debug`."""
-    return logging.INFO if state.config.debug or is_logged(state.step) else logging.DEBUG
+def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None]:
+    """Take one optimiser step and judge it at once."""
+    return judge_step(state, take_step(state))
+
+
+def steps_behind(state: TrainState, end: int) -> int:
+    """Number of steps whose values may still be outstanding; none before a checkpoint or an evaluation, nor after the
+    first step, whose weights and gradients are recorded."""
+    if state.first_step is None or state.step >= end or state.ends_epoch():
+        return 0
+    return STEPS_BEHIND.get(state.device.partition(":")[0], 0)
+
+
+def log_level(config: TrainConfig, step: int) -> int:
+    """Level at which a step is logged: INFO for every tenth one, or for all with `debug`."""
+    return logging.INFO if config.debug or is_logged(step) else logging.DEBUG
 
 
 def record_explosion(state: TrainState, found: Explosion) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsdet.config import DataConfig
-from fsdet.data.episodes import BaseSource, EpisodeSource
+from fsdet.data.episodes import BaseSource, EpisodeSource, with_few_shapes
 from fsdet.data.image_set import ImageSet
 from fsdet.errors import DataError
 from fsdet.structures import Batch
@@ -245,6 +245,20 @@ def test_a_batch_is_its_episodes_one_after_the_other():
         kept = part.targets.mask[within]
         assert torch.equal(batch.targets.boxes[row][mask], part.targets.boxes[within][kept])
         assert torch.equal(batch.targets.labels[row][mask], part.targets.labels[within][kept])
+
+
+def test_few_shapes_have_a_power_of_two_of_objects_per_image_the_new_ones_empty():
+    batches = [BaseSource(numbered(), 0).batch(first, 2) for first in range(0, 40, 2)]
+    seen = {batch.targets.mask.shape[1] for batch in batches}
+    found = [with_few_shapes(batch).targets for batch in batches]
+    assert {targets.mask.shape[1] for targets in found} == {1 << (n - 1).bit_length() for n in seen}
+    assert any(n & (n - 1) for n in seen)
+    for batch, targets in zip(batches, found, strict=True):
+        places = batch.targets.mask.shape[1]
+        assert places <= targets.mask.shape[1] < 2 * places
+        assert not targets.mask[:, places:].any()
+        assert targets.boxes[:, :places].equal(batch.targets.boxes)
+        assert targets.labels[:, :places].equal(batch.targets.labels)
 
 
 def test_some_queries_show_none_of_the_classes():

@@ -152,6 +152,19 @@ def test_running_mean_moves_in_training_only_and_is_part_of_the_state():
     assert resumed.iou_mean.equal(loss.iou_mean)
 
 
+@pytest.mark.parametrize("kind", ["wiou_v2", "wiou_v3"])
+def test_running_mean_is_that_of_the_pairs_that_count(kind):
+    pred, target = random_boxes(7).float(), random_boxes(8).float()
+    counts = torch.arange(len(pred)) % 3 > 0
+    some, all_of_them = BoxLoss(kind), BoxLoss(kind)
+    losses = some(pred, target, counts)
+    expected = all_of_them(pred[counts], target[counts])
+    torch.testing.assert_close(some.iou_mean, all_of_them.iou_mean)
+    torch.testing.assert_close(losses[counts], expected)
+    some(pred, target, torch.zeros_like(counts))
+    assert some.iou_mean.equal(all_of_them.iou_mean)
+
+
 def test_running_mean_survives_an_empty_and_an_overflowed_batch():
     loss = BoxLoss("wiou_v2")
     empty = torch.zeros(0, 4, requires_grad=True)

@@ -34,7 +34,8 @@ def test_supcon_and_its_gradient_equal_pytorch_metric_learning(labels, temperatu
 def test_without_partners_exactly_zero_and_still_differentiable(labels):
     embeddings = torch.randn(len(labels), 4, requires_grad=True)
     loss = supcon_loss(embeddings, torch.tensor(labels, dtype=torch.long), 0.1)
-    loss.backward()
+    with torch.autograd.set_detect_anomaly(True):
+        loss.backward()
     assert loss == 0
     assert embeddings.grad.equal(torch.zeros(len(labels), 4))
 
@@ -114,3 +115,28 @@ def test_without_a_triplet_it_is_zero_and_part_of_the_graph(labels):
 def test_a_class_of_one_is_a_negative_but_no_anchor():
     points = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     assert triplet_loss(points, torch.tensor([0, 0, 1]), 0.3) == pytest.approx(0.3)
+
+
+LOSSES = {"supcon": lambda *given: supcon_loss(*given[:2], 0.1, *given[2:]),
+          "triplet": lambda *given: triplet_loss(*given[:2], 0.3, *given[2:])}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    kept=st.integers(0, 2**12 - 1),
+    seed=st.integers(0, 5),
+)
+def test_what_does_not_count_might_as_well_not_be_there(name, labels, kept, seed):
+    embeddings = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(seed))
+    embeddings.requires_grad_()
+    labels = torch.tensor(labels)
+    counts = torch.tensor([bool(kept >> i & 1) for i in range(len(labels))])
+    counts[0] = True
+    loss = LOSSES[name](embeddings, labels, counts)
+    expected = LOSSES[name](embeddings[counts], labels[counts])
+    torch.testing.assert_close(loss, expected)
+    with torch.autograd.set_detect_anomaly(True):
+        ours, theirs = (torch.autograd.grad(x, embeddings)[0] for x in (loss, expected))
+    torch.testing.assert_close(ours, theirs)
+    assert not ours[~counts].any()

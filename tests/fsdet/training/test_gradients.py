@@ -132,7 +132,7 @@ def test_update_ratio_needs_its_snapshot():
         UpdateRatio({"a": [nn.Parameter(torch.ones(1))]}).after()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_nothing_waits_for_the_device():
     parameters = {"a": [nn.Parameter(torch.ones(5, device="cuda")) for _ in range(3)], "frozen": []}
     parameters["a"][0].grad = torch.ones(5, device="cuda")
