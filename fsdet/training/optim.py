@@ -34,7 +34,11 @@ def build_optimizer(parameters: dict[str, list[nn.Parameter]], config: OptimConf
             if chosen:
                 groups.append({"params": chosen, "lr": lr, "weight_decay": decay, "name": name})
     if config.optimizer == "sgd":
-        return SGD(groups, momentum=MOMENTUM, fused=True)
+        sgd = SGD(groups, momentum=MOMENTUM, fused=True)
+        for p in (p for group in sgd.param_groups for p in group["params"]):
+            # a first step that is skipped would leave it undefined
+            sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return sgd
     return AdamW(groups, betas=(0.9, BETA_2), eps=EPS, fused=True)
 
 

@@ -137,3 +137,24 @@ def test_sgd_is_heavy_ball_momentum_with_the_same_groups():
     keys = ("name", "lr", "weight_decay")
     groups = [[{key: g[key] for key in keys} for g in o.param_groups] for o in (adamw, sgd)]
     assert groups[0] == groups[1]
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_first_step_that_a_scaler_skips_leaves_no_trace(name):
+    """Each fused kernel is told on the device; SGD's would leave a momentum that was never set."""
+    config = OptimConfig(optimizer=name, lr=0.1)
+    weights = []
+    for grads in ([math.inf, 2.0, -1.0], [2.0, -1.0]):
+        parameters = {m: [] for m in MODULES} | {"backbone": [nn.Parameter(torch.ones(3, 3))]}
+        (weight,) = parameters["backbone"]
+        optimizer = build_optimizer(parameters, config)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        for grad in grads:
+            weight.grad = torch.full((3, 3), grad) * scaler.get_scale()
+            scaler.scale(torch.ones(()))  # as a backward pass does
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+            assert weight.isfinite().all()
+        weights.append(weight.detach())
+    assert torch.equal(*weights)
