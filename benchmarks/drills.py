@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import optuna
 import psutil
@@ -61,6 +61,7 @@ class Drill:
     epoch_seconds: float = 1.0
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
+    command: ClassVar[Sequence[str]] = (sys.executable, "-m", "drill_sweep")
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ class Drill:
         }
         environment.pop("MLFLOW_TRACKING_URI", None)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "drill_sweep", "drill.yaml", *more, *arguments],
+            [*self.command, "drill.yaml", *more, *arguments],
             cwd=self.root,
             env=environment,
             stdout=subprocess.PIPE,
@@ -505,26 +506,90 @@ def folders_swapped(root: Path) -> tuple[list[str], str]:
 
 def disk_full(root: Path) -> tuple[list[str], str]:
     """The disk fills up while the sweep runs: a clean stop; with room again it goes on."""
-    drill = Drill(root)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(root)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        return [], "not run: this user may not mount a small disk"
-    try:
-        drill.__post_init__()
+    with small_disk(root, "size=64m") as mounted:
+        if not mounted:
+            return [], NO_DISK
+        drill = Drill(root)
         drill.start()
         drill.wait_for("trials/0002/stage1_epoch0001.pt")
-        filler = root / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while file.write(b"x" * 4096):
-                pass
+        filler = fill(root)
         code, printed = drill.finish()
         wrongs = [] if code in (4, 5) and "full" in printed else [f"{code}: {printed[-900:]}"]
         filler.unlink()
         states = Counter(str(t.state) for t in to_records(drill.study().trials, alive=False))
-        wrongs += drill.resume()
+        return wrongs + drill.resume(), f"stopped with {dict(states)}"
+
+
+NO_DISK = "not run: this user may not mount a small disk"
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[bool]:
+    """A disk of its own at `folder`, in memory; yields whether this user may mount one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
     finally:
-        subprocess.run(["umount", "--lazy", str(root)], check=False)
-    return wrongs, f"stopped with {dict(states)}"
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def fill(folder: Path) -> Path:
+    """Fill the disk of `folder` by a file, which is returned."""
+    filler = folder / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    return filler
+
+
+def no_home_and_full_tmpdir(root: Path) -> tuple[list[str], str]:
+    """There is no HOME, and TMPDIR is full: the sweep does without both."""
+    with small_disk(root / "tmp", "size=64k") as mounted:
+        if not mounted:
+            return [], NO_DISK
+        fill(root / "tmp")
+        drill = Drill(root, environment={"HOME": "/nowhere", "TMPDIR": f"{root / 'tmp'}"})
+        code, printed = drill.run()
+    return drill.audit() + ([] if code == 0 else [f"{code}: {printed[-800:]}"]), ""
+
+
+def ray_disk_full(root: Path) -> tuple[list[str], str]:
+    """The disk of Ray's files fills up: the sweep goes on, or stops and resumes when there is room again."""
+    place = Path(tempfile.mkdtemp(prefix="r-"))  # a short path, for Ray's sockets
+    with small_disk(place, "size=300m") as mounted:
+        if not mounted:
+            return [], NO_DISK
+        drill = Drill(root, environment={"RAY_TMPDIR": f"{place}"})
+        drill.start()
+        drill.wait_for("trials/0002/stage1_epoch0001.pt")
+        filler = fill(place)
+        code, printed = drill.finish()
+        stopped = code == 1 and "--resume" in printed
+        wrongs = [] if code == 0 or stopped else [f"{code}: {printed[-900:]}"]
+        if "Traceback" in printed:
+            wrongs.append(f"a traceback: {printed[-900:]}")
+        filler.unlink()
+        return wrongs + (drill.audit() if code == 0 else drill.resume()), f"exit code {code}"
+
+
+def no_room_for_ray(root: Path) -> tuple[list[str], str]:
+    """No bytes or inodes for Ray's files, or a read-only disk: one line with the cure, code 2, nothing begins."""
+    wrongs = []
+    for options in ("size=1m", "size=300m,nr_inodes=4", "size=300m,ro"):
+        with small_disk(root / "ray", options) as mounted:
+            if not mounted:
+                return [], NO_DISK
+            drill = Drill(root, environment={"RAY_TMPDIR": f"{root / 'ray'}"})
+            code, printed = drill.run()
+        errors = [line for line in printed.splitlines() if line.startswith("error: ")]
+        if code != 2 or len(errors) != 1 or "set RAY_TMPDIR" not in printed:
+            wrongs.append(f"{options}: {code}: {printed[-500:]}")
+        if (root / "mlruns").exists():
+            wrongs.append(f"{options}: something began")
+    return wrongs, "refused"
 
 
 def tracking_locked(root: Path) -> tuple[list[str], str]:
@@ -556,7 +621,8 @@ def two_at_once(root: Path) -> tuple[list[str], str]:
         wrongs += [] if code == 0 and "could not" not in printed else [f"{code}: {printed[-500:]}"]
         wrongs += drill._study_wrongs(5)
         client = MlflowClient(uri)
-        runs = client.search_runs([client.get_experiment_by_name(drill.root.name).experiment_id])
+        experiment = client.get_experiment_by_name(drill.root.name)
+        runs = [] if experiment is None else client.search_runs([experiment.experiment_id])
         open_ = [r.info.run_name for r in runs if r.info.status == "RUNNING"]
         if len(runs) != 6 or open_:
             wrongs.append(f"{len(runs)} runs, open {open_}")
@@ -598,6 +664,9 @@ DRILLS: dict[str, Callable[[Path], tuple[list[str], str]]] = {
         record_emptied,
         folders_swapped,
         disk_full,
+        ray_disk_full,
+        no_room_for_ray,
+        no_home_and_full_tmpdir,
         tracking_locked,
         two_at_once,
         node_lost,

@@ -24,12 +24,12 @@ from functools import cache, partial
 from pathlib import Path
 from random import Random
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: its threads do not survive a fork
-
 import fuzz_cases
+import fuzz_checkpoints
 import fuzz_files
 import fuzz_sweeps
 import psutil
+import torch
 from drills import Drill
 
 CPU_SECONDS = 5.0
@@ -115,6 +115,7 @@ def _in_child(case: Case, root: Path) -> None:
     """Run the command; does not return."""
     code = 99
     os.chdir(root / "work")
+    torch.set_num_threads(1)  # those of this process do not exist in a fork
     in_use = psutil.Process().memory_info().vms
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MOST_MEMORY,) * 2)
     Path(START).write_text(f"{_peak(resource.getrusage(resource.RUSAGE_SELF))}", encoding="ascii")
@@ -209,7 +210,7 @@ def made_folder() -> Path:
 
 MADE_KINDS = {
     "images": (fuzz_files.image_case, made_run),
-    "checkpoints": (fuzz_files.checkpoint_case, made_run),
+    "checkpoints": (fuzz_checkpoints.checkpoint_case, made_run),
     "sweeps": (fuzz_sweeps.sweep_case, made_sweep),
 }
 """Kinds that damage what a training or a sweep has left -> their cases, and what makes that."""

@@ -231,19 +231,8 @@ def labels_case(chance: Random) -> Command:
     Path("data.yaml").write_bytes(
         mutated_yaml(chance, DESCRIPTION) if chance.random() < 0.5 else text
     )
-    return lambda: check_data(
-        [
-            "check",
-            "--dataset",
-            "yolo",
-            "--data_root",
-            ".",
-            "--cache_dir",
-            "cache",
-            "--sheet",
-            "s.png",
-        ]
-    )
+    flags = ["--data_root", ".", "--cache_dir", "cache", "--sheet", "s.png"]
+    return lambda: check_data(["check", "--dataset", "yolo", *flags])
 
 
 def resume_case(chance: Random) -> Command:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from random import Random
 
 import drills
 import pytest
 from drills import Drill
+from fuzz import Case, run_case
+from fuzz_sweeps import sweep_case
 from mlflow import MlflowClient
 
 from sweeps.states import State
@@ -152,6 +158,49 @@ FAULTS = {
     lose_end: "is RUNNING",
 }
 """What is done to a finished sweep -> what the audit says about it."""
+
+
+DOES_WRONG = """
+import os, shutil, sys, time
+shutil.copytree(sys.argv[1], ".", dirs_exist_ok=True)
+WHOLE = "mlruns/sweeps/drill/trials/0000/stage1_epoch0005.pt"
+for trial in ("0000", "0001", "0002"):
+    folder = f"mlruns/sweeps/drill/trials/{trial}"
+    for epoch in (1, 2, 3):
+        path = f"{folder}/stage1_epoch{epoch:04d}.pt"
+        os.path.exists(path) or os.link(WHOLE, path)
+    with open(f"{folder}/sessions.log", "a") as log:
+        log.write(f"{os.getpid()} goes on behind epoch 0\\n")
+    with open(f"{folder}/held", "w") as held:
+        held.write(str(os.getpid()))
+time.sleep(1.5)
+sys.exit(7)
+"""
+"""A session that leaves a sound sweep, says nothing, and ends with code 7."""
+ALONE = sorted(drills.DRILLS.keys() - {"node_lost"})  # that one starts a cluster
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_every_drill_notices_a_session_that_does_wrong(finished, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(Drill, "command", (sys.executable, "-c", DOES_WRONG, str(finished)))
+    sleep = time.sleep
+    monkeypatch.setattr(drills.time, "sleep", lambda seconds: sleep(min(seconds, 0.2)))
+    run = drills.DRILLS[name] if name != "kill_driver" else partial(drills.kill_driver, kills=1)
+    try:
+        wrongs, note = run(tmp_path / "drill")
+    except TimeoutError as error:  # what the drill waits for does not come
+        wrongs, note = [str(error)], ""
+    assert wrongs or note == drills.NO_DISK
+
+
+def test_a_damaged_sweep_folder_works_or_is_a_line_of_ours(finished):
+    """A short form of `make fuzz --kind sweeps`."""
+    found = {}
+    for seed in range(30):
+        case = Case(f"{seed}", partial(sweep_case, Random(seed), finished))
+        if (outcome := run_case(case)).faults:
+            found[seed] = outcome.faults, outcome.errors[-2000:]
+    assert found == {}
 
 
 def test_a_sound_sweep_passes_the_audit(drill):

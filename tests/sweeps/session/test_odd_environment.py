@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import drills
 import pytest
 from drill_sweep import SWEEP
 
@@ -42,6 +43,12 @@ def test_folder_with_an_odd_name_and_no_home(short, tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
     assert (tmp_path / "a?b#c%20d" / "mlruns" / "sweeps" / "drill" / "best.yaml").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["a?b#c%20d"]
+
+
+def test_no_room_for_ray_is_one_line_and_nothing_starts(tmp_path):
+    wrongs, note = drills.no_room_for_ray(tmp_path / "d")
+    assert wrongs == []
+    assert note in ("refused", drills.NO_DISK)
 
 
 @pytest.mark.parametrize("below", ["", "/below"])
