@@ -20,10 +20,12 @@ class Targets:
     """Class index: the way within the episode (stages 2 and 3) or the base class (stage 1)."""
     mask: Bool[Tensor, "images objects"]
     """True where there is an object."""
+    limit: int | None = None
+    """Upper limit of the number of objects in all images, for shapes that follow from it; None: every place."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Targets:
         """The same with `change` applied to every tensor."""
-        return Targets(change(self.boxes), change(self.labels), change(self.mask))
+        return Targets(change(self.boxes), change(self.labels), change(self.mask), self.limit)
 
     def padded(self, objects: int) -> Targets:
         """The same with `objects` places per image, at least as many as there are; the new ones are empty."""

@@ -212,6 +212,7 @@ def _padded(boxes: list[Array], labels: list[Array]) -> Targets:
         boxes=torch.zeros(len(labels), most, 4),
         labels=torch.zeros(len(labels), most, dtype=torch.int64),
         mask=torch.zeros(len(labels), most, dtype=torch.bool),
+        limit=sum(map(len, labels)),
     )
     for row, (corners, names) in enumerate(zip(boxes, labels, strict=True)):
         targets.boxes[row, : len(names)] = torch.from_numpy(np.ascontiguousarray(corners))
@@ -230,6 +231,7 @@ def _concatenate(episodes: list[Batch]) -> Batch:
             boxes=torch.cat([t.boxes for t in targets]),
             labels=torch.cat([t.labels for t in targets]),
             mask=torch.cat([t.mask for t in targets]),
+            limit=sum(t.mask.numel() if t.limit is None else t.limit for t in targets),
         ),
         supports=torch.cat([e.supports for e in episodes]),
         support_ids=torch.cat([e.support_ids for e in episodes]),
@@ -274,4 +276,5 @@ class BatchLoader:
 def with_few_shapes(batch: Batch) -> Batch:
     """The same, padded to a power of two of objects per image, so that the steps of a run have few different shapes."""
     most = batch.targets.mask.shape[1]
-    return replace(batch, targets=batch.targets.padded(1 << (most - 1).bit_length()))
+    padded = batch.targets.padded(1 << (most - 1).bit_length())
+    return replace(batch, targets=replace(padded, limit=None))

@@ -39,7 +39,7 @@ class Assignment:
     scores: Float[Tensor, "images anchors classes"]
     """Soft class targets."""
     max_positives: int
-    """Upper limit of the number of positives, from the shapes alone: the number of slots."""
+    """Upper limit of the number of positives, known without looking: the number of slots."""
 
     @cached_property
     def slots(self) -> Int[Tensor, " slots"]:
@@ -107,8 +107,8 @@ def assign(
     labels = targets.labels.gather(1, target_index)
     soft = torch.zeros_like(logits, dtype=torch.float32)
     soft.scatter_(2, labels[..., None], (quality * positive)[..., None])
-    max_positives = len(boxes) * min(TOPK * targets.mask.shape[1], len(points))
-    return Assignment(positive.bool(), target_index, soft, max_positives)
+    limit = targets.mask.numel() if targets.limit is None else targets.limit
+    return Assignment(positive.bool(), target_index, soft, min(TOPK * limit, positive.numel()))
 
 
 def points_inside(

@@ -4,13 +4,13 @@ Box terms are weighted by the assigner's score of each positive and divided by t
 binary cross-entropy over all anchor points, and in stage 1 also cross-entropy over the base classes.
 
 No shape depends on the predictions, so the host never waits for the device: positives are gathered into slots, whose
-number follows from the shapes of the batch, and a free slot has weight 0.
+number follows from that of the targets or of the places for them, and a free slot has weight 0.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +99,7 @@ class Criterion(nn.Module):
             batch: images with base-class labels.
         """
         targets = batch.targets
-        classless = Targets(targets.boxes, torch.zeros_like(targets.labels), targets.mask)
+        classless = replace(targets, labels=torch.zeros_like(targets.labels))
         assigned, localisation = self._localise(head, head.objectness[..., None], classless)
         labels = assigned.of_targets(targets.labels).masked_fill(~assigned.taken, NO_CLASS)
         object_loss = base_class_loss(

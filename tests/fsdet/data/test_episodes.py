@@ -240,6 +240,7 @@ def test_a_batch_is_its_episodes_one_after_the_other():
     assert torch.equal(batch.images, torch.cat([part.images for part in parts]))
     assert torch.equal(batch.supports, torch.cat([part.supports for part in parts]))
     assert batch.targets.mask.sum() == sum(part.targets.mask.sum() for part in parts)
+    assert batch.targets.mask.sum() == batch.targets.limit
     for row, mask in enumerate(batch.targets.mask):
         part, within = parts[row // 6], row % 6
         kept = part.targets.mask[within]
@@ -257,6 +258,8 @@ def test_few_shapes_have_a_power_of_two_of_objects_per_image_the_new_ones_empty(
         places = batch.targets.mask.shape[1]
         assert places <= targets.mask.shape[1] < 2 * places
         assert not targets.mask[:, places:].any()
+        assert batch.targets.limit == batch.targets.mask.sum()
+        assert targets.limit is None
         assert targets.boxes[:, :places].equal(batch.targets.boxes)
         assert targets.labels[:, :places].equal(batch.targets.labels)
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,7 +78,11 @@ def test_a_point_in_two_targets_stands_for_the_one_that_its_box_overlaps_most():
 
 
 def test_no_point_is_positive_without_a_target():
-    found, _ = assigned(predictions(), targets=())
+    found, targets = assigned(predictions(), targets=())
+    none = assign(
+        *[torch.zeros(1, 16, n) for n in (4, 2)], torch.zeros(16, 2), replace(targets, limit=0)
+    )
+    assert none.slots.shape == none.of_targets(targets.labels).shape == (0,)
     assert not found.positive.any()
     assert not found.taken.any()
     assert found.scores.sum() == 0
@@ -148,6 +153,15 @@ def test_more_places_for_targets_change_nothing_but_the_number_of_slots():
     assert few.scores.equal(many.scores)
     assert few.slots[few.taken].equal(many.slots[many.taken])
     assert (len(few.slots), len(many.slots)) == (2 * 3 * TOPK, 2 * 8 * TOPK)
+
+
+def test_as_many_slots_as_the_targets_that_are_there_can_take_hold_all_positives():
+    for seed in range(20):
+        boxes, logits, points, targets = made_up(3, 6, 2, 64, None, False, seed)
+        known = replace(targets, limit=int(targets.mask.sum()))
+        all_places, exact = (assign(boxes, logits, points, given) for given in (targets, known))
+        assert exact.slots[exact.taken].equal(all_places.slots[all_places.taken])
+        assert len(exact.slots) == TOPK * known.limit
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

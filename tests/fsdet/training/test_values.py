@@ -103,7 +103,7 @@ def record(run: TrainState) -> tuple[Recorded, dict[str, float]]:
 
 def with_places(batch: Batch, objects: int) -> Batch:
     """The same batch with a fixed number of places for objects per image."""
-    return replace(batch, targets=batch.targets.padded(objects))
+    return replace(batch, targets=replace(batch.targets.padded(objects), limit=None))
 
 
 STAGE_SETS = {1: "train", 2: "train", 3: "shots"}
