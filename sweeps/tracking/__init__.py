@@ -17,8 +17,9 @@ from sweeps.tracking.store import (
     sqlite_file,
     tracking_uri,
 )
-from sweeps.tracking.tracker import NAME_TAG, Tracker
+from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.view import RANK, View
+from sweeps.tracking.writer import NAME_TAG
 
 __all__ = [
     "NAME_TAG",
