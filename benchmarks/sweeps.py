@@ -58,7 +58,7 @@ def main() -> None:
     part = parts.add_parser("orchestration")
     part.add_argument("--rounds", type=int, default=3)
     part.add_argument("--trials", type=int, default=40)
-    part.add_argument("--reports", nargs="+", type=int, default=[1, 20])
+    part.add_argument("--reports", nargs="*", type=int, default=[1, 20])
     part.add_argument(
         "--long", type=int, default=2000, help="trials of the sweeps that must be flat"
     )

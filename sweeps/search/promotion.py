@@ -39,12 +39,12 @@ class Progress:
     price: float | None = None
     """Of its last evaluation before the end, in epochs of training; None if it is not known."""
     values: dict[int, float] = field(default_factory=dict)
-    """Epoch -> objective, more is better; ascending."""
+    """Epoch -> objective, more is better."""
 
     @property
     def epoch(self) -> int:
         """Last epoch with a value; 0 before the first."""
-        return next(reversed(self.values), 0)
+        return max(self.values, default=0)
 
     @property
     def value(self) -> float:

@@ -98,6 +98,7 @@ class StudySearcher:
         self._curves: dict[int, dict[int, float]] = {}
         trials = own_trials(study)
         self._progress = {t.number: progress_of(t, spec) for t in trials}
+        self._trained = sum(trial.epoch for trial in self._progress.values())
         self._sources = {t.number: t.user_attrs[SOURCE] for t in trials if SOURCE in t.user_attrs}
         store.check()
 
@@ -127,7 +128,7 @@ class StudySearcher:
             self.rungs().epochs,
             self._spec.scheduler.reduction,
             self._suggestions > 0,
-            self._stopping.affordable(sum(trial.epoch for trial in trials)),
+            self._stopping.affordable(self._trained),
         )
         if isinstance(decision, Idle):
             return decision
@@ -204,7 +205,9 @@ class StudySearcher:
         if value is None or not math.isfinite(value) or report.epoch in curve:
             return
         curve[report.epoch] = value
-        self._progress[request.number].values[report.epoch] = self._spec.objective.sign * value
+        progress = self._progress[request.number]
+        self._trained += report.epoch - progress.epoch
+        progress.values[report.epoch] = self._spec.objective.sign * value
         self._write(lambda: self._record(trial, value, report))
 
     def _record(self, trial: optuna.Trial, value: float, report: TrialReport) -> None:
@@ -300,5 +303,5 @@ def progress_of(trial: FrozenTrial, spec: SweepSpec) -> Progress:
         state=record.state,
         until=record.until,
         price=record.costs.get(EVALUATION_EPOCHS),
-        values={epoch: spec.objective.sign * v for epoch, v in sorted(curve_of(trial).items())},
+        values={epoch: spec.objective.sign * v for epoch, v in curve_of(trial).items()},
     )
