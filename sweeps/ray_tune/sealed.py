@@ -16,6 +16,8 @@ T = TypeVar("T")
 class Sealed(Generic[T]):
     """A value that is pickled once, is unpickled where it is used first, and has a short `repr`."""
 
+    __slots__ = ("_data", "_value")
+
     def __init__(self, value: T) -> None:
         self._value: T | None = value
         self._data: bytes = cloudpickle.dumps(value)

@@ -18,7 +18,7 @@ from sweeps.study.study import TrialRecord
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """One trial as shown."""
 

@@ -29,7 +29,7 @@ STATUS = {
 """State of a trial -> status of its run, of which MLflow has fewer; the tag `state` tells them apart."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class OpenRun:
     """A run that is being written. Only the tracker's thread uses it."""
 
