@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from fsdet.errors import shown
 from fsdet.reading import expand_user
@@ -273,6 +271,10 @@ class StorageSpec(Part):
     def _database(cls, study: str | None) -> str | None:
         if study is None:
             return None
+        # imported late: a worker reads this module, too, and SQLAlchemy is a fifth of what it imports before torch
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
         try:
             database = make_url(study)
         except (ArgumentError, ValueError):

@@ -22,20 +22,21 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.ray_tune import internals
+from sweeps.ray_tune.sealed import Sealed
 from sweeps.search.promotion import Idle
 from sweeps.trial.failures import OUT_OF_MEMORY, cause_of_death, kernel_kills
 from sweeps.trial.messages import TrialReport, TrialRequest
 
 REQUEST = "request"
-"""Key of the `TrialRequest` in the config of a trial of Ray Tune."""
+"""Key of the sealed `TrialRequest` in the config of a trial of Ray Tune."""
 REPORT, RETIRE_WORKER = "report", "retire_worker"
 """Keys in a result of Ray Tune."""
 
 
 def request_of(trial: Trial) -> TrialRequest:
     """The request that a trial of Ray Tune carries in its config."""
-    request: TrialRequest = trial.config[REQUEST]
-    return request
+    request: Sealed[TrialRequest] = trial.config[REQUEST]
+    return request.value
 
 
 class Trials(Protocol):
@@ -63,7 +64,7 @@ class Trials(Protocol):
 def to_result(report: TrialReport) -> dict[str, Any]:
     """A report as a result of Ray Tune."""
     return {
-        REPORT: report,
+        REPORT: Sealed(report),
         **({RETIRE_WORKER: True} if report.retire_worker else {}),
     }
 
@@ -133,10 +134,12 @@ class Retries:
         cause = self._failures.cause(trial)
         request = replace(request_of(trial), last_try=True)
         if not cause.startswith(OUT_OF_MEMORY):
-            internals.change_trial(trial, {**trial.config, REQUEST: request})
+            internals.change_trial(trial, {**trial.config, REQUEST: Sealed(request)})
             return
         request = replace(request, retried=cause)
-        internals.change_trial(trial, {**trial.config, REQUEST: request}, self._needs(request))
+        internals.change_trial(
+            trial, {**trial.config, REQUEST: Sealed(request)}, self._needs(request)
+        )
         self._waiting.add(trial.trial_id)
 
 
@@ -170,7 +173,7 @@ class RaySearcher(Searcher):  # type: ignore[misc]
             return None
         self._numbers[trial_id] = request.number
         self._retries.on_suggest(trial_id, request)
-        return {REQUEST: request}
+        return {REQUEST: Sealed(request)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: `RayCallback` forwards reports."""
@@ -225,10 +228,11 @@ class RayCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_result(self, *, trial: Trial, result: dict[str, Any], **_: Any) -> None:
         # Ray stores a trial's last result and writes it into every snapshot
-        self._trials.on_report(request_of(trial).number, result.pop(REPORT))
+        self._trials.on_report(request_of(trial).number, result.pop(REPORT).value)
 
     def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
         internals.forget_results(trial)
+        trial.config[REQUEST].discard()
 
 
 class RayScheduler(FIFOScheduler):  # type: ignore[misc]

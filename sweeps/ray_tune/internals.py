@@ -28,6 +28,7 @@ RELIED_ON = {
         "update_resources": "change_trial: more memory for a restarted trial",
         "error_file": "latest_failure: what Ray wrote about failures",
         "run_metadata": "failure_count, forget_results",
+        "_default_result_or_future": "forget_results",
     },
     ("ray.tune.search", "Searcher"): {
         "_metric": "searcher_state",
@@ -74,13 +75,17 @@ def change_trial(trial: Trial, config: dict[str, Any], resources: Any = None) ->
 
 
 def forget_results(trial: Trial) -> None:
-    """Empty what Ray keeps of a trial that has ended: statistics of each metric, and the last result.
+    """Empty what Ray keeps of a trial that has ended: statistics of each metric, and the first and the last result.
 
     Nothing reads them any more, and over thousands of trials they are most of what the driver holds.
     """
     record = trial.run_metadata
-    record.metric_analysis, record.metric_n_steps, record.last_result = {}, {}, {}
+    record.metric_analysis, record.metric_n_steps = {}, {}
+    record.last_result = {
+        "done": True
+    }  # if it were empty, Ray would ask the worker for the first one
     record.invalidate_cache()
+    trial._default_result_or_future = None
 
 
 def failure_count(trial: Trial) -> int:

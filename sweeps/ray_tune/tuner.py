@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ray import tune
@@ -21,6 +23,7 @@ from sweeps.ray_tune.adapters import (
     Retries,
     Trials,
     WorkerFailures,
+    request_of,
     to_result,
 )
 from sweeps.resources.machine import Machine
@@ -32,6 +35,8 @@ from sweeps.trial.trial import Train, TrialContext, run_trial
 RESTARTS = 1
 """Times that a trial is restarted after its worker died or it ran out of memory. Other errors of the trainer
 are not retried."""
+NEVER = "1e9"
+"""Seconds between two snapshots."""
 GPU_WORDS = ("CUDA", "CUBLAS", "CUDNN", "HIP")
 """One of these is in the reason of a trial that ran out of GPU memory; otherwise it was main memory."""
 
@@ -55,12 +60,15 @@ class TuneJob:
 def build_tuner(job: TuneJob, trials: Trials) -> tune.Tuner:
     """The Ray Tuner. Its folder holds only its own state; trials have folders of their own."""
     internals.hide_from_workers(SECRETS)  # every node has credentials of its own
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = (
+        NEVER  # of Ray's snapshot of all trials, which nothing reads
+    )
     shutil.rmtree(job.folder.ray_dir, ignore_errors=True)
     failures = WorkerFailures()
     retries = Retries(trials, needs_of(job), failures)
     searcher = RaySearcher(trials, retries, failures)
     return tune.Tuner(
-        tune.with_resources(trainable(job), lambda config: needs_of(job)(config.get(REQUEST))),
+        tune.with_resources(trainable(job), resources_of(needs_of(job))),
         tune_config=tune.TuneConfig(
             num_samples=-1,  # until the searcher has finished
             search_alg=searcher,
@@ -89,7 +97,7 @@ def trainable(job: TuneJob) -> Callable[[dict[str, Any]], None]:
         def send(report: TrialReport) -> None:
             tune.report(to_result(report))
 
-        run_trial(context, config[REQUEST], send, train)
+        run_trial(context, config[REQUEST].value, send, train)
 
     return trial
 
@@ -103,15 +111,27 @@ def needs_of(job: TuneJob) -> Callable[[TrialRequest | None], tune.PlacementGrou
         if request is not None and request.retried:
             on_card = gpus and any(word in request.retried for word in GPU_WORDS)
             cpus, gpus = cpus if on_card else machine.cpus, math.ceil(gpus)
-        bundle = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
-        return tune.PlacementGroupFactory([bundle])
+        return resources_for(float(cpus), float(gpus))
 
     return needs
 
 
+@cache
+def resources_for(cpus: float, gpus: float) -> tune.PlacementGroupFactory:
+    """Resources on one node; all trials with the same needs share them."""
+    return tune.PlacementGroupFactory([{"CPU": cpus} | ({"GPU": gpus} if gpus else {})])
+
+
+def resources_of(
+    needs: Callable[[TrialRequest | None], tune.PlacementGroupFactory],
+) -> Callable[[dict[str, Any]], tune.PlacementGroupFactory]:
+    """The same, from the config of a trial of Ray Tune."""
+    return lambda config: needs(config[REQUEST].value if REQUEST in config else None)
+
+
 def ray_name(trial: Any) -> str:
     """Name of a trial in Ray Tune."""
-    return f"trial_{trial.config[REQUEST].number:04d}"
+    return f"trial_{request_of(trial).number:04d}"
 
 
 class Silent(ProgressReporter):  # type: ignore[misc]

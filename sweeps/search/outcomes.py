@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepSpec
 from sweeps.states import Outcome, State
+from sweeps.study.internals import frozen_trial
 from sweeps.study.study import curve_of
 
 LEAST_VIOLATION = 1e-3
@@ -45,7 +46,7 @@ CONSTRAINED = (State.COMPLETED, State.PRUNED, State.INFEASIBLE)
 
 def tell(study: optuna.Study, spec: SweepSpec, number: int, state: State) -> None:
     """Finish trial `number` in Optuna; its attributes hold the outcome."""
-    trial = study.get_trials(deepcopy=False)[number]
+    trial = frozen_trial(study, number)
     optuna_state = OPTUNA_STATES[state]
     if state is State.INFEASIBLE and spec.sampler.reports_complete:
         optuna_state = TrialState.COMPLETE

@@ -25,7 +25,7 @@ from enum import Enum
 from sweeps.states import ENDED, State
 
 
-@dataclass
+@dataclass(slots=True)
 class Progress:
     """How far a trial has come."""
 

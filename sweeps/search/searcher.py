@@ -35,7 +35,7 @@ from sweeps.search.rungs import Rungs, find_rungs
 from sweeps.search.sampler_view import sampler_view
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.states import ENDED, Outcome, State
-from sweeps.study.internals import running_trial
+from sweeps.study.internals import frozen_trial, running_trial
 from sweeps.study.store import LOST, StudyStore, batched, reason_of
 from sweeps.study.study import (
     CONSTRAINT,
@@ -98,6 +98,7 @@ class StudySearcher:
         self._curves: dict[int, dict[int, float]] = {}
         trials = own_trials(study)
         self._progress = {t.number: progress_of(t, spec) for t in trials}
+        self._trained = sum(trial.epoch for trial in self._progress.values())
         self._sources = {t.number: t.user_attrs[SOURCE] for t in trials if SOURCE in t.user_attrs}
         store.check()
 
@@ -127,7 +128,7 @@ class StudySearcher:
             self.rungs().epochs,
             self._spec.scheduler.reduction,
             self._suggestions > 0,
-            self._stopping.affordable(sum(trial.epoch for trial in trials)),
+            self._stopping.affordable(self._trained),
         )
         if isinstance(decision, Idle):
             return decision
@@ -170,8 +171,8 @@ class StudySearcher:
             if leg is not None:
                 begun[UNTIL] = next_stop(self._spec.epochs_of(parameters), leg.until)
             _set_attributes(trial, begun)
-        frozen = self._study.get_trials(deepcopy=False)[trial.number]
-        self._open[trial.number] = running_trial(self._study, trial.number)
+        frozen = frozen_trial(self._study, trial.number)
+        self._open[trial.number] = trial
         self._curves[trial.number] = curve_of(frozen)
         self._progress[trial.number] = progress_of(frozen, self._spec)
         return build_request(to_record(frozen), self._spec, self._context, parameters)
@@ -204,11 +205,14 @@ class StudySearcher:
         if value is None or not math.isfinite(value) or report.epoch in curve:
             return
         curve[report.epoch] = value
-        self._progress[request.number].values[report.epoch] = self._spec.objective.sign * value
+        progress = self._progress[request.number]
+        self._trained += report.epoch - progress.epoch
+        progress.values[report.epoch] = self._spec.objective.sign * value
         self._write(lambda: self._record(trial, value, report))
 
     def _record(self, trial: optuna.Trial, value: float, report: TrialReport) -> None:
-        with batched(self._study):
+        # a hundred trials report more often than a disk can be waited for
+        with batched(self._study, durable=False):
             self._record_best(trial, report.best)
             if len(self._spec.objectives) == 1:
                 trial.report(value, report.epoch)
@@ -229,6 +233,7 @@ class StudySearcher:
     def on_end(self, end: TrialEnd) -> None:
         """Record how a trial ended, and report it to Optuna; one that is paused or interrupted stays open there."""
         trial = self._open.pop(end.number, None) or running_trial(self._study, end.number)
+        self._curves.pop(end.number, None)
         progress = self._progress[end.number]
         progress.state = end.outcome.state
         if end.report is not None:
@@ -238,7 +243,7 @@ class StudySearcher:
     def _record_end(self, trial: optuna.Trial, end: TrialEnd) -> None:
         state = end.outcome.state
         violation = 0.0 if end.report is None else end.report.violation
-        with batched(self._study):
+        with batched(self._study, durable=state not in ENDED):  # what is told next is durable
             # set already if an earlier driver was killed at this point
             if state in CONSTRAINED and CONSTRAINT not in trial.constraints:
                 trial.set_constraint(CONSTRAINT, constraint_of(end.outcome, violation))

@@ -18,7 +18,7 @@ from sweeps.study.study import TrialRecord
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """One trial as shown."""
 
@@ -71,6 +71,8 @@ class Display:
         self.objective = spec.objective
         self.console, self.noun = console, noun
         self.rows: dict[int, Row] = {}
+        self.states: Counter[State] = Counter()
+        """Number of rows in each state."""
         self.earlier = 0
         """Trials that ended or paused in earlier sessions."""
         self.latest_explosion: Row | None = None
@@ -92,14 +94,17 @@ class Display:
             row.state, row.reason, row.seconds = trial.state, trial.reason, trial.seconds
             row.retried = bool(trial.retried)
             self.rows[trial.number] = row
+            self.states[row.state] += 1
             self.earlier += 1
 
     def on_start(self, request: TrialRequest) -> None:
         """A trial began, or continues."""
-        new = Row(request.number, request.title, request.parameters)
-        row = self.rows.setdefault(request.number, new)
+        if request.number not in self.rows:
+            self.rows[request.number] = Row(request.number, request.title, request.parameters)
+            self.states[State.RUNNING] += 1
+        row = self.rows[request.number]
         row.promoted = row.state is State.PAUSED
-        row.state = State.RUNNING
+        self._change(row, State.RUNNING)
         if row.curve is None:
             row.curve = NormCurve()
             row.steps_per_epoch = request.config.steps_per_epoch
@@ -121,10 +126,16 @@ class Display:
     def on_end(self, end: TrialEnd) -> None:
         """A trial ended or paused."""
         row = self.rows[end.number]
-        row.state, row.reason = end.outcome.state, end.outcome.reason
+        self._change(row, end.outcome.state)
+        row.reason = end.outcome.reason
         row.seconds += end.seconds
         if row.state is State.INFEASIBLE:
             self.latest_explosion = row
+
+    def _change(self, row: Row, state: State) -> None:
+        self.states[row.state] -= 1
+        row.state = state
+        self.states[state] += 1
 
     def show_message(self, text: str) -> None:
         """Show one line about the session to the user; called from signal handlers."""
@@ -144,12 +155,11 @@ class Display:
 
     def finished(self) -> int:
         """Trials that have ended; paused ones have not."""
-        return sum(row.state in ENDED for row in list(self.rows.values()))
+        return sum(self.states[state] for state in ENDED)
 
     def counts(self) -> str:
         """Number of trials in each state."""
-        found = Counter(row.state for row in list(self.rows.values()))
-        return ", ".join(f"{found[state]} {state}" for state in State if found[state])
+        return ", ".join(f"{self.states[state]} {state}" for state in State if self.states[state])
 
 
 class PlainDisplay(Display):
@@ -158,7 +168,7 @@ class PlainDisplay(Display):
     def _position(self) -> str:
         """How far the sweep is."""
         ended = self.finished()
-        if any(row.state is State.PAUSED for row in self.rows.values()):
+        if self.states[State.PAUSED]:
             return f"[{len(self.rows)} begun, {ended} ended, of {self.trials}]"
         return f"[{ended}/{self.trials}]"
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -189,8 +190,8 @@ def epochs_of(trial: TrialRecord, spec: SweepSpec) -> int:
 
 def state_counts(states: Any) -> dict[str, float]:
     """Metric -> number of trials in a state."""
-    found = list(states)
-    return {f"trials/{state}": float(found.count(state)) for state in State}
+    found = Counter(states)
+    return {f"trials/{state}": float(found[state]) for state in State}
 
 
 def end_parent_run(

@@ -1,8 +1,9 @@
 """The only module that uses private members of Optuna. One more is overridden in `sweeps.search.sampler`.
 
-- `FrozenTrial._trial_id`: Optuna hands out a `Trial` that can be written only from `ask`, never again for
-  a trial that is already running.
-- `Study._storage` and `JournalStorage._backend`: where a study is stored, and the file that it writes to.
+- `Trial(study, id)`: Optuna hands out a `Trial` that can be written only from `ask`, never again for a trial that is
+  already running.
+- `Study._storage`, `Study._study_id` and `JournalStorage._backend`: where a study is stored, by which id, and the file
+  that it writes to.
 - `FrozenTrial._system_attrs`: a copy shares them with the trial that it was made of.
 - `JournalFileBackend._log_number_offset`: one entry for each line of the file, which grows without limit.
 - `CmaEsSampler._get_trials` (in `sweeps.search.sampler`): the trials that CMA-ES ranks.
@@ -18,8 +19,16 @@ from optuna.trial import FrozenTrial
 
 def running_trial(study: optuna.Study, number: int) -> optuna.Trial:
     """The running trial `number`, to report to and to suggest for, whichever process created it."""
-    frozen = study.get_trials(deepcopy=False)[number]
-    return optuna.Trial(study, frozen._trial_id)
+    return optuna.Trial(study, _trial_id(study, number))
+
+
+def frozen_trial(study: optuna.Study, number: int) -> FrozenTrial:
+    """Trial `number`, to be read only; in constant time, while `Study.get_trials` lists all."""
+    return study._storage.get_trial(_trial_id(study, number))
+
+
+def _trial_id(study: optuna.Study, number: int) -> int:
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:

@@ -7,7 +7,9 @@ driver at a time. The database is in `sweeps.study.database`.
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -30,6 +32,8 @@ UNNAMED = "sweep"
 """Name of every sweep's study in files of earlier versions; other studies in them have names without a prefix."""
 BESIDE = "/"
 """Between the name of a sweep, which has none of these, and that of another study in its file."""
+SYNC_SECONDS = 1.0
+"""Time between two waits for the disk while many trials report."""
 DATABASE_LOST = (SQLAlchemyError, StorageInternalError)
 """Raised when a database does not answer, or refuses."""
 LOST = (OSError, *DATABASE_LOST)
@@ -198,15 +202,23 @@ class Journal(JournalFileBackend):
 
     A report of a trial is about four changes, its end about ten; unbatched, each is a write that waits
     for the disk. A process that is killed in the middle of a write leaves the first of them, as before.
+    Optuna's lock around each write is left out: the sweep's folder is locked as long as its driver writes.
     """
 
     def __init__(self, file_path: str) -> None:
         super().__init__(file_path)
+        self._path = Path(file_path)
+        self._synced = -math.inf
+        """Monotonic time at which the disk had everything."""
         self._waiting: list[dict[str, Any]] | None = None
 
     @contextmanager
-    def batched(self) -> Iterator[None]:
+    def batched(self, durable: bool = True) -> Iterator[None]:
         """Buffer the changes made within, then write them at once; until then reads do not see them.
+
+        Args:
+            durable: whether to wait for the disk in any case. If not, the disk is waited for once in `SYNC_SECONDS`: a
+                process that is killed loses nothing, a machine that loses its power may lose the changes in between.
 
         Raises:
             OSError: the file cannot be written.
@@ -217,27 +229,38 @@ class Journal(JournalFileBackend):
         finally:
             waiting, self._waiting = self._waiting, None
             if waiting:
-                super().append_logs(waiting)
+                self._append(waiting, durable)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write the changes, or buffer them within `batched`."""
         if self._waiting is None:
-            super().append_logs(logs)
+            self._append(logs, durable=True)
         else:
             self._waiting += logs
 
+    def _append(self, logs: list[dict[str, Any]], durable: bool) -> None:
+        """Append the changes to the file."""
+        lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with self._path.open("ab") as file:
+            file.write("".join(lines).encode())
+            file.flush()
+            if durable or time.monotonic() - self._synced > SYNC_SECONDS:
+                os.fsync(file.fileno())
+                self._synced = time.monotonic()
+
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """The changes from that number on."""
-        yield from super().read_logs(log_number_from)
-        drop_line_offsets(self)  # only lines after the last one are read again
+        """The changes from that number on; none within `batched`."""
+        if self._waiting is None:
+            yield from super().read_logs(log_number_from)
+            drop_line_offsets(self)  # only lines after the last one are read again
 
 
 @contextmanager
-def batched(study: optuna.Study) -> Iterator[None]:
+def batched(study: optuna.Study, durable: bool = True) -> Iterator[None]:
     """`Journal.batched` for the changes of a study; no effect for a study in a database."""
     journal = backend_of(study)
     if isinstance(journal, Journal):
-        with journal.batched():
+        with journal.batched(durable):
             yield
     else:
         yield

@@ -1,8 +1,9 @@
 """The only package that uses MLflow: a parent run per sweep, a nested run per trial.
 
 Only the driver writes, never a trial. Writes are queued and sent by threads in batches, so that a slow server never
-delays a trial, and one that is away gets them when it is back. A store that cannot be opened at the start ends the
-sweep, nothing that happens to it later does.
+delays a trial, and one that is away gets them when it is back. A database in a file gets one transaction a second, any
+other store calls of MLflow. A store that cannot be opened at the start ends the sweep, nothing that happens to it later
+does.
 
 A run of an earlier session is found by its tags and continued; its values are not written twice.
 """
@@ -17,8 +18,9 @@ from sweeps.tracking.store import (
     sqlite_file,
     tracking_uri,
 )
-from sweeps.tracking.tracker import NAME_TAG, Tracker
+from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.view import RANK, View
+from sweeps.tracking.writer import NAME_TAG
 
 __all__ = [
     "NAME_TAG",

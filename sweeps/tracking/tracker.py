@@ -16,10 +16,17 @@ from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.states import Outcome
 from sweeps.tracking.client import Dataset, DatasetInput
-from sweeps.tracking.runs import OpenRun, to_tags
-from sweeps.tracking.store import StoredRun, open_experiment, run_with_tags, runs_of
+from sweeps.tracking.runs import OpenRun, cut
+from sweeps.tracking.store import (
+    StoredRun,
+    open_experiment,
+    run_with_tags,
+    runs_of,
+    sqlite_file,
+)
 from sweeps.tracking.view import View
 from sweeps.tracking.write_queue import ParentMissingError, Write, WriteQueue
+from sweeps.tracking.writer import NAME_TAG, build_writer
 from sweeps.trial.messages import TrialReport
 
 log = logging.getLogger(__name__)
@@ -28,7 +35,7 @@ SERVER_QUEUES = 8
 """Threads that write to a server: a slow one answers several requests at once. A file needs one."""
 PATIENCE = 300.0
 """Seconds for which a store that does not answer is asked again at the end, unless told otherwise."""
-PARENT_TAG, NAME_TAG = "mlflow.parentRunId", "mlflow.runName"
+PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 """Tag with the description of a run, in Markdown."""
 HINTS = {
@@ -50,13 +57,14 @@ class Tracker:
     def __init__(self, uri: str, experiment: str) -> None:
         self.uri = uri
         self._client, self.experiment_id = open_experiment(uri, experiment)
+        self._writer = build_writer(self._client, self.experiment_id, sqlite_file(uri))
         self._runs: dict[str, OpenRun] = {}
         self._known: set[str] = set()
         """Keys of the runs that are written, or queued to be."""
         self._warned: set[str] = set()
         self._lock = threading.Lock()
         count = SERVER_QUEUES if uri.startswith("http") else 1
-        self._queues = [WriteQueue(uri, self._warn) for _ in range(count)]
+        self._queues = [WriteQueue(uri, self._warn, self._writer.commit) for _ in range(count)]
 
     @property
     def public_uri(self) -> str:
@@ -110,7 +118,7 @@ class Tracker:
             if run_id is None:
                 run = self._create(above, started, again=next(attempts) > 0)
             else:
-                run = OpenRun.resume(self._client, run_id, above)
+                run = OpenRun.resume(self._client, self._writer, run_id, above)
             self._runs[key] = run
             run.add_params(parameters)
             self._send_later(key, run)
@@ -122,12 +130,8 @@ class Tracker:
         # the answer to the first attempt may have been lost
         run_id = run_with_tags(self._client, self.experiment_id, tags) if again else None
         if run_id is None:
-            listed = {tag.key: tag.value for tag in to_tags(tags)}
-            run = self._client.create_run(
-                self.experiment_id, start_time=started, tags=listed, run_name=tags[NAME_TAG]
-            )
-            run_id = run.info.run_id
-        return OpenRun(self._client, run_id)
+            run_id = self._writer.create(cut(tags), started)
+        return OpenRun(self._client, self._writer, run_id)
 
     def _parent_tag(self, parent: str | None) -> dict[str, str]:
         if parent is None:
@@ -140,14 +144,14 @@ class Tracker:
         """Let `key` refer to a run of an earlier session without changing it, unless it refers to one already."""
 
         def write() -> None:
-            self._runs.setdefault(key, OpenRun(self._client, run_id, resumed=True))
+            self._runs.setdefault(key, OpenRun(self._client, self._writer, run_id, resumed=True))
 
         self._known.add(key)
         self._put(key, write)
 
     def tag(self, key: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
-        self._put(key, lambda: self._client.log_batch(self._runs[key].run_id, tags=to_tags(tags)))
+        self._put(key, lambda: self._writer.log(self._runs[key].run_id, tags=cut(tags)))
 
     def describe(self, key: str, markdown: str) -> None:
         """Set the description of a run."""
@@ -166,6 +170,7 @@ class Tracker:
             if other not in self._runs:
                 raise ParentMissingError(f"run {other} is not written yet")
             run_id = self._runs[key].run_id
+            self._writer.commit()
             line = f"- [{text}](#/experiments/{self.experiment_id}/runs/{self._runs[other].run_id})"
             note = self._client.get_run(run_id).data.tags.get(NOTE_TAG, "")
             if line not in note:
@@ -185,6 +190,7 @@ class Tracker:
         paths = list(files)
 
         def write() -> None:
+            self._writer.commit()
             for path in filter(Path.is_file, paths):
                 self._client.log_artifact(self._runs[key].run_id, str(path), folder)
 
@@ -194,7 +200,12 @@ class Tracker:
         """Name the data of a run."""
         data = Dataset(name=name, digest=digest, source_type="local", source=source)
         inputs = [DatasetInput(data)]
-        self._put(key, lambda: self._client.log_inputs(self._runs[key].run_id, datasets=inputs))
+
+        def write() -> None:
+            self._writer.commit()
+            self._client.log_inputs(self._runs[key].run_id, datasets=inputs)
+
+        self._put(key, write)
 
     def add_metrics(self, key: str, metrics: Mapping[str, float], step: int) -> None:
         """Write metrics of a run that no report holds."""
@@ -236,7 +247,7 @@ class Tracker:
         when = now()
         texts = {"state": str(outcome.state), "reason": without_password(outcome.reason)}
         texts |= {} if name is None else {NAME_TAG: name}
-        tags = to_tags({name: text for name, text in texts.items() if text})
+        tags = cut({name: text for name, text in texts.items() if text})
         last = dict(metrics or {})
 
         def write() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -39,14 +40,18 @@ class WriteQueue:
     Args:
         store: its address, for messages.
         warn: told once that the store does not answer, and of the first write that it refused.
+        commit: called after the writes of a second, which may have buffered something.
     """
 
-    def __init__(self, store: str, warn: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, store: str, warn: Callable[[str, str], None], commit: Write = lambda: None
+    ) -> None:
         self._store = without_password(store)
         self._warn = warn
+        self._commit = commit
         self._buffered: dict[Hashable, Write] = {}
         self._due: float | None = None
-        """Monotonic time at which buffered values are written; None without any."""
+        """Monotonic time at which buffered values are written; None if nothing was written since the last time."""
         self._deadline = float("inf")
         self._closing = threading.Event()
         self.missing = 0
@@ -63,7 +68,6 @@ class WriteQueue:
 
     def put_later(self, key: Hashable, write: Write) -> None:
         """Write what is buffered under `key` within `DELAY` seconds; called by writes, in the thread of the queue."""
-        self._due = self._due or time.monotonic() + DELAY
         self._buffered.setdefault(key, write)
 
     def flush(self, seconds: float) -> None:
@@ -97,8 +101,9 @@ class WriteQueue:
         self._closing.set()
         self._queue.put(None)
         self._thread.join(max(0.0, deadline - time.monotonic()))
-        left = self._queue.qsize() + len(self._buffered) if self._thread.is_alive() else 0
-        return self.missing + left
+        if not self._thread.is_alive():
+            return self.missing
+        return self.missing + 1 + self._queue.qsize() + len(self._buffered)  # 1: it still tries one
 
     def _run(self) -> None:
         while (write := self._next()) is not None:
@@ -106,6 +111,7 @@ class WriteQueue:
                 self._deliver()
             else:
                 self._attempt(write)
+                self._due = self._due or time.monotonic() + DELAY
 
     def _next(self) -> Write | None:
         """The next write; None when everything is written."""
@@ -116,7 +122,7 @@ class WriteQueue:
             write = self._queue.get(timeout=left)
         except queue.Empty:
             return self._deliver
-        if write is None and self._buffered:
+        if write is None and self._due is not None:
             self._queue.put(None)
             return self._deliver
         return write
@@ -126,6 +132,7 @@ class WriteQueue:
         self._due = None
         while self._buffered:
             self._attempt(self._buffered.pop(next(iter(self._buffered))))
+        self._attempt(self._commit)
 
     def _attempt(self, write: Write) -> None:
         """Call `write` until the store takes it; give up if it refuses, or at the deadline."""
@@ -159,7 +166,7 @@ def is_away(error: Exception) -> bool:
     if isinstance(error, ParentMissingError) or "locked" in str(error):
         return True
     if not isinstance(error, MlflowException):
-        return isinstance(error, ConnectionError)
+        return isinstance(error, ConnectionError | sqlite3.OperationalError)
     return error.get_http_status_code() in AWAY or "failed with exception" in str(error)
 
 

@@ -19,6 +19,12 @@ def study_in(path: Path) -> optuna.Study:
     return optuna.create_study(storage=JournalStorage(Journal(str(path))), study_name="s")
 
 
+def load_again(folder: Path) -> optuna.Study:
+    return optuna.load_study(
+        study_name="s", storage=JournalStorage(Journal(str(folder / "journal")))
+    )
+
+
 def lines_of(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
@@ -35,11 +41,31 @@ def test_changes_made_together_are_written_at_the_end_and_in_order(tmp_path):
     text = (tmp_path / "journal").read_text(encoding="utf-8")
     written = [json.loads(line) for line in text.splitlines()[before:]]
     assert [x.get("user_attr") for x in written] == [{"first": 1}, None, {"last": 2}]
-    again = optuna.load_study(
-        study_name="s", storage=JournalStorage(Journal(str(tmp_path / "journal")))
-    )
+    again = load_again(tmp_path)
     assert again.trials[0].user_attrs == {"first": 1, "last": 2}
     assert again.trials[0].intermediate_values == {1: 0.5}
+
+
+def test_changes_of_a_second_wait_for_the_disk_once_and_are_in_the_file_at_once(
+    tmp_path, monkeypatch
+):
+    waits: list[int] = []
+    study = study_in(tmp_path / "journal")
+    trial = study.ask()
+    monkeypatch.setattr("sweeps.study.store.os.fsync", waits.append)
+    monkeypatch.setattr("sweeps.study.store.SYNC_SECONDS", 3600.0)
+    for step in range(20):
+        with batched(study, durable=False):
+            trial.report(0.5, step)
+        assert len(load_again(tmp_path).trials[0].intermediate_values) == step + 1
+    assert waits == []
+    with batched(study):
+        trial.set_user_attr("state", "completed")
+    assert len(waits) == 1
+    monkeypatch.setattr("sweeps.study.store.SYNC_SECONDS", 0.0)
+    with batched(study, durable=False):
+        trial.report(0.5, 20)
+    assert len(waits) == 2
 
 
 def test_what_was_changed_before_an_error_is_written(tmp_path):
@@ -53,9 +79,7 @@ def test_what_was_changed_before_an_error_is_written(tmp_path):
 
     with pytest.raises(RuntimeError, match="after it"):
         fail()
-    again = optuna.load_study(
-        study_name="s", storage=JournalStorage(Journal(str(tmp_path / "journal")))
-    )
+    again = load_again(tmp_path)
     assert again.trials[0].user_attrs == {"kept": True}
 
 
@@ -70,9 +94,7 @@ def test_what_a_journal_remembers_does_not_grow(tmp_path):
 
 def test_changes_of_another_process_are_read(tmp_path):
     mine = study_in(tmp_path / "journal")
-    other = optuna.load_study(
-        study_name="s", storage=JournalStorage(Journal(str(tmp_path / "journal")))
-    )
+    other = load_again(tmp_path)
     other.tell(other.ask(), 1.0)
     mine.tell(mine.ask(), 2.0)
     assert [t.value for t in mine.trials] == [t.value for t in other.trials] == [1.0, 2.0]

@@ -6,6 +6,7 @@ import logging
 import math
 import sqlite3
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,24 +53,29 @@ def test_more_values_than_a_call_takes_are_all_written(tracker):
     assert len(client.get_run(run_id).data.params) == 130
 
 
-def test_values_that_come_quickly_are_written_in_few_calls(tracker, monkeypatch):
-    calls: list[str] = []
-    log_batch = tracker._client.log_batch
+def test_values_that_come_quickly_are_written_in_one_transaction(tracker, monkeypatch):
+    statements: list[str] = []
+    connect = sqlite3.connect
 
-    def counted(run_id: str, **what: list[object]) -> None:
-        calls.append(run_id)
-        log_batch(run_id, **what)
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
 
     monkeypatch.setattr("sweeps.tracking.write_queue.DELAY", 3600.0)
-    monkeypatch.setattr(tracker._client, "log_batch", counted)
-    tracker.start("a", "a", {"lr": 1}, {})
+    monkeypatch.setattr("sweeps.tracking.writer.sqlite3.connect", traced)
+    for key in "ab":
+        tracker.start(key, key, {"lr": 1}, {})
     for step in range(1, 41):
-        tracker.log("a", report(range(step, step + 1)))
-    tracker.end("a", Outcome(State.COMPLETED))
+        for key in "ab":
+            tracker.log(key, report(range(step, step + 1)))
+    for key in "ab":
+        tracker.end(key, Outcome(State.COMPLETED))
     tracker.close()
-    assert len(calls) == 1
-    history = MlflowClient(tracker.uri).get_metric_history(tracker.run_id("a"), "m0")
-    assert [m.step for m in history] == list(range(1, 41))
+    assert statements.count("COMMIT") == 1
+    for key in "ab":
+        history = MlflowClient(tracker.uri).get_metric_history(tracker.run_id(key), "m0")
+        assert [m.step for m in history] == list(range(1, 41))
 
 
 def test_values_are_there_before_their_run_has_ended(tracker, monkeypatch):

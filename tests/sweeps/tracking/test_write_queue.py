@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import time
 
 import pytest
@@ -94,3 +95,20 @@ def test_what_is_wrong_is_not_tried_again():
     queue.put(wrong)
     assert queue.close(time.monotonic() + 30) == 1
     assert done == [0]
+
+
+def test_what_was_buffered_is_committed_after_the_writes_and_is_missing_if_that_fails():
+    done: list[str] = []
+    queue = WriteQueue("x", silent, lambda: done.append("commit"))
+    queue.put(lambda: done.append("write"))
+    queue.put(lambda: queue.put_later("run", lambda: done.append("send")))
+    queue.flush(30)
+    assert done == ["write", "send", "commit"]
+    assert queue.close(time.monotonic() + 30) == 0
+
+    def locked() -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    queue = WriteQueue("x", silent, locked)
+    queue.put(lambda: done.append("write"))
+    assert queue.close(time.monotonic() + 1) > 0
