@@ -16,10 +16,10 @@ test: .venv/installed-dev  ## all tests
 test-fast: .venv/installed-dev  ## all but the slow tests
 	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-drills: .venv/installed-dev  ## break sweeps in every way and look at what is left (about 15 minutes)
+drills: .venv/installed-dev  ## break sweeps in every way and look at what is left (about 20 minutes)
 	PYTHONPATH=. .venv/bin/python benchmarks/drills.py
 
-fuzz: .venv/installed-dev  ## feed the command lines what they were not made for (5 minutes)
+fuzz: .venv/installed-dev  ## feed all commands damaged files and senseless flags (5 minutes)
 	PYTHONPATH=. .venv/bin/python benchmarks/fuzz.py
 
 ui: .venv/installed  ## browse what was logged, on 127.0.0.1 only
