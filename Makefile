@@ -11,18 +11,18 @@ sweep: .venv/installed  ## the main job: sweep stage 2 on the embedded data
 	.venv/bin/python -m sweeps.run stage2_clip_dfl.yaml --name auto
 
 test: .venv/installed-dev  ## all tests
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 3 --dist loadfile
 
 test-fast: .venv/installed-dev  ## all but the slow tests
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	.venv/bin/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 test-gpu: .venv/installed-dev  ## the tests that need a CUDA device
 	.venv/bin/python -m pytest tests/fsdet -m gpu
 
-drills: .venv/installed-dev  ## break sweeps in every way and look at what is left (about 15 minutes)
+drills: .venv/installed-dev  ## break sweeps in every way and look at what is left (about 20 minutes)
 	PYTHONPATH=. .venv/bin/python benchmarks/drills.py
 
-fuzz: .venv/installed-dev  ## feed the command lines what they were not made for (5 minutes)
+fuzz: .venv/installed-dev  ## feed all commands damaged files and senseless flags (5 minutes)
 	PYTHONPATH=. .venv/bin/python benchmarks/fuzz.py
 
 ui: .venv/installed  ## browse what was logged, on 127.0.0.1 only

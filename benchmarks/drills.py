@@ -1,6 +1,6 @@
 """Drills: break a sweep in many ways, resume it, and check that nothing is lost, duplicated or left open.
 
-`make drills` runs them all in a temporary folder and prints a table (about 15 minutes on 2 cores);
+`make drills` runs them all in a temporary folder and prints a table (about 20 minutes on 2 cores);
 `python benchmarks/drills.py kill_driver` runs one. The checks read the three stores
 themselves: the Optuna journal, the MLflow database and the folders of the trials.
 """

@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
 import drills
 import pytest
 from drill_sweep import SWEEP
+
+from sweeps.session.session import full_disk
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
@@ -61,3 +64,15 @@ def test_no_folder_for_ray_is_one_line_and_nothing_starts(below, short, tmp_path
     assert line.startswith("error: ")
     assert "cannot be used (Not a directory); set RAY_TMPDIR to a folder" in line
     assert [path.name for path in folder.iterdir()] == ["drill.yaml"]
+
+
+def test_the_disk_that_is_full_is_named(tmp_path, monkeypatch):
+    reason = full_disk(tmp_path)  # has room
+    assert (reason.exit_code, reason.text[:27]) == (1, "the disk of Ray's files is ")
+    disk = namedtuple("disk", "f_bavail f_frsize f_files f_favail")
+    monkeypatch.setattr(os, "statvfs", lambda _: disk(1, 4096, 0, 0))
+    reason = full_disk(tmp_path)
+    assert (reason.exit_code, reason.text) == (
+        5,
+        f"{tmp_path}: the disk is full; make room, then resume",
+    )
