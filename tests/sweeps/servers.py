@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import shutil
@@ -29,20 +30,30 @@ PASSWORD = "open-sesame-4711"
 """Of every server; no file and no output of a sweep may hold it."""
 
 
+_PORTS = itertools.count(15000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
+"""Of this process alone, and below those that the system hands out: Ray would take a free one before the server does."""
+
+
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    for port in _PORTS:
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
-def wait_for(answers: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Until `answers` no longer raises."""
+def wait_for(
+    answers: Callable[[], object],
+    seconds: float = PATIENCE,
+    server: subprocess.Popen[bytes] | None = None,
+) -> None:
+    """Until `answers` no longer raises; `server` must be alive meanwhile."""
     end = time.monotonic() + seconds
     while True:
         try:
             answers()
         except Exception:
-            if time.monotonic() > end:
+            if time.monotonic() > end or (server is not None and server.poll() is not None):
                 raise
             time.sleep(0.2)
         else:
@@ -56,7 +67,8 @@ def mlflow_ui(port: int, store: str) -> Iterator[subprocess.Popen[bytes]]:
         command(port), env=variables(store), start_new_session=True, stdout=DEVNULL, stderr=DEVNULL
     )
     try:
-        wait_for(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5))
+        health = f"http://127.0.0.1:{port}/health"
+        wait_for(lambda: urllib.request.urlopen(health, timeout=5), server=process)
         yield process
     finally:
         with suppress(ProcessLookupError):  # a test may have killed it
