@@ -16,7 +16,7 @@ from sweeps.report.style import AMBER, BLUE, GREEN, GREY, PURPLE, RED, figure, p
 from sweeps.report.sweep_data import SweepData
 from sweeps.report.wording import join
 from sweeps.search.bisection import Bracket, Line, find_bracket, lines_of
-from sweeps.session.display import format_number, short_name
+from sweeps.session.display import format_setting, short_name
 from sweeps.states import State
 
 SEED = "seed"
@@ -133,11 +133,11 @@ def _sentence(found: Sequence[StableRange]) -> str:
 
 
 def _shown(one: StableRange) -> str:
-    return f"{'at least ' if one.beyond else ''}{format_number(one.value, 3)}"
+    return f"{'at least ' if one.beyond else ''}{format_setting(one.value)}"
 
 
 def _row(one: StableRange) -> tuple[str, ...]:
-    interval = f"{format_number(one.low, 3)} to {format_number(one.high, 3)}"
+    interval = f"{format_setting(one.low)} to {format_setting(one.high)}"
     opened = f"{one.width:.2g}" if one.width else "no"
     return (short_name(one.key), one.label, _shown(one), interval, str(one.seeds), opened)
 
@@ -150,7 +150,7 @@ def _figure(found: Sequence[StableRange]) -> Figure:
         scattermode="group",
         scattergap=0.4,
         xaxis={"type": "category"},
-        yaxis={"title": {"text": "largest value without explosion"}, "type": "log"},
+        yaxis={"title": {"text": "largest value without explosion"}, "type": "log", "dtick": 1},
     )
     said = "; ".join(f"{short_name(one.key)} {one.label} {_shown(one)}" for one in found)
     return Figure("stable-range", plot, f"Largest stable values: {said}", 420)

@@ -55,7 +55,7 @@ def test_other_exceptions_can_be_mistakes_and_secrets_are_removed(capsys):
 
 
 def test_exit_codes_are_those_of_the_documentation():
-    assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4, 5, 130, 143]
+    assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4, 5, 6, 130, 143]
 
 
 def test_ctrl_c_becomes_a_line_and_130(capsys):
