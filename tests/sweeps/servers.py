@@ -31,7 +31,7 @@ PASSWORD = "open-sesame-4711"
 
 
 _PORTS = itertools.count(15000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
-"""Of this process alone, and below those that the system hands out: Ray would take a free one before the server does."""
+"""Of this process alone, and below those that the system hands out: Ray would take one before the server does."""
 
 
 def free_port() -> int:
