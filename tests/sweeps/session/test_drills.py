@@ -23,8 +23,9 @@ from sweeps.states import State
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-def test_driver_killed_three_times(tmp_path):
-    wrongs, _ = drills.kill_driver(tmp_path / "drill", kills=3, seed=1)
+def test_driver_killed(tmp_path):
+    # once; `make drills` kills it three times
+    wrongs, _ = drills.kill_driver(tmp_path / "drill", kills=1, seed=1)
     assert wrongs == []
 
 
