@@ -129,6 +129,8 @@ def reconcile_runs(
         run_dir = context.run_dir(record.folder)
         own = callback.download(request)
         if not settled:
+            if run is None:  # its session was killed before a transaction held it
+                callback.begin_run(request)
             for report in recorded_reports(run_dir, spec.objective) if own else ():
                 if report.metrics:  # steps after the last evaluation will be repeated
                     tracker.log(record.run_key, report)
@@ -139,8 +141,11 @@ def reconcile_runs(
 
 def is_current(record: TrialRecord, run: StoredRun | None) -> bool:
     """Whether the tracker has what it should have of a trial when no session runs."""
+    if record.state not in (*ENDED, State.PAUSED):
+        # the last second of a killed session may be missing, and a trial does not repeat what is in its checkpoint
+        return run is None and record.value is None
     if run is None:
-        return record.state not in (*ENDED, State.PAUSED)
+        return False
     return not run.running and not (run.paused and record.state in ENDED)
 
 
