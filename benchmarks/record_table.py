@@ -7,8 +7,8 @@ The configurations are scrambled Sobol points of the space of `benchmarks/table/
 baselines. Every run is a short one (64 px, 128 steps) and goes to its end, past an explosion too. Each row of
 `benchmarks/table/NAME.jsonl` holds one run: AP50 on the validation classes at 1/16, 1/8, 1/4, 1/2 and 1 of its steps,
 over few and over all episodes, the validation loss at fixed weights, AP50 on the test classes at the end, the verdict,
-and the CPU seconds of steps and evaluations. The first line says how the table was made. `--check` holds at the commit that it names:
-since then the rounding of the loss has changed, which 128 steps amplify.
+and the CPU seconds of steps and evaluations. The first line says how the table was made.
+`--check` holds at the commit that it names: since then the rounding of the loss has changed, which 128 steps amplify.
 
 Table `main` is for developing methods. Table `report` has other seeds, and test classes in the place of validation
 classes: figures are reported on it alone.
