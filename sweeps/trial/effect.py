@@ -6,7 +6,6 @@ the noise of nothing. So each trial sends a `FirstStep` with its first report.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ SHOWN = (
 )
 """Settings that change the digest of the first step, whatever the others are: the optimiser, the criterion or the
 batches have their value, or the size of what is computed depends on it."""
+MEASURED = ("grad/norm", "grad/norm_after")
+"""Keys of `FirstStep.measured`."""
 ROUNDING = 1e-3
 """By which fraction a clipped norm may differ from its limit: the gradients may be in half precision."""
 CURE = (
@@ -91,7 +92,7 @@ def expected(config: TrainConfig) -> Iterator[tuple[str, float]]:
 
 def _unclipped(config: TrainConfig, measured: Mapping[str, float]) -> str | None:
     """Whether the norm that the optimiser got is not what the clip mode makes of it, in words."""
-    before, after = measured["grad/norm"], measured["grad/norm_after"]
+    before, after = (measured[name] for name in MEASURED)
     if not math.isfinite(before) or config.gradient_clip_mode not in ("norm", "none"):
         return None
     limit = config.gradient_clip_norm if config.gradient_clip_mode == "norm" else 0.0
@@ -110,6 +111,17 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
 def read_first_step(run_dir: Path) -> FirstStep | None:
     """The first step of the run in `run_dir`; None if it was not recorded or cannot be read."""
     try:
-        return FirstStep(**read_json(run_dir / FIRST_STEP_FILE))
-    except (ConfigError, TypeError, json.JSONDecodeError):
+        found = FirstStep(**read_json(run_dir / FIRST_STEP_FILE))
+    except (ConfigError, TypeError):
         return None
+    return found if _is_whole(found) else None
+
+
+def _is_whole(first: FirstStep) -> bool:
+    """Whether a record that was read has what `FirstSteps.check` looks at."""
+    if not isinstance(first.step, int) or not isinstance(first.digest, str):
+        return False
+    if not all(isinstance(part, dict) for part in (first.settings, first.used, first.measured)):
+        return False
+    numbers = [*first.used.values(), *(first.measured.get(name) for name in MEASURED)]
+    return all(isinstance(number, int | float) for number in numbers)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,10 @@ def test_the_file_holds_it_and_survives_damage(tiny):
     path = config.checkpoint_dir / "first_step.json"
     assert read_first_step(config.checkpoint_dir) == first
     text = path.read_text(encoding="utf-8")
-    for damaged in ("", "[]", '{"step": 1}', text[:100]):
+    whole = asdict(first)
+    parts = {"settings": [], "used": {"lr/backbone": "x"}, "measured": {}, "digest": 3, "step": "x"}
+    wrong = [json.dumps({**whole, part: value}) for part, value in parts.items()]
+    for damaged in ("", "[]", '{"step": 1}', text[:100], *wrong):
         path.write_text(damaged, encoding="utf-8")
         assert read_first_step(config.checkpoint_dir) is None
     path.write_text(text, encoding="utf-8")
