@@ -98,7 +98,7 @@ def wait_while_held(folder: Path) -> None:
 
 def save(config: TrainConfig, epoch: int) -> None:
     """A checkpoint; the two newest are kept."""
-    from fsdet.checkpoint import save_checkpoint  # loads torch
+    from fsdet.checkpoint.content import save_checkpoint  # loads torch
 
     folder = config.checkpoint_dir
     state = checkpoint_content(config, epoch)
@@ -121,7 +121,7 @@ def checkpoint_content(config: TrainConfig, epoch: int) -> dict[str, Any]:
 
 def load(path: Path) -> int:
     """Epochs done."""
-    from fsdet.checkpoint import load_checkpoint
+    from fsdet.checkpoint.content import load_checkpoint
 
     return int(load_checkpoint(path)["epoch"])
 

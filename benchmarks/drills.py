@@ -28,7 +28,7 @@ from drill_sweep import EXPLODES, HELD, STEPS, SWEEP, value_at
 from mlflow import MlflowClient
 from two_nodes import QUIET, SECOND, two_nodes
 
-from fsdet.checkpoint import load_checkpoint
+from fsdet.checkpoint.content import load_checkpoint
 from fsdet.errors import CheckpointError
 from sweeps.states import ENDED, State
 from sweeps.storage.folder import SweepFolder

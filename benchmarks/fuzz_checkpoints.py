@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from fuzz_files import called, damaged
 
-from fsdet.checkpoint import load_checkpoint
+from fsdet.checkpoint.content import load_checkpoint
 from fsdet.command import run_command
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import load_config

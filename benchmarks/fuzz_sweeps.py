@@ -13,7 +13,8 @@ from fuzz_files import damaged
 
 import sweeps.report.write
 import sweeps.rerun
-from fsdet.checkpoint import find_checkpoint, load_checkpoint
+from fsdet.checkpoint.content import load_checkpoint
+from fsdet.checkpoint.lookup import find_checkpoint
 from fsdet.command import run_command
 from sweeps.best import main as best
 from sweeps.config.file import load_spec

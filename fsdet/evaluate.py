@@ -57,7 +57,8 @@ def evaluate_checkpoint(config: EvaluateConfig) -> dict[str, float]:
     """
     import torch
 
-    from fsdet.checkpoint import find_checkpoint, load_detector
+    from fsdet.checkpoint.content import load_detector
+    from fsdet.checkpoint.lookup import find_checkpoint
     from fsdet.config.parsing import build_config
     from fsdet.device import usable_device
     from fsdet.evaluation.metrics import evaluate_run

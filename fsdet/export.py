@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from fsdet.checkpoint import (
-    find_checkpoint,
+from fsdet.checkpoint.content import (
+    SCORE_THRESHOLD,
     load_checkpoint,
     restore_detector,
     save_checkpoint,
     score_threshold_of,
     weights_of,
 )
-from fsdet.checkpoint.content import SCORE_THRESHOLD
+from fsdet.checkpoint.lookup import find_checkpoint
 from fsdet.command import ExitCode, FlagParser, run_command
 from fsdet.config import TrainConfig
 from fsdet.device import usable_device

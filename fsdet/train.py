@@ -100,7 +100,7 @@ def check(config: TrainConfig) -> None:
     Raises:
         FsdetError: the first one that cannot be used.
     """
-    from fsdet.checkpoint import load_checkpoint
+    from fsdet.checkpoint.content import load_checkpoint
     from fsdet.data.sources import check_data
     from fsdet.device import check_cuda
     from fsdet.models.backbone import Backbone, load_yolo_weights

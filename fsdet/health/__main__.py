@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def report_on(run_dir: Path, as_json: bool = False) -> int:
     """Show the report of a run; returns the exit code."""
-    from fsdet.checkpoint import find_run
+    from fsdet.checkpoint.lookup import find_run
     from fsdet.health.checklist import health_of_run
 
     report = health_of_run(find_run(run_dir, "RUN_DIR"))

@@ -75,7 +75,7 @@ def read_run(run_dir: Path) -> RunRecord:
 
 def newest_state(run_dir: Path) -> StoredState:
     """The newest readable checkpoint of the run; empty if there is none."""
-    from fsdet.checkpoint import read_checkpoint
+    from fsdet.checkpoint.content import read_checkpoint
 
     for path in sorted(run_dir.glob("stage*_epoch*.pt"), key=_written, reverse=True):
         try:

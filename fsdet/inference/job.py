@@ -73,7 +73,7 @@ def predict(
     """Search all inputs; `detections.json` is written if any could be searched.
 
     Args:
-        checkpoint: of stage 2 or 3; see `fsdet.checkpoint.find_checkpoint`.
+        checkpoint: of stage 2 or 3; see `fsdet.checkpoint.lookup.find_checkpoint`.
         supports: see `find_supports`; none for an example of the checkpoint's own dataset.
         images: images, folders of images, videos; none for an example.
         out: folder of the results.

@@ -13,12 +13,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from fsdet.checkpoint import (
-    find_checkpoint,
-    load_checkpoint,
-    restore_detector,
-    score_threshold_of,
-)
+from fsdet.checkpoint.content import load_checkpoint, restore_detector, score_threshold_of
+from fsdet.checkpoint.lookup import find_checkpoint
 from fsdet.config import TrainConfig
 from fsdet.data.image_set import Array
 from fsdet.data.images import letterbox, letterbox_boxes

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from timm.utils import ModelEmaV3
 
-from fsdet.checkpoint import load_checkpoint
+from fsdet.checkpoint.content import load_checkpoint
 from fsdet.config import MODULES, RunConfig, TrainConfig
 from fsdet.data.episodes import BaseSource, BatchLoader, EpisodeSource
 from fsdet.data.image_set import ImageSet

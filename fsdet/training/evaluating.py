@@ -7,7 +7,7 @@ import math
 import time
 
 from fsdet.archive import finite
-from fsdet.checkpoint import load_detector, store_score_threshold
+from fsdet.checkpoint.content import load_detector, store_score_threshold
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import load_config
 from fsdet.data.sources import load_image_set

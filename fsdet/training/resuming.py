@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from fsdet.checkpoint import load_checkpoint
+from fsdet.checkpoint.content import load_checkpoint
 from fsdet.config import HealthConfig, TrainConfig
 from fsdet.data.image_set import ImageSet
 from fsdet.data.sources import load_image_set

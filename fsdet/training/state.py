@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fsdet.checkpoint import save_checkpoint, weights_of
+from fsdet.checkpoint.content import save_checkpoint, weights_of
 from fsdet.checkpoint.validation import MOMENTS
 from fsdet.config import TrainConfig
 from fsdet.data.episodes import BatchLoader

@@ -28,7 +28,7 @@ def record_best_trial(folder: SweepFolder, trial: str) -> None:
 
 def best_weights(folder: SweepFolder) -> Path | None:
     """The weights of the best trial's best epoch; None before `record_best_trial`, or if they are not here."""
-    from fsdet.checkpoint import find_run  # loads torch
+    from fsdet.checkpoint.lookup import find_run
 
     try:
         path = find_run(folder.path) / BEST_FILE

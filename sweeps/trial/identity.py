@@ -164,9 +164,11 @@ def usable_checkpoints(
     run_dir: Path, warn: Callable[[str], None]
 ) -> Iterator[tuple[Path, Settings]]:
     """Every checkpoint that a trial can resume from, newest first, and its settings; the others are renamed."""
-    from fsdet.checkpoint import load_checkpoint  # loads torch
-
     for path in sorted(run_dir.glob(CHECKPOINT), key=lambda path: path.name, reverse=True):
+        from fsdet.checkpoint.content import (
+            load_checkpoint,  # loads torch: not before there is something to load
+        )
+
         try:
             yield path, load_checkpoint(path)["config"]
         except CheckpointError as error:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from made_up_checkpoint import made_up_content
 
-from fsdet.checkpoint import load_checkpoint, save_checkpoint
+from fsdet.checkpoint.content import load_checkpoint, save_checkpoint
 from fsdet.config import TrainConfig
 from fsdet.errors import CheckpointError
 

@@ -6,7 +6,7 @@ import pytest
 from made_up_checkpoint import made_up_content
 from rich.console import Console
 
-from fsdet.checkpoint import load_checkpoint, load_detector, save_checkpoint
+from fsdet.checkpoint.content import load_checkpoint, load_detector, save_checkpoint
 from fsdet.config import TrainConfig
 from fsdet.evaluate import EvaluateConfig, main, show
 from fsdet.evaluation.metrics import evaluate_run

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsdet.checkpoint import load_detector, save_checkpoint
+from fsdet.checkpoint.content import load_detector, save_checkpoint
 from fsdet.config import TrainConfig
 from fsdet.device import usable_device
 from fsdet.errors import CheckpointError, ConfigError, DataError

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import fsdet
-from fsdet.checkpoint import load_checkpoint, save_checkpoint
+from fsdet.checkpoint.content import load_checkpoint, save_checkpoint
 from fsdet.config import TrainConfig
 from fsdet.data.openmoji import load_openmoji
 from fsdet.inference.video import VideoWriter

@@ -13,7 +13,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import IterableSimpleNamespace
 
-from fsdet.checkpoint import load_checkpoint
+from fsdet.checkpoint.content import load_checkpoint
 from fsdet.errors import CheckpointError
 from fsdet.models.backbone import Backbone, load_yolo_weights
 from fsdet.unpickling import (

@@ -164,7 +164,7 @@ def hungry(
     """
     import ray
 
-    from fsdet.checkpoint import save_checkpoint
+    from fsdet.checkpoint.content import save_checkpoint
 
     assert on_report is not None
     run_files(config)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fsdet.checkpoint import find_checkpoint, find_run
+from fsdet.checkpoint.lookup import find_checkpoint, find_run
 from fsdet.errors import CheckpointError
 
 

@@ -9,7 +9,7 @@ import torch
 from made_up_checkpoint import made_up_content
 from memory_use import refusal_of
 
-from fsdet.checkpoint import load_checkpoint, save_checkpoint
+from fsdet.checkpoint.content import load_checkpoint, save_checkpoint
 from fsdet.checkpoint.validation import check_content
 from fsdet.config import TrainConfig
 from fsdet.errors import CheckpointError
@@ -158,9 +158,7 @@ def test_lists_within_lists_are_not_walked_for_ever():
 def test_a_file_that_claims_wide_embeddings_takes_no_memory(tmp_path, embed_dim):
     config = CONFIG.model_dump(mode="json") | {"embed_dim": embed_dim}
     torch.save({**made_up_content(CONFIG), "format": 1, "config": config}, tmp_path / "c.pt")
-    imports = (
-        "from fsdet.checkpoint import load_checkpoint; from fsdet.errors import CheckpointError"
-    )
+    imports = "from fsdet.checkpoint.content import load_checkpoint; from fsdet.errors import CheckpointError"
     told, kilobytes = refusal_of(tmp_path / "c.pt", imports, "load_checkpoint", "CheckpointError")
     assert "c.pt: resume: not a checkpoint that can be used: " in told
     assert kilobytes < 60_000  # the file has 3.5 MB

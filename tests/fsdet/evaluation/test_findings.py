@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsdet.checkpoint import load_detector
+from fsdet.checkpoint.content import load_detector
 from fsdet.evaluation.findings import Findings
 from fsdet.evaluation.metrics import evaluate_run
 

@@ -7,7 +7,7 @@ import swap_control
 import torch
 from scipy.stats import ttest_rel
 
-from fsdet.checkpoint import load_detector
+from fsdet.checkpoint.content import load_detector
 from fsdet.config import DataConfig
 from fsdet.data.episodes import EVAL_SEED, EpisodeSource
 from fsdet.data.image_set import ImageSet

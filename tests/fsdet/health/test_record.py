@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from made_up_runs import EXPLOSION, GOOD_EVALUATIONS, PEAKS, Row, changed, steps
 
-from fsdet.checkpoint import save_checkpoint
+from fsdet.checkpoint.content import save_checkpoint
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import save_config
 from fsdet.errors import ConfigError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fsdet.checkpoint import load_detector
+from fsdet.checkpoint.content import load_detector
 from fsdet.config import TrainConfig
 from fsdet.data.image_set import ImageSet
 from fsdet.data.openmoji import load_openmoji

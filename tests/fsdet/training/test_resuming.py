@@ -11,7 +11,7 @@ from made_up_checkpoint import made_up_content
 from pydantic import ValidationError
 from trained_runs import InterruptError, equal, stop_after, tensors
 
-from fsdet.checkpoint import load_checkpoint, save_checkpoint
+from fsdet.checkpoint.content import load_checkpoint, save_checkpoint
 from fsdet.config import TrainConfig
 from fsdet.data.sources import load_image_set
 from fsdet.errors import CheckpointError

@@ -14,7 +14,7 @@ from trained_runs import (
 )
 from trainings import overfit
 
-from fsdet.checkpoint import load_checkpoint, load_detector, score_threshold_of
+from fsdet.checkpoint.content import load_checkpoint, load_detector, score_threshold_of
 from fsdet.config import MODULES
 from fsdet.config.parsing import save_config
 from fsdet.errors import ConfigError

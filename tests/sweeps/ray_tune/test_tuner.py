@@ -11,7 +11,7 @@ from made_up_checkpoint import made_up_content
 from made_up_trainers import hungry
 from session_parts import Driver
 
-from fsdet.checkpoint import save_checkpoint
+from fsdet.checkpoint.content import save_checkpoint
 from sweeps.config import Resources
 from sweeps.ray_tune.tuner import TuneJob, needs_of
 from sweeps.resources.machine import Machine

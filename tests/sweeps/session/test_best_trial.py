@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fsdet.checkpoint import find_checkpoint
+from fsdet.checkpoint.lookup import find_checkpoint
 from sweeps.session.best_trial import best_weights, detections_of, record_best_trial
 from sweeps.storage.folder import new_folder
 from sweeps.storage.remote import RemoteFolder
@@ -44,3 +46,29 @@ def test_a_damaged_record_names_nothing(content):
     (folder.path / "best.json").write_text(content, encoding="utf-8")
     assert best_weights(folder) is None
     assert detections_of(folder, "0000") is None
+
+
+WITHOUT_TORCH = """
+import sys
+import subprocess
+import sys
+from pathlib import Path
+import sweeps.session.sweep
+from fsdet.config import TrainConfig
+from sweeps.session.best_trial import best_weights, record_best_trial
+from sweeps.storage.folder import new_folder
+from sweeps.trial.identity import newest_checkpoint
+
+folder = new_folder("small")
+record_best_trial(folder, "0000")
+best_weights(folder)
+newest_checkpoint(TrainConfig(checkpoint_dir=folder.path), print)
+print("torch" in sys.modules)
+"""
+
+
+def test_neither_a_driver_nor_a_first_start_of_a_trial_loads_torch(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(WITHOUT_TORCH, encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "False\n", done.stderr

@@ -53,7 +53,7 @@ FULL = """
 import resource, sys, torch
 from pathlib import Path
 from fsdet.config import TrainConfig
-from fsdet.checkpoint import save_checkpoint
+from fsdet.checkpoint.content import save_checkpoint
 from sweeps.trial.failures import cause_of
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from made_up_checkpoint import made_up_content
 
-from fsdet.checkpoint import save_checkpoint
+from fsdet.checkpoint.content import save_checkpoint
 from fsdet.config import TrainConfig
 from sweeps.trial.identity import load_trial, newest_checkpoint
 
