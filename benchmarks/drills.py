@@ -643,9 +643,20 @@ def node_lost(root: Path) -> tuple[list[str], str]:
         code, printed = drill.finish()
     after = lines_of(log)[len(before) :]
     wrongs = drill.audit() + ([] if code == 0 else [f"{code}: {printed[-800:]}"])
-    if not after or not after[0].endswith("epoch 1"):
-        wrongs.append(f"the lost trial: {before}, then {after}")
+    wrongs += lost_trial_wrongs(before, after)
     return wrongs, "".join(after[:1]).partition(" ")[2]
+
+
+def lost_trial_wrongs(before: list[str], after: list[str]) -> list[str]:
+    """What is wrong with a trial whose node was lost behind its first epoch.
+
+    Args:
+        before: lines of its `sessions.log` when the node was lost.
+        after: lines that came later.
+    """
+    if after and after[0].endswith("epoch 1"):
+        return []
+    return [f"the lost trial: {before}, then {after}"]
 
 
 DRILLS: dict[str, Callable[[Path], tuple[list[str], str]]] = {

@@ -194,6 +194,13 @@ def test_every_drill_notices_a_session_that_does_wrong(finished, tmp_path, monke
     assert wrongs or note == drills.NO_DISK
 
 
+@pytest.mark.parametrize("after", [[], ["7 goes on behind epoch 0"]], ids=["lost", "anew"])
+def test_the_drill_of_the_lost_node_notices_a_trial_that_does_not_go_on(after):
+    began = ["5 goes on behind epoch 0"]
+    assert drills.lost_trial_wrongs(began, ["7 goes on behind epoch 1"]) == []
+    assert drills.lost_trial_wrongs(began, after)
+
+
 def test_a_damaged_sweep_folder_works_or_is_a_line_of_ours(finished):
     """A short form of `make fuzz --kind sweeps`."""
     found = {}
