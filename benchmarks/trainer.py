@@ -29,9 +29,9 @@ from fsdet.config import TrainConfig
 from fsdet.data.sources import load_image_set
 from fsdet.report import EVALUATIONS_FILE
 from fsdet.run_files import StepHistory
-from fsdet.structures import Batch
 from fsdet.train import train
 from fsdet.training.build import build_state
+from fsdet.training.inputs import StepInput, step_input
 from fsdet.training.logs import log_step
 from fsdet.training.state import TrainState
 from fsdet.training.step import autocast, forward
@@ -42,14 +42,19 @@ WARM_UP = 5
 """First rounds that do not count."""
 
 
-def bare_step(run: TrainState, batch: Batch) -> None:
+def bare_step(run: TrainState, part: StepInput) -> None:
     run.detector.train()
     run.optimizer.zero_grad(set_to_none=True)
     with autocast(run.config, run.device):
-        losses, _ = forward(run, batch)
+        losses, _ = forward(run, part)
     losses.total.backward()
     torch.nn.utils.clip_grad_norm_(run.detector.parameters(), run.config.gradient_clip_norm)
     run.optimizer.step()
+
+
+def next_part(run: TrainState, number: int) -> StepInput:
+    """Episode `number`; the next one is prefetched."""
+    return step_input(run, run.batches.take((number, 1), [(number + 1, 1)]))
 
 
 def full_step(run: TrainState, history: StepHistory, outstanding: deque[StepValues]) -> None:
@@ -83,14 +88,14 @@ def build(settings: dict[str, Any], **more: Any) -> TrainState:
 
 def measure_steps(settings: dict[str, Any], rounds: int) -> None:
     run = build(settings)
-    batch = run.batches.take((0, 1), None).to(run.device)
+    part = step_input(run, run.batches.take((0, 1)).to(run.device))
     numbers = iter(range(10**9))
     outstanding: deque[StepValues] = deque()
     with tempfile.TemporaryDirectory() as folder:
         history = StepHistory(Path(folder), 0)
         interleaved(rounds, run.device, **{
-            "bare": lambda: bare_step(run, batch),
-            "with data": lambda: bare_step(run, run.batches.take((next(numbers), 1), None)),
+            "bare": lambda: bare_step(run, part),
+            "with data": lambda: bare_step(run, next_part(run, next(numbers))),
             "full": lambda: full_step(run, history, outstanding),
         })  # fmt: skip
         history.close()
@@ -100,16 +105,16 @@ def measure_frozen(settings: dict[str, Any], rounds: int, encoder: str, size: in
     more = {"support_encoder": encoder, "support_size": size, "support_pretrained": False}
     anew, once = (build(settings, support_encoder_lr_mult=0.0, **more) for _ in range(2))
     anew.frozen_features = None
-    batches = [once.batches.take((n, 1), None).to(once.device) for n in range(4)]
+    batches = [once.batches.take((n, 1)).to(once.device) for n in range(4)]
     for batch in batches:
-        once.embed_supports(batch)  # what is encoded once is not part of a step
+        step_input(once, batch)  # what is encoded once is not part of a step
     turns = iter(range(10**9))
     print(f" {encoder} at {size} px")
     interleaved(
         rounds,
         once.device,
-        anew=lambda: bare_step(anew, batches[next(turns) % 4]),
-        once=lambda: bare_step(once, batches[next(turns) % 4]),
+        anew=lambda: bare_step(anew, StepInput(batches[next(turns) % 4])),
+        once=lambda: bare_step(once, step_input(once, batches[next(turns) % 4])),
     )
 
 

@@ -125,7 +125,6 @@ class Resumable(Content):
     stability: Monitor
     spikes: StoredSpikes | None = None
     gradient_peaks: dict[str, float]
-    ratios: InstanceOf[Tensor] | None
     explosion: StoredExplosion | None
     best: StoredBest | None
     inputs: dict[str, str] = Field(default_factory=dict)
@@ -215,7 +214,7 @@ def check_values(part: str, tensors: Tensors) -> None:
 
 
 def check_training_state(content: Resumable) -> None:
-    """Refuse an optimiser, random state or update ratios that training cannot continue from.
+    """Refuse an optimiser or random state that training cannot continue from.
 
     Raises:
         ValueError: with what is wrong.
@@ -227,8 +226,6 @@ def check_training_state(content: Resumable) -> None:
             raise ValueError(f"clipping.{name}: must hold numbers of at least 0")
     if content.stability.module_norms.keys() != {*MODULES}:
         raise ValueError(f"stability.module_norms: must have the keys {', '.join(MODULES)}")
-    if content.ratios is not None and content.ratios.shape != (len(MODULES),):
-        raise ValueError(f"ratios: must be ({len(MODULES)},), but is {describe(content.ratios)}")
     if content.rng.dtype != torch.uint8 or content.rng.shape != (RNG_BYTES,):
         raise ValueError(f"rng: must be ({RNG_BYTES},) uint8, but is {describe(content.rng)}")
     try:

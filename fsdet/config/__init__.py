@@ -72,6 +72,8 @@ class TrainConfig(
         for name, (low, high) in self.bands.items():
             if not low < high:
                 raise ValueError(f"{name} must be two increasing numbers, but got {low} and {high}")
+        if self.cuda_graph == "on" and (reason := self.graph_obstacle(self.device)):
+            raise ValueError(f"cuda_graph on is impossible with {reason}; set it to auto or off")
         if self.gradient_clip_mode == "update" and self.optimizer == "sgd":
             raise ValueError(
                 "gradient_clip_mode update needs optimizer adamw, since sgd has no second moment, but got sgd; "
@@ -92,6 +94,16 @@ class TrainConfig(
                 f"early_eval_episodes must be at most eval_episodes, but got {self.early_eval_episodes} and "
                 f"{self.eval_episodes}"
             )
+
+    def graph_obstacle(self, device: str) -> str | None:
+        """The setting with which the steps on `device` cannot be CUDA graphs; None if there is none."""
+        if device == "cpu":
+            return "device cpu"
+        if self.mixed_precision == "fp16":
+            return "mixed_precision fp16, where the host decides whether a step counts"
+        if self.compile:
+            return "compile, which may compile again at any step"
+        return "debug, which checks every operator" if self.debug else None
 
     @property
     def reported_split(self) -> Literal["val", "test"]:

@@ -277,6 +277,8 @@ class RunConfig(Group):
     """Autocast type on CUDA; norms are always those of unscaled gradients."""
     compile: bool = False
     """Compile the modules with torch.compile; worthwhile for long runs on a GPU."""
+    cuda_graph: Literal["auto", "on", "off"] = "auto"
+    """Launch the kernels of a step at once, as a CUDA graph; `auto`: where it is possible, `on`: or fail."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Decay of an exponential moving average of the weights, which is evaluated in their place; None: no average."""
     debug: bool = False

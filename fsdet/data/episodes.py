@@ -9,8 +9,10 @@ queries are drawn again with an image per class reserved for its crop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -139,7 +141,6 @@ class BaseSource:
         self.image_set = image_set
         self.n_crops = min(BASE_CROPS, len(image_set.usable_classes))
         self.seed = seed
-        self._cycle, self._order = 0, self._permutation(0)
 
     def batch(self, first: int, count: int) -> Batch:
         """Images `first` to `first + count` of the endless shuffled sequence as one batch."""
@@ -153,12 +154,12 @@ class BaseSource:
 
     def _image(self, position: int) -> int:
         cycle, place = divmod(position, len(self.image_set))
-        if cycle != self._cycle:
-            self._cycle, self._order = cycle, self._permutation(cycle)
-        return int(self._order[place])
+        return int(_permutation(self.seed, cycle, len(self.image_set))[place])
 
-    def _permutation(self, cycle: int) -> Array:
-        return np.random.default_rng((self.seed, cycle)).permutation(len(self.image_set))
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, cycle: int, size: int) -> Array:
+    return np.random.default_rng((seed, cycle)).permutation(size)
 
 
 class SupportCrops(NamedTuple):
@@ -242,27 +243,33 @@ def _concatenate(episodes: list[Batch]) -> Batch:
 
 Request = tuple[int, int]
 """First episode or image, and how many."""
+LOADERS = 2
+"""Threads that prefetch batches."""
 
 
 class BatchLoader:
-    """Batches of `source` on `device`; on a GPU the next one is prefetched by a thread, and they have few shapes.
+    """Batches of `source` on `device`; on a GPU the next ones are prefetched by threads, and they have few shapes.
 
     Args:
         source: a batch depends on its request alone, so prefetching does not change it.
-        device: on a CPU batches are not prefetched, since the thread would compete for the core.
+        device: on a CPU batches are not prefetched, since the threads would compete for the core.
     """
 
     def __init__(self, source: EpisodeSource | BaseSource, device: str) -> None:
         self.source, self._device = source, device
-        self._pool = ThreadPoolExecutor(1, "batches") if device.startswith("cuda") else None
+        gpu = device.startswith("cuda")
+        self._pool = ThreadPoolExecutor(LOADERS, "batches") if gpu else None
         self._prefetched: dict[Request, Future[Batch]] = {}
 
-    def take(self, request: Request, following: Request | None) -> Batch:
-        """The batch of `request`; that of `following`, the probable next request, is prefetched."""
+    def take(self, request: Request, following: Sequence[Request] = ()) -> Batch:
+        """The batch of `request`; those of the probable next requests, `following`, are prefetched."""
         if self._pool is None:
             return self.source.batch(*request)
         future = self._prefetched.pop(request, None) or self._submit(request)
-        self._prefetched = {} if following is None else {following: self._submit(following)}
+        self._prefetched = {
+            next_one: self._prefetched.get(next_one) or self._submit(next_one)
+            for next_one in following
+        }
         return future.result().to(self._device)
 
     def _submit(self, request: Request) -> Future[Batch]:

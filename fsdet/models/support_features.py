@@ -33,13 +33,18 @@ class SupportFeatures:
         self, ids: Int[Tensor, "episodes n_way n_shot"]
     ) -> Float[Tensor, "episodes n_way n_shot dim"]:
         """Embeddings on the device of the crops with these ids, which are on the host."""
+        embeddings: Tensor = self._detector.support_encoder.project(self.look_up(ids))
+        return embeddings
+
+    def look_up(
+        self, ids: Int[Tensor, "episodes n_way n_shot"]
+    ) -> Float[Tensor, "episodes n_way n_shot features"]:
+        """The trunk's features of these crops."""
         classes = np.unique(ids.numpy() // self._crops.shape[1])
         for label in classes[~self._encoded[classes]].tolist():
             self._store(label, self._encode(label))
         assert self._table is not None
-        features = self._table[ids.to(self._device, non_blocking=True)]
-        embeddings: Tensor = self._detector.support_encoder.project(features)
-        return embeddings
+        return self._table[ids.to(self._device, non_blocking=True)]
 
     def _store(self, label: int, features: Float[Tensor, "variants dim"]) -> None:
         variants = len(features)

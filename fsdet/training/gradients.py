@@ -50,7 +50,7 @@ class GradientMonitor:
             float32 on the device: the total, then each module.
         """
         self.each = self._norms()
-        self.peaks = torch.fmax(self.peaks, self.each)  # fmax ignores NaN
+        torch.fmax(self.peaks, self.each, out=self.peaks)  # fmax ignores NaN
         parts = self.each.split_with_sizes(self._sizes)
         modules = torch.stack([(part**2).sum() for part in parts])
         return torch.cat([modules.sum()[None], modules]).sqrt()

@@ -29,6 +29,7 @@ HARMLESS = {
     "early_eval_epochs": "how often too; early_eval_episodes is compared, since the values depend on it",
     "share_interval": "how often gradient shares are measured",
     "debug": "what is logged",
+    "cuda_graph": "how kernels are launched",
     "cache_dir": "where decoded images are stored",
     "cache_limit_gb": "how many of them",
     "num_workers": "how fast they are decoded",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.optim import Optimizer
@@ -23,7 +22,6 @@ from fsdet.losses.criterion import Criterion
 from fsdet.models.detector import Detector
 from fsdet.models.support_features import SupportFeatures
 from fsdet.report import BEST_FILE, Best, Explosion, FirstStep
-from fsdet.structures import Batch
 from fsdet.training.clipping import Clipping
 from fsdet.training.gradients import GradientMonitor, UpdateRatio
 from fsdet.training.optim import build_scheduler
@@ -49,13 +47,11 @@ class TrainState:
     stability: StabilityMonitor
     spikes: SpikeScores
     frozen_features: SupportFeatures | None = None
-    """Embeddings of the training supports, if the encoder is frozen."""
+    """Features of the training supports, if their encoder is frozen."""
     ema: ModelEmaV3 | None = None
     """Moving average of the weights."""
     step: int = 0
     """Optimiser steps done."""
-    ratios: Float[Tensor, " modules"] | None = None
-    """Update ratios of the previous step, if they were measured."""
     explosion: Explosion | None = None
     """The first explosion, if the run continues in spite of it."""
     first_step: FirstStep | None = None
@@ -98,12 +94,6 @@ class TrainState:
         """The detector to evaluate: the moving average of the weights, if there is one."""
         return self.detector if self.ema is None else self.ema.module
 
-    def embed_supports(self, batch: Batch) -> Float[Tensor, "episodes n_way n_shot dim"]:
-        """Embeddings of a batch's supports."""
-        if self.frozen_features is not None:
-            return self.frozen_features.embed(batch.support_ids)
-        return self.detector.embed_supports(batch.supports)
-
     def gradient_peaks(self) -> dict[str, float]:
         """Trainable tensor -> largest gradient norm in this stage."""
         return dict(zip(self.tensors, self.gradients.peaks.tolist(), strict=True))
@@ -141,7 +131,6 @@ class TrainState:
             "stability": self.stability.state_dict(),
             "spikes": self.spikes.state_dict(),
             "gradient_peaks": self.gradient_peaks(),
-            "ratios": self.ratios,
             "explosion": None if self.explosion is None else asdict(self.explosion),
             "best": None if self.best is None else asdict(self.best),
             "trained_on": list(self.trained_on),
@@ -167,7 +156,6 @@ class TrainState:
         torch.set_rng_state(saved["rng"])
         peaks = [saved["gradient_peaks"][name] for name in self.tensors]
         self.gradients.peaks = torch.tensor(peaks, device=self.device)
-        self.ratios = None if saved["ratios"] is None else saved["ratios"].to(self.device)
         self.explosion = None if saved["explosion"] is None else Explosion(**saved["explosion"])
         self.best = None if saved["best"] is None else Best(**saved["best"])
         if self.ema is not None:

@@ -1,58 +1,61 @@
-"""The parts of one optimiser step, which `fsdet.training.trainer.training_step` calls in order."""
+"""One optimiser step: what the device computes (`run_step`), and what the host does behind it."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
 from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fsdet.config import MODULES, GradientConfig, RunConfig, TrainConfig
-from fsdet.data.episodes import Request
+from fsdet.config import MODULES, RunConfig
 from fsdet.device import autocast_type
 from fsdet.health.stability import StabilityMonitor
 from fsdet.losses.criterion import Losses
-from fsdet.models.detector import EncodedImages
+from fsdet.models.detector import Detector, EncodedImages
 from fsdet.report import Explosion
-from fsdet.structures import Batch
 from fsdet.training.clipping import Clipped
 from fsdet.training.gradients import gradient_shares
+from fsdet.training.inputs import StepInput, StepInputs, inputs_of_step
 from fsdet.training.optim import update_rms
 from fsdet.training.state import TrainState
-from fsdet.training.values import LOSS_SCALE
+from fsdet.training.values import LOSS_SCALE, Measured, measured_values
 
 log = logging.getLogger("fsdet.run")
 
 STEPS_PER_PASS, MIN_PASSES, MAX_PASSES = 30, 3, 10
 """The initial gradient norm is measured over one pass per 30 steps of the run, but at least 3 and at most 10."""
-LOG_INTERVAL = 10
-"""Steps between two entries of the debug log, and between two measurements of the update ratio."""
 
 
-def is_logged(step: int) -> bool:
-    """Whether this step (from 1) is logged at level INFO."""
-    return step % LOG_INTERVAL == 1
+def run_step(state: TrainState, inputs: StepInputs) -> Measured:
+    """Take one optimiser step on the device, at the optimiser's present learning rates.
+
+    Everything that changes from step to step is in `inputs`, in the learning rates, or in tensors that are changed in
+    place, and no value is asked of the device: so the operators of one step can be replayed as another one of its kind.
+
+    Args:
+        state: weights, running statistics, optimiser and clip mode are changed; not its counter of steps.
+        inputs: of this step.
+    """
+    losses, found = accumulate(state, inputs)
+    state.scaler.unscale_(state.optimizer)
+    norms = state.gradients.measure()
+    clipped = state.clipping.clip_(norms[0])
+    found |= signals(state, clipped)
+    if state.scaler.is_enabled():
+        found[LOSS_SCALE] = state.scaler.scale(torch.ones((), device=state.device))
+    ratios = update_weights(state, norms[0], inputs.with_ratios)
+    return measured_values(norms, clipped.norm, losses, found, ratios)
 
 
-def backward(state: TrainState) -> tuple[list[Losses], dict[str, Tensor]]:
-    """Forward and backward over all batches of the run's next optimiser step; see `accumulate`."""
-    due = shares_due(state.config, state.step, state.detector.frozen)
-    return accumulate(state, state.step, due)
-
-
-def accumulate(
-    state: TrainState, step: int, with_shares: bool
-) -> tuple[list[Losses], dict[str, Tensor]]:
+def accumulate(state: TrainState, inputs: StepInputs) -> tuple[list[Losses], dict[str, Tensor]]:
     """Forward and backward over all batches of one optimiser step; gradients are their mean.
 
     Args:
         state: its gradients are replaced.
-        step: 0-based number of the step whose batches are taken.
-        with_shares: whether to measure the gradient of each loss term and each scale.
+        inputs: of the step.
 
     Returns:
         the losses of each batch, and the gradient shares of the last one if requested.
@@ -60,16 +63,13 @@ def accumulate(
     state.detector.train()
     state.criterion.train()
     state.optimizer.zero_grad(set_to_none=True)
-    requests = step_batches(state.config, step)
-    following = [*requests[1:], *step_batches(state.config, step + 1)[:1]]
     parts, shares = [], {}
-    for number, (request, next_request) in enumerate(zip(requests, following, strict=True)):
-        batch = state.batches.take(request, next_request)
+    for part in inputs.parts:
         with autocast(state.config, state.device):
-            losses, encoded = forward(state, batch)
-        if number == len(requests) - 1 and with_shares:
+            losses, encoded = forward(state, part)
+        if part is inputs.parts[-1] and inputs.with_shares:
             shares = gradient_shares(losses, encoded.taps, state.detector.backbone.shared_weight)
-        state.scaler.scale(losses.total / len(requests)).backward()  # type: ignore[no-untyped-call]
+        state.scaler.scale(losses.total / len(inputs.parts)).backward()  # type: ignore[no-untyped-call]
         parts.append(losses)
     state.gradients.scale_modules_(state.config.grad_scales)
     return parts, shares
@@ -106,7 +106,7 @@ def initial_norm(state: TrainState, passes: int) -> float | None:
     norms = []
     with torch.random.fork_rng():
         for step in range(passes):
-            accumulate(state, step, with_shares=False)
+            accumulate(state, inputs_of_step(state, step))
             norms.append(state.gradients.total() / state.scaler.get_scale())
     state.optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
@@ -116,39 +116,30 @@ def initial_norm(state: TrainState, passes: int) -> float | None:
     return max(finite, default=None)
 
 
-def forward(state: TrainState, batch: Batch) -> tuple[Losses, EncodedImages]:
+def forward(state: TrainState, part: StepInput) -> tuple[Losses, EncodedImages]:
     """Losses of one batch in the run's stage."""
-    encoded = state.detector.encode(batch.images)
-    supports = state.embed_supports(batch)
+    encoded = state.detector.encode(part.batch.images)
+    supports = embed_supports(state.detector, part)
     if state.config.stage == 1:
-        return state.criterion.base(state.detector.find_objects(encoded), supports, batch), encoded
-    return state.criterion.episode(state.detector.search(encoded, supports), batch), encoded
+        found = state.detector.find_objects(encoded)
+        return state.criterion.base(found, supports, part.batch), encoded
+    return state.criterion.episode(state.detector.search(encoded, supports), part.batch), encoded
+
+
+def embed_supports(
+    detector: Detector, part: StepInput
+) -> Float[Tensor, "episodes n_way n_shot dim"]:
+    """Embeddings of a batch's supports."""
+    if part.features is None:
+        return detector.embed_supports(part.batch.supports)
+    embeddings: Tensor = detector.support_encoder.project(part.features)
+    return embeddings
 
 
 def autocast(config: RunConfig, device: str) -> torch.autocast | nullcontext[None]:
     """Mixed precision if it is set and available."""
     dtype = autocast_type(config, device)
     return nullcontext() if dtype is None else torch.autocast("cuda", dtype)
-
-
-def shares_due(config: GradientConfig, step: int, frozen: Collection[str]) -> bool:
-    """Whether 0-based step `step` measures the gradient of each loss term and each scale."""
-    interval = config.share_interval
-    return interval is not None and step % interval == 0 and "backbone" not in frozen
-
-
-def step_batches(config: TrainConfig, step: int) -> list[Request]:
-    """The batches of 0-based optimiser step `step`, each as (first episode or image, count)."""
-    epoch, within = divmod(step, config.steps_per_epoch)
-    numbers = range(
-        within * config.gradient_accumulation,
-        min((within + 1) * config.gradient_accumulation, config.batches_per_epoch),
-    )
-    size = config.batch_size
-    if config.stage == 1:
-        return [((epoch * config.n_episodes + n) * size, size) for n in numbers]
-    start = epoch * config.n_episodes
-    return [(start + n * size, min(size, config.n_episodes - n * size)) for n in numbers]
 
 
 def signals(state: TrainState, clipped: Clipped) -> dict[str, Tensor]:
@@ -183,26 +174,32 @@ def check_stability(stability: StabilityMonitor, values: dict[str, float]) -> Ex
     )
 
 
-def optimizer_step(state: TrainState, norm: Float[Tensor, ""]) -> None:
-    """Update the weights, unless the gradients are not finite; advance schedule, average and counter.
+def update_weights(
+    state: TrainState, norm: Float[Tensor, ""], with_ratios: bool
+) -> Float[Tensor, " modules"] | None:
+    """Update the weights, unless the gradients are not finite.
 
     The device decides: AdamW's fused kernel leaves weights, moments and its count of steps alone where `found_inf`
-    is 1, as gradient scalers ask it to. Every tenth step stores the update ratios in `state.ratios`.
+    is 1, as gradient scalers ask it to.
 
     Args:
         state: with the gradients of the step, unscaled and clipped.
         norm: global norm before clipping.
+        with_ratios: whether to measure the update ratio of each module, which is returned.
     """
-    measured = is_logged(state.step + 1)
-    if measured:
+    if with_ratios:
         state.updates.before()
     if not state.scaler.is_enabled():  # a scaler sets it itself, so that its scale can back off
         state.optimizer.found_inf = 1 - norm.isfinite().float()  # type: ignore[attr-defined]
     with state.clipping.limited_update():
         state.scaler.step(state.optimizer)
     state.scaler.update()
+    return state.updates.after() if with_ratios else None
+
+
+def advance(state: TrainState) -> None:
+    """Advance schedule, counter and moving average behind a step."""
     state.scheduler.step()
-    state.ratios = state.updates.after() if measured else None
     state.step += 1
     if state.ema is not None:
         state.ema.update(state.detector, step=state.step)

@@ -29,17 +29,12 @@ from fsdet.training.evaluating import (
     stored_evaluation,
 )
 from fsdet.training.first_step import record_first_step
+from fsdet.training.graphs import StepGraphs, build_graphs
+from fsdet.training.inputs import is_logged, next_inputs
 from fsdet.training.logs import log_step
 from fsdet.training.state import TrainState
-from fsdet.training.step import (
-    backward,
-    check_stability,
-    is_logged,
-    measure_reference,
-    optimizer_step,
-    signals,
-)
-from fsdet.training.values import StepValues, step_values
+from fsdet.training.step import advance, check_stability, measure_reference, run_step
+from fsdet.training.values import StepValues, copy_values
 
 log = logging.getLogger("fsdet.run")
 
@@ -60,6 +55,7 @@ def run_training(
     state = build_state(config, image_set, resume)
     end = config.steps_until(until)
     history, evaluations = open_logs(state, end)
+    graphs = build_graphs(state)
     if state.stability.reference is None:
         measure_reference(state)
     final: dict[str, float] = {}
@@ -88,7 +84,7 @@ def run_training(
         with build_progress(state, end) as shown:
             outstanding: deque[StepValues] = deque()
             while state.step < end:
-                outstanding.append(take_step(state))
+                outstanding.append(take_step(state, graphs))
                 while len(outstanding) > steps_behind(state, end):
                     values, found = judge_step(state, outstanding.popleft())
                     if state.first_step is None:
@@ -137,15 +133,12 @@ def build_progress(state: TrainState, end: int) -> TrainingProgress:
     return TrainingProgress(f"stage {config.stage}", state.step, end, config.steps_per_epoch)
 
 
-def take_step(state: TrainState) -> StepValues:
+def take_step(state: TrainState, graphs: StepGraphs | None = None) -> StepValues:
     """Take one optimiser step without waiting for the device; its shapes depend on those of the batch alone."""
-    losses, shares = backward(state)
-    state.scaler.unscale_(state.optimizer)
-    norms = state.gradients.measure()
-    clipped = state.clipping.clip_(norms[0])
-    shares |= signals(state, clipped)
-    values = step_values(state, norms, clipped.norm, losses, shares)  # the one copy from the device
-    optimizer_step(state, norms[0])
+    inputs = next_inputs(state)
+    measured = run_step(state, inputs) if graphs is None else graphs.run(inputs)
+    values = copy_values(state, measured)
+    advance(state)
     return values
 
 

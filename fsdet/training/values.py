@@ -20,6 +20,14 @@ LOSS_SCALE = "grad/loss_scale"
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a step measured, on the device."""
+
+    names: list[str]
+    values: Float[Tensor, " values"]
+
+
+@dataclass(frozen=True)
 class StepValues:
     """The values of one step, on their way to the host."""
 
@@ -42,21 +50,21 @@ class StepValues:
         return out | derived_values(out) | self.rates
 
 
-def step_values(
-    state: TrainState,
+def measured_values(
     norms: Float[Tensor, " total_and_modules"],
     clipped: Float[Tensor, ""],
     losses: list[Losses],
-    shares: Mapping[str, Float[Tensor, ""]],
-) -> StepValues:
-    """Everything measured in one step; its copy to the host starts.
+    further: Mapping[str, Float[Tensor, ""]],
+    ratios: Float[Tensor, " modules"] | None,
+) -> Measured:
+    """Everything measured in one step, in one tensor.
 
     Args:
-        state: before its step counter advances; its `ratios` are those of the step before, if measured.
         norms: total and per module, before clipping.
         clipped: total norm after clipping.
         losses: of each batch of the step.
-        shares: of `gradient_shares` on some steps, and of `fsdet.training.step.signals`.
+        further: of `gradient_shares` on some steps, and of `fsdet.training.step.signals`.
+        ratios: update ratio of each module, if measured.
     """
     terms = list(losses[0].raw)
     raw = torch.stack([torch.stack([part.raw[t].detach() for t in terms]) for part in losses])
@@ -71,17 +79,24 @@ def step_values(
         *(f"train/loss/{term}" for term in terms),
         *(f"train/weighted/{term}" for term in terms),
         "train/positives",
-        *shares,
-        *(f"update_ratio/{name}" for name in MODULES if state.ratios is not None),
+        *further,
+        *(f"update_ratio/{name}" for name in MODULES if ratios is not None),
     ]
     pieces = [norms, clipped[None], raw.mean(0), weighted.mean(0), positives[None]]
-    pieces += [share[None] for share in shares.values()]
-    pieces += [state.ratios] if state.ratios is not None else []
-    if state.scaler.is_enabled():
-        names.append(LOSS_SCALE)
-        pieces.append(state.scaler.scale(torch.ones(1, device=norms.device)))
-    measured, copied = _to_host(torch.cat([piece.float() for piece in pieces]))
-    return StepValues(state.step + 1, names, measured, copied, _rates(state.optimizer))
+    pieces += [value[None] for value in further.values()]
+    pieces += [ratios] if ratios is not None else []
+    return Measured(names, torch.cat([piece.float() for piece in pieces]))
+
+
+def copy_values(state: TrainState, measured: Measured) -> StepValues:
+    """The values of a step that was just taken; their copy to the host starts: the one copy from the device.
+
+    Args:
+        state: before its counter and its learning rates advance.
+        measured: in the step.
+    """
+    on_host, copied = _to_host(measured.values)
+    return StepValues(state.step + 1, measured.names, on_host, copied, _rates(state.optimizer))
 
 
 def _to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:

@@ -25,7 +25,15 @@ TRIAL_FILE = "trial.json"
 """First file in a trial's folder: its settings and the id of its sweep."""
 IRRELEVANT = (
     *("checkpoint_dir", "cache_dir", "cache_limit_gb", "num_workers"),
-    *("device", "debug", "save_interval", "eval_interval", "early_eval_epochs", "share_interval"),
+    *(
+        "device",
+        "cuda_graph",
+        "debug",
+        "save_interval",
+        "eval_interval",
+        "early_eval_epochs",
+        "share_interval",
+    ),
     *("resume_with_changes", *HealthConfig.model_fields),
 )
 """Settings that change neither the weights nor what an evaluation of them measures."""

@@ -82,7 +82,6 @@ def test_what_is_missing_is_named(key, tmp_path):
 RESUMABLE_BAD = {
     "rng": (lambda s: s | {"rng": torch.zeros(3)}, "^rng: "),
     "other rng": (lambda s: s | {"rng": torch.full_like(s["rng"], 255)}, "^rng: "),
-    "ratios": (lambda s: s | {"ratios": torch.zeros(9)}, "^ratios: "),
     "best": (lambda s: s | {"best": {"epoch": 1}}, r"^best\.step: "),
     "explosion": (lambda s: s | {"explosion": {"odd": 1}}, r"^explosion\."),
     "scaler": (lambda s: s | {"scaler": {"scale": "x"}}, r"^scaler\.scale: "),

@@ -24,7 +24,8 @@ from fsdet.health.checklist import (
 )
 from fsdet.train import train
 from fsdet.training.build import build_state
-from fsdet.training.step import backward
+from fsdet.training.inputs import next_inputs
+from fsdet.training.step import accumulate
 
 
 @pytest.mark.parametrize("name", ["gradient_norm", "total", "bbox", "cls", "dfl", "supcon"])
@@ -309,7 +310,7 @@ def test_memory_that_grows_warns():
 
 def test_what_stage_1_leaves_without_gradient_is_what_needs_supports(small_config, train_set):
     run = build_state(small_config(stage=1), train_set, None)
-    backward(run)
+    accumulate(run, next_inputs(run))
     unused = [
         name for name, p in run.detector.named_parameters() if p.grad is None or not p.grad.any()
     ]

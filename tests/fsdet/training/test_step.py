@@ -14,7 +14,8 @@ from fsdet.data.sources import load_image_set
 from fsdet.train import train
 from fsdet.training.build import build_state
 from fsdet.training.gradients import SCALES, gradient_shares
-from fsdet.training.step import backward, forward, initial_norm, measure_reference, step_batches
+from fsdet.training.inputs import StepInput, inputs_of_step, next_inputs, step_batches
+from fsdet.training.step import accumulate, forward, initial_norm, measure_reference
 from fsdet.training.trainer import training_step
 
 STAGE_SETS = {1: "train", 2: "train", 3: "shots"}
@@ -33,7 +34,7 @@ def test_adaptive_clipping_equals_timms_and_leaves_the_final_layer(
 ):
     config = small_config(gradient_clip_mode="agc", agc_clip_factor=0.01, n_query=2)
     run, other = (build_state(config, train_set, None) for _ in range(2))
-    backward(other)
+    accumulate(other, next_inputs(other))
     final = {id(p) for p in other.detector.detection_head.final_parameters()}
     plain = gradients(other)
     adaptive_clip_grad([p for p in other.detector.parameters() if id(p) not in final], 0.01, 1e-3)
@@ -72,7 +73,7 @@ def test_a_gradient_scale_multiplies_one_module_before_norms_and_clipping(small_
     config = small_config(grad_scale_fusion=0.25, gradient_clip_mode="none")
     scaled, plain = (build_state(c, train_set, None) for c in (config, small_config()))
     for run in (scaled, plain):
-        backward(run)
+        accumulate(run, next_inputs(run))
     wanted, found = gradients(plain), gradients(scaled)
     for name, grad in wanted.items():
         factor = 0.25 if name.startswith("scs_fusion.") else 1.0
@@ -89,7 +90,7 @@ def test_terms_and_scales_sum_up_to_the_gradient_itself(small_config, stage):
     config = small_config(stage=stage, n_query=2, batch_size=1)
     run = build_state(config, load_image_set(config, STAGE_SETS[stage]), None)
     run.detector.train()
-    losses, encoded = forward(run, run.batches.source.batch(0, 2))
+    losses, encoded = forward(run, StepInput(run.batches.source.batch(0, 2)))
     shared = run.detector.backbone.shared_weight
     shares = gradient_shares(losses, encoded.taps, shared)
     losses.total.backward(retain_graph=True)
@@ -105,7 +106,7 @@ def test_terms_and_scales_sum_up_to_the_gradient_itself(small_config, stage):
 
 def test_only_one_scale_sends_what_only_one_scale_is_asked_for(small_config, train_set):
     run = build_state(small_config(), train_set, None)
-    losses, encoded = forward(run, run.batches.source.batch(0, 1))
+    losses, encoded = forward(run, StepInput(run.batches.source.batch(0, 1)))
     alone = replace(losses, weighted={"bbox": encoded.taps[2].square().mean()})
     shares = gradient_shares(alone, encoded.taps, run.detector.backbone.shared_weight)
     assert shares["grad/scale/P4"] == shares["grad/term/bbox"] > 0
@@ -240,7 +241,7 @@ def test_shares_and_totals_of_a_step_add_up(base_run):
 def test_the_norm_is_that_of_the_gradients_before_clipping(small_config, base_run, train_set):
     config = small_config(resume=base_run.checkpoint, gradient_clip_norm=0.01, epochs=1)
     run = build_state(config, train_set, None)
-    backward(run)
+    accumulate(run, next_inputs(run))
     grads = [p.grad for p in run.detector.parameters() if p.grad is not None]
     expected = float(torch.nn.utils.get_total_norm(grads))
     first = steps(train(config))[0]
@@ -256,19 +257,19 @@ def test_the_batch_size_is_the_number_of_episodes_in_a_forward_pass(small_config
         run.detector.backbone.register_forward_pre_hook(
             lambda _, args, seen=seen: seen.append(len(args[0]))
         )
-        backward(run)
+        accumulate(run, next_inputs(run))
         assert seen == [batch_size * 2 * 2]
 
 
 def test_gradients_of_accumulated_batches_are_their_mean(small_config, train_set):
     run = build_state(small_config(batch_size=1, gradient_accumulation=2), train_set, None)
-    backward(run)
+    accumulate(run, next_inputs(run))
     together = {n: p.grad.clone() for n, p in run.detector.named_parameters() if p.grad is not None}
     assert step_batches(run.config, 0) == [(0, 1), (1, 1)]
     alone = build_state(small_config(batch_size=1), train_set, None)
     total: dict[str, torch.Tensor] = {}
     for index in range(2):
-        backward(replace(alone, step=index))
+        accumulate(alone, inputs_of_step(alone, index))
         for name, parameter in alone.detector.named_parameters():
             if parameter.grad is not None:
                 total[name] = total.get(name, 0) + parameter.grad / 2

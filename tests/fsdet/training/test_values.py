@@ -16,8 +16,8 @@ from fsdet.structures import Batch
 from fsdet.train import train
 from fsdet.training import trainer
 from fsdet.training.build import build_state
+from fsdet.training.inputs import step_batches, step_input
 from fsdet.training.state import TrainState
-from fsdet.training.step import step_batches
 from fsdet.training.trainer import take_step, training_step
 
 WAITS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -132,13 +132,13 @@ def test_a_step_waits_for_nothing_and_its_shapes_are_those_of_the_batch(
         for request in step_batches(config, step)
     }
     for batch in batches.values():
-        run.embed_supports(batch)  # what a frozen encoder computes once
+        step_input(run, batch)  # what a frozen encoder computes once
     monkeypatch.setattr(run.batches.source, "batch", lambda *request: batches[request])
     recorded, values = zip(*[record(run) for _ in range(5)], strict=True)
     assert {name for step in recorded for name in step.waiting} == set()
-    first, _, *others = (step.program for step in recorded)  # the second has ratios to pass on
+    first, *others = (step.program for step in recorded)  # the first has shares and ratios
     assert len(first) > len(others[0]) > 1000
-    assert others[0] == others[1] == others[2]
+    assert others[0] == others[1] == others[2] == others[3]
     assert len({step["train/positives"] for step in values[2:]}) > 1
 
 
