@@ -58,7 +58,7 @@ class Drill:
 
     root: Path
     text: str = SWEEP
-    epoch_seconds: float = 1.0
+    epoch_seconds: float = 0.5
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
     command: ClassVar[Sequence[str]] = (sys.executable, "-m", "drill_sweep")
@@ -273,9 +273,11 @@ class Drill:
         return anew, on
 
 
-def kill_driver(root: Path, kills: int = 20, seed: int = 0) -> tuple[list[str], str]:
+def kill_driver(
+    root: Path, kills: int = 20, seed: int = 0, epoch_seconds: float = 4.0
+) -> tuple[list[str], str]:
     """SIGKILL to the driver at random moments of one sweep, a third of them before a trial runs."""
-    drill = Drill(root, epoch_seconds=4.0)
+    drill = Drill(root, epoch_seconds=epoch_seconds)
     chance, done = random.Random(seed), 0
     while done < kills:
         process = drill.start()

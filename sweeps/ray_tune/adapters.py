@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -198,8 +199,10 @@ class RaySearcher(Searcher):  # type: ignore[misc]
         """Nothing: the study is on disk after every change."""
 
 
-class RayCallback(tune.Callback):  # type: ignore[misc]
+class RayCallback(TrialProgressCallback):  # type: ignore[misc]
     """Forwards starts, restarts and reports.
+
+    It stands in the place of Ray's own progress callback, which prints what nobody reads and keeps every trial.
 
     Args:
         trials: of the session.
@@ -230,9 +233,11 @@ class RayCallback(tune.Callback):  # type: ignore[misc]
         # Ray stores a trial's last result and writes it into every snapshot
         self._trials.on_report(request_of(trial).number, result.pop(REPORT).value)
 
-    def on_trial_complete(self, *, trial: Trial, **_: Any) -> None:
-        internals.forget_results(trial)
-        trial.config[REQUEST].discard()
+    def on_trial_error(self, **_: Any) -> None:
+        """Nothing: the searcher is told."""
+
+    def on_trial_complete(self, **_: Any) -> None:
+        """Nothing: the searcher is told."""
 
 
 class RayScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -258,6 +263,7 @@ class RayScheduler(FIFOScheduler):  # type: ignore[misc]
         super().on_trial_complete(tune_controller, trial, result)
         if result.get(RETIRE_WORKER):  # Tune decides next whether to reuse the worker
             internals.retire_worker(tune_controller, trial)
+        internals.forget_ended(tune_controller)  # not this one, which ends now
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is on disk after every change."""

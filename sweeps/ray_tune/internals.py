@@ -21,14 +21,16 @@ from sweeps.resources import internals as resources_internals
 RELIED_ON = {
     ("ray.tune.execution.tune_controller", "TuneController"): {
         "_started_actors": "retire_worker: workers that Tune may reuse",
-        "_trial_to_actor": "retire_worker: worker of a trial",
+        "_trial_to_actor": "retire_worker: worker of a trial; forget_ended: trials without one",
+        "_trials": "forget_ended: all trials",
+        "_stopped_trials": "forget_ended",
+        "_trials_to_cache": "forget_ended: trials for Ray's snapshots, which are not written",
     },
     ("ray.tune.experiment", "Trial"): {
         "set_config": "change_trial: the request that a restarted trial gets",
         "update_resources": "change_trial: more memory for a restarted trial",
         "error_file": "latest_failure: what Ray wrote about failures",
-        "run_metadata": "failure_count, forget_results",
-        "_default_result_or_future": "forget_results",
+        "run_metadata": "failure_count",
     },
     ("ray.tune.search", "Searcher"): {
         "_metric": "searcher_state",
@@ -74,18 +76,16 @@ def change_trial(trial: Trial, config: dict[str, Any], resources: Any = None) ->
         trial.update_resources(resources)
 
 
-def forget_results(trial: Trial) -> None:
-    """Empty what Ray keeps of a trial that has ended: statistics of each metric, and the first and the last result.
+def forget_ended(controller: Any) -> None:
+    """Drop the trials that have ended and have no worker any more; those whose worker died may be restarted.
 
-    Nothing reads them any more, and over thousands of trials they are most of what the driver holds.
+    Nothing reads them, and over thousands of trials they are most of what the driver holds; some of Ray's loops go over
+    all of them.
     """
-    record = trial.run_metadata
-    record.metric_analysis, record.metric_n_steps = {}, {}
-    record.last_result = {
-        "done": True
-    }  # if it were empty, Ray would ask the worker for the first one
-    record.invalidate_cache()
-    trial._default_result_or_future = None
+    ended = {t for t in controller._stopped_trials if t not in controller._trial_to_actor}
+    controller._stopped_trials -= ended
+    controller._trials_to_cache -= ended
+    controller._trials[:] = [trial for trial in controller._trials if trial not in ended]
 
 
 def failure_count(trial: Trial) -> int:

@@ -24,18 +24,10 @@ class Sealed(Generic[T]):
 
     @property
     def value(self) -> T:
-        """The value.
-
-        Raises:
-            EOFError: it was discarded.
-        """
+        """The value."""
         if self._value is None:
             self._value = cloudpickle.loads(self._data)
         return self._value
-
-    def discard(self) -> None:
-        """Free its memory, wherever it is still referred to."""
-        self._value, self._data = None, b""
 
     def __deepcopy__(self, memo: object) -> Sealed[T]:
         """Itself: nothing changes it."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import small_spec, sweep
 from made_up_checkpoint import made_up_content
-from made_up_trainers import hungry
+from made_up_trainers import hungry, made_up
+from ray.tune.experiment import Trial
 from session_parts import Driver
 
 from fsdet.checkpoint.content import save_checkpoint
 from sweeps.config import Resources
+from sweeps.ray_tune import internals
 from sweeps.ray_tune.tuner import TuneJob, needs_of
 from sweeps.resources.machine import Machine
 from sweeps.states import State
@@ -67,3 +71,21 @@ def test_what_lacked_memory_is_what_a_trial_gets_alone(gpus, why, cpus, cards):
     request = TrialRequest(0, "0000", "0", {}, config, retried=why)
     asked = needs_of(job)(request).required_resources
     assert asked == {"CPU": cpus} | ({"GPU": cards} if cards else {})
+
+
+@pytest.mark.slow
+def test_ray_keeps_no_trial_that_has_ended(monkeypatch):
+    forget, kept, alive = internals.forget_ended, [], []
+
+    def counting(controller: Any) -> None:
+        forget(controller)
+        kept.append(len(controller.get_trials()))
+        gc.collect()
+        alive.append(sum(isinstance(thing, Trial) for thing in gc.get_objects()))
+
+    monkeypatch.setattr(internals, "forget_ended", counting)
+    swept = sweep(small_spec(trials=10), made_up)
+    assert [t.state for t in swept.result.trials] == [State.COMPLETED] * 10
+    assert len(kept) == 10
+    assert max(kept) <= 3  # the one that ends, the next one, and one that waits
+    assert max(alive) <= 4

@@ -52,7 +52,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
             baselines=baselines,
             trials=len(ENDS) + 2,
             failures={"max_fraction": 1.0},
-            stall_minutes=0.5,
+            stall_minutes=0.2,
         )
         return sweep(spec, made_up)
 
