@@ -60,7 +60,9 @@ class ScoreThreshold:
 def best_threshold(
     scores: Float[np.ndarray, " detections"], right: Bool[np.ndarray, " detections"], targets: int
 ) -> ScoreThreshold | None:
-    """The threshold with the best F1, halfway to the next lower score; None if no detection is right.
+    """The threshold with the best F1, halfway to the next lower score.
+
+    None if no detection is right, or if all that are right score 0.
 
     Args:
         scores: of all detections, in any order.
@@ -75,5 +77,7 @@ def best_threshold(
     following = np.append(ranked[1:], 0.0)
     f1[ranked == following] = 0  # a threshold cannot separate equal scores
     best = int(f1.argmax())
+    if f1[best] == 0:  # of a detector that has lost its training
+        return None
     value = float((ranked[best] + following[best]) / 2)
     return ScoreThreshold(value, float(hits[best] / kept[best]), float(hits[best] / targets))

@@ -56,6 +56,8 @@ def _sampler(spec: SweepSpec) -> Iterator[Mistake]:
         yield from _grid(spec)
     if name == "bisection":
         yield from _bisection(spec, conditional)
+    elif spec.sampler.worst is not None:
+        yield "sampler.worst", f"belongs to bisection, but got {name}; remove it"
     if name == "nsgaii" and spec.sampler.startup_trials < 2:
         yield "sampler.startup_trials", "a generation of nsgaii has at least 2 trials; raise it"
     if spec.warm_start is not None and name not in LEARNING:

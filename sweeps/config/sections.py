@@ -89,6 +89,8 @@ class SamplerSpec(Part):
     startup_trials: int = Field(default=6, ge=1, le=100_000)
     """Trials, baselines included, before the sampler learns from results; size of a generation
     of `nsgaii`."""
+    worst: float | None = Field(default=None, allow_inf_nan=False)
+    """Of `bisection`: a trial whose objective is worse has lost its training, which counts as an explosion."""
 
     @property
     def reports_complete(self) -> bool:

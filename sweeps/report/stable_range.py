@@ -1,4 +1,4 @@
-"""How far each setting can be raised before a trial explodes: of a sweep that bisects (`sampler: bisection`)."""
+"""How far each setting can be raised before a training becomes unstable, found by `sampler: bisection`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from sweeps.report.section import Figure, Rows, Section
 from sweeps.report.style import AMBER, BLUE, GREEN, GREY, PURPLE, RED, figure, plain
 from sweeps.report.sweep_data import SweepData
 from sweeps.report.wording import join
-from sweeps.search.bisection import Bracket, Line, find_bracket, lines_of
+from sweeps.search.bisection import (
+    Bracket,
+    Line,
+    find_bracket,
+    judged,
+    lines_of,
+    ranges_of_baseline,
+)
 from sweeps.session.display import format_setting, short_name
-from sweeps.states import State
 
 SEED = "seed"
 """The choice over which a stable range is averaged."""
@@ -26,7 +32,7 @@ COLOURS = (BLUE, RED, GREEN, PURPLE, AMBER, GREY)
 
 @dataclass(frozen=True)
 class StableRange:
-    """The largest value of one setting that does not explode, over seeds."""
+    """The largest stable value of one setting, over seeds."""
 
     key: str
     label: str
@@ -38,7 +44,7 @@ class StableRange:
     """Lower end of its 95 % interval; with one seed that of the line."""
     high: float
     beyond: int
-    """Seeds at which not even the end of the range explodes: the value is then too low."""
+    """Seeds at which even the end of the range is stable: the value is then too low."""
     width: float
     """How much the widest line is still open: the ratio of its ends, or their difference on a linear scale."""
 
@@ -47,13 +53,8 @@ def stable_ranges(data: SweepData) -> list[StableRange]:
     """Every setting at every combination of choices, as far as trials have gone along its lines."""
     spec = data.spec
     distributions = spec.distributions()
-    baseline = next(iter(spec.baseline_parameters().values()))
-    ended = [
-        (record.parameters, record.state is State.INFEASIBLE)
-        for record in data.records
-        if record.state in (State.COMPLETED, State.INFEASIBLE)
-    ]
-    ranges = {key: baseline[key] for key in {line.key for line in lines_of(distributions)}}
+    ended = judged(data.records, spec)
+    ranges = ranges_of_baseline(spec)
     groups: dict[tuple[str, str], list[Bracket]] = {}
     for line in lines_of(distributions):
         bracket = find_bracket(line, distributions[line.key], ranges, ended)
@@ -76,7 +77,7 @@ def summarise(key: str, label: str, brackets: Sequence[Bracket]) -> StableRange:
     if len(middles) > 1:
         ends = (mean - half_width(middles), mean + half_width(middles))
     else:
-        ends = (scale(brackets[0].stable), scale(brackets[0].exploded or brackets[0].end))
+        ends = (scale(brackets[0].stable), scale(brackets[0].unstable or brackets[0].end))
     widest = max(bracket.width for bracket in brackets)
     return StableRange(
         key=key,
@@ -85,14 +86,14 @@ def summarise(key: str, label: str, brackets: Sequence[Bracket]) -> StableRange:
         value=back(mean),
         low=back(ends[0]),
         high=back(ends[1]),
-        beyond=sum(bracket.exploded is None for bracket in brackets),
+        beyond=sum(bracket.unstable is None for bracket in brackets),
         width=back(widest) if log else widest,
     )
 
 
 def middle(bracket: Bracket) -> float:
-    """The best guess of where explosions begin."""
-    return bracket.end if bracket.exploded is None else bracket.next
+    """The best guess of where a training becomes unstable."""
+    return bracket.end if bracket.unstable is None else bracket.next
 
 
 def stable_sections(data: SweepData) -> list[Section]:
@@ -106,16 +107,25 @@ def stable_sections(data: SweepData) -> list[Section]:
         Section(
             key="stable-range",
             title="How far can each setting be raised?",
-            sentence=_sentence(found),
+            sentence=f"{_sentence(found)} {_meaning(data)}",
             figures=(_figure(found),),
-            caption="The largest value that does not explode: mean over seeds with its 95 % interval. An arrow marks "
-            "settings of which not even the end of the range explodes at some seed. Higher is more robust.",
+            caption="The largest stable value: mean over seeds with its 95 % interval. A triangle marks settings "
+            "of which even the end of the range is stable at some seed. Higher is more robust.",
             table=Rows(
                 ("setting", "at", "largest stable value", "95 % interval", "seeds", "still open"),
                 tuple(_row(one) for one in found),
             ),
         )
     ]
+
+
+def _meaning(data: SweepData) -> str:
+    """What counts as stable in this sweep."""
+    worst, objective = data.spec.sampler.worst, data.spec.objective
+    if worst is None:
+        return "Stable is what does not explode."
+    side = "at least" if objective.sign > 0 else "at most"
+    return f"Stable is what does not explode and ends with {objective.metric} of {side} {worst:g}."
 
 
 def _sentence(found: Sequence[StableRange]) -> str:
@@ -150,7 +160,7 @@ def _figure(found: Sequence[StableRange]) -> Figure:
         scattermode="group",
         scattergap=0.4,
         xaxis={"type": "category"},
-        yaxis={"title": {"text": "largest value without explosion"}, "type": "log", "dtick": 1},
+        yaxis={"title": {"text": "largest stable value"}, "type": "log", "dtick": 1},
     )
     said = "; ".join(f"{short_name(one.key)} {one.label} {_shown(one)}" for one in found)
     return Figure("stable-range", plot, f"Largest stable values: {said}", 420)

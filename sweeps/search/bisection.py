@@ -1,8 +1,13 @@
-"""Bisection: the largest value of each range at which a trial does not explode.
+"""Bisection: the largest value of each range at which a training is stable: it neither explodes nor is lost.
 
 A *line* is one range at one combination of all choices, the other ranges as in the baseline. A trial lies on a line and
-halves what is left of it: between the largest value below every explosion and the smallest one that exploded, on the
-scale of the range. The widest line is halved next, so that all become equally narrow; lines with a running trial wait.
+halves what is left of it: between the largest stable value and the smallest unstable one above it, on the scale of the
+range. The widest line is halved next, so that all become equally narrow; lines with a running trial wait, and those on
+which a trial failed come last.
+
+A training can be lost without an explosion: a step of AdamW has the size of the learning rate, whatever the gradient.
+The weights are then so large that scores saturate, and with them loss and gradient vanish. `sampler.worst` says which
+objective is too bad for a training.
 """
 
 from __future__ import annotations
@@ -23,7 +28,9 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.config import SweepSpec
 from sweeps.states import State
+from sweeps.study.study import TrialRecord, to_record
 
 Distributions = Mapping[str, BaseDistribution]
 Parameters = Mapping[str, Any]
@@ -44,9 +51,9 @@ class Bracket:
     """What is known of a line."""
 
     stable: float
-    """The largest value below every explosion that was tried; the baseline's before any."""
-    exploded: float | None
-    """The smallest value that exploded; None if none did."""
+    """The largest value below every unstable one that was tried; the baseline's before any."""
+    unstable: float | None
+    """The smallest unstable value; None without one."""
     end: float
     """Upper end of the range."""
     log: bool
@@ -55,20 +62,20 @@ class Bracket:
     @property
     def next(self) -> float:
         """The value to try next: the end of the range, then the middle of what is left."""
-        if self.exploded is None:
+        if self.unstable is None:
             return self.end
         if self.log:
-            return math.sqrt(self.stable * self.exploded)
-        return (self.stable + self.exploded) / 2
+            return math.sqrt(self.stable * self.unstable)
+        return (self.stable + self.unstable) / 2
 
     @property
     def width(self) -> float:
-        """What is left, on the scale of the range; 0 if its end does not explode."""
-        if self.exploded is None:
+        """What is left, on the scale of the range; 0 if its end is stable."""
+        if self.unstable is None:
             return 0.0 if self.stable >= self.end else math.inf
         if self.log:
-            return math.log(self.exploded / self.stable)
-        return self.exploded - self.stable
+            return math.log(self.unstable / self.stable)
+        return self.unstable - self.stable
 
 
 def lines_of(distributions: Distributions) -> list[Line]:
@@ -93,17 +100,17 @@ def find_bracket(
         line: of the space.
         distribution: of its range.
         baseline: values of the ranges.
-        trials: settings of each that ended, and whether it exploded.
+        trials: settings of each that ended, and whether it was unstable.
     """
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    found = [(p[line.key], exploded) for p, exploded in trials if lies_on(line, p, baseline)]
-    exploded = min((float(value) for value, bad in found if bad), default=None)
+    found = [(p[line.key], bad) for p, bad in trials if lies_on(line, p, baseline)]
+    unstable = min((float(value) for value, bad in found if bad), default=None)
     low, start = float(distribution.low), float(baseline[line.key])
-    if exploded is not None and exploded <= start:
+    if unstable is not None and unstable <= start:
         start = low
     below = [float(value) for value, bad in found if not bad]
-    stable = max((v for v in below if exploded is None or v < exploded), default=start)
-    return Bracket(max(stable, start), exploded, float(distribution.high), distribution.log)
+    stable = max((v for v in below if unstable is None or v < unstable), default=start)
+    return Bracket(max(stable, start), unstable, float(distribution.high), distribution.log)
 
 
 def lies_on(line: Line, parameters: Parameters, baseline: Parameters) -> bool:
@@ -115,18 +122,28 @@ def lies_on(line: Line, parameters: Parameters, baseline: Parameters) -> bool:
     )
 
 
+def is_unstable(trial: TrialRecord, spec: SweepSpec) -> bool | None:
+    """Whether a trial exploded, or ended with an objective worse than `sampler.worst`; None if it says neither."""
+    if trial.state is State.INFEASIBLE:
+        return True
+    if trial.state is not State.COMPLETED:
+        return None
+    worst, sign = spec.sampler.worst, spec.objective.sign
+    return worst is not None and trial.value is not None and sign * trial.value < sign * worst
+
+
 class Bisection(BaseSampler):
     """Suggests the next value of the widest line.
 
     Args:
-        distributions: of the searched settings.
-        baseline: values of the ranges.
+        spec: of the sweep; its one baseline gives the values of the ranges.
     """
 
-    def __init__(self, distributions: Distributions, baseline: Parameters) -> None:
-        self._distributions = distributions
-        self._baseline = baseline
-        self._lines = lines_of(distributions)
+    def __init__(self, spec: SweepSpec) -> None:
+        self._spec = spec
+        self._distributions = spec.distributions()
+        self._baseline = ranges_of_baseline(spec)
+        self._lines = lines_of(self._distributions)
         self._chosen: dict[int, dict[str, Any]] = {}
 
     def reseed_rng(self) -> None:
@@ -165,7 +182,7 @@ class Bisection(BaseSampler):
         return self._chosen[trial.number][param_name]
 
     def _choose(self, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-        ended = ended_trials(trials)
+        ended = judged(map(to_record, trials), self._spec)
         running = [t.params for t in trials if t.state == TrialState.RUNNING]
         brackets = {
             line: find_bracket(line, self._distributions[line.key], self._baseline, ended)
@@ -181,15 +198,24 @@ class Bisection(BaseSampler):
             )
         }
         free = [line for line in self._lines if line not in waiting] or self._lines
-        line = max(free, key=lambda one: brackets[one].width)
+        failed = [t.params for t in trials if t.user_attrs.get("state") == State.FAILED]
+        line = max(free, key=lambda one: (-self._count(one, failed), brackets[one].width))
         value = brackets[line].next
         if isinstance(self._distributions[line.key], IntDistribution):
             value = round(value)
         return {**self._baseline, **dict(line.choices), line.key: value}
 
+    def _count(self, line: Line, trials: Iterable[Parameters]) -> int:
+        return sum(lies_on(line, parameters, self._baseline) for parameters in trials)
 
-def ended_trials(trials: Iterable[FrozenTrial]) -> list[tuple[dict[str, Any], bool]]:
-    """Settings of the trials that completed or exploded, and which it was."""
-    known = {State.COMPLETED: False, State.INFEASIBLE: True}
-    states = [(t.params, t.user_attrs.get("state")) for t in trials]
-    return [(params, known[State(state)]) for params, state in states if state in known]
+
+def ranges_of_baseline(spec: SweepSpec) -> dict[str, Any]:
+    """The baseline's value of every range."""
+    (baseline,) = spec.baseline_parameters().values()
+    return {key: baseline[key] for key, part in spec.space.items() if part.choices is None}
+
+
+def judged(trials: Iterable[TrialRecord], spec: SweepSpec) -> list[tuple[Parameters, bool]]:
+    """Settings of the trials that say something, and whether each was unstable."""
+    found = [(trial.parameters, is_unstable(trial, spec)) for trial in trials]
+    return [(parameters, bad) for parameters, bad in found if bad is not None]

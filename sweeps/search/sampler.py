@@ -115,9 +115,7 @@ def _nsgaii(spec: SweepSpec, seed: int) -> BaseSampler:
 
 
 def _bisection(spec: SweepSpec, _: int) -> BaseSampler:
-    (baseline,) = spec.baseline_parameters().values()
-    ranges = {key for key, parameter in spec.space.items() if parameter.choices is None}
-    return Bisection(spec.distributions(), {key: baseline[key] for key in ranges})
+    return Bisection(spec)
 
 
 class ConstrainedCmaEs(CmaEsSampler):

@@ -99,3 +99,9 @@ def test_the_threshold_lies_halfway_between_two_scores():
     found = best_threshold(np.array([0.2, 0.9, 0.8]), np.array([False, True, True]), 2)
     assert found is not None
     assert (found.value, found.precision, found.recall) == (pytest.approx(0.5), 1.0, 1.0)
+
+
+def test_scores_of_zero_have_no_threshold():
+    """As of a detector whose weights have grown beyond all measure."""
+    right = np.array([False, True, False])
+    assert best_threshold(np.zeros(3), right, targets=2) is None

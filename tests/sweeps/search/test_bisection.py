@@ -31,6 +31,9 @@ LIMITS = {"fusion_lr_mult": 50.0, "head_lr_mult": 700.0}
 """Value from which a trial explodes; twice that under agc, and a little more at seed 1."""
 
 
+RANGES = {key: part for key, part in SPACE.items() if key != "seed"}
+
+
 def spec_of(**changes: Any) -> SweepSpec:
     values = {
         "space": SPACE,
@@ -83,12 +86,12 @@ def test_every_line_ends_around_its_threshold(at_once):
         limit = LIMITS[line.key] * (2 if ("gradient_clip_mode", "agc") in line.choices else 1)
         limit *= 1.1 if ("seed", 1) in line.choices else 1
         if limit >= 1000:
-            assert bracket.exploded is None
+            assert bracket.unstable is None
             assert bracket.stable == 1000
         else:
-            assert bracket.exploded is not None
-            assert bracket.stable <= limit < bracket.exploded
-            assert bracket.exploded / bracket.stable < 1.2
+            assert bracket.unstable is not None
+            assert bracket.stable <= limit < bracket.unstable
+            assert bracket.unstable / bracket.stable < 1.2
     values = [tuple(t.params.values()) for t in study.trials]
     repeated = len(values) - len(set(values))
     assert repeated == 0
@@ -113,7 +116,7 @@ def test_a_baseline_that_explodes_leaves_only_what_is_below_it():
     bracket = find_bracket(
         line, distributions["fusion_lr_mult"], {k: BASELINE[k] for k in LIMITS}, trials
     )
-    assert (bracket.stable, bracket.exploded) == (0.1, 2.0)
+    assert (bracket.stable, bracket.unstable) == (0.1, 2.0)
     assert bracket.next == pytest.approx(math.sqrt(0.2))
 
 
@@ -132,9 +135,51 @@ def test_the_report_says_how_far_each_setting_can_be_raised():
     assert found["head_lr_mult", "agc"].beyond == 2
 
 
+@pytest.mark.parametrize(("mode", "value"), [("max", 0.05), ("min", 0.9)])
+def test_a_training_that_is_lost_is_unstable_too(mode, value):
+    """Above 50 a trial ends without an explosion and with a bad objective."""
+    worst = {"max": 0.1, "min": 0.6}[mode]
+    spec = spec_of(
+        sampler={"name": "bisection", "worst": worst},
+        objective={"metric": "val/nAP50", "mode": mode},
+        trials=31,
+    )
+    check_spec(spec)
+    study = optuna.create_study(sampler=build_sampler(spec))
+    study.enqueue_trial(BASELINE)
+    for _ in range(spec.trials):
+        trial = study.ask()
+        lost = spec.suggest(trial)["fusion_lr_mult"] > 50
+        trial.set_user_attr("state", str(State.COMPLETED))
+        trial.set_user_attr("best", value if lost else 0.5)
+        study.tell(trial, value if lost else 0.5)
+    shown = tuple(ShownTrial(record, {}) for record in to_records(study.trials))
+    found = {(one.key, one.label): one for one in stable_ranges(SweepData("a", spec, shown))}
+    assert found["fusion_lr_mult", "norm"].value == pytest.approx(50, rel=0.5)
+    assert found["fusion_lr_mult", "norm"].beyond == 0
+    assert found["head_lr_mult", "norm"].beyond == 2  # its end was never lost
+
+
+def test_a_line_on_which_a_trial_failed_comes_last():
+    spec = spec_of(trials=9)
+    study = optuna.create_study(sampler=build_sampler(spec))
+    study.enqueue_trial(BASELINE)
+    tried = []
+    for number in range(spec.trials):
+        trial = study.ask()
+        tried.append(spec.suggest(trial))
+        trial.set_user_attr("state", str(State.FAILED if number else State.COMPLETED))
+        study.tell(trial, None if number else 0.5, TrialState.FAIL if number else None)
+    assert len({tuple(one.values()) for one in tried}) == spec.trials  # the end of each of 8 lines
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        (
+            {"sampler": {"name": "random", "worst": 0.1}, "space": RANGES, "baselines": {}},
+            "sampler.worst: belongs to bisection, but got random; remove it",
+        ),
         ({"baselines": {}}, "baselines: bisection starts at the one baseline, but got 0"),
         ({"scheduler": {"name": "asha"}}, "scheduler.name: bisection must know .* but got asha"),
         (
