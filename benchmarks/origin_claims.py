@@ -14,20 +14,27 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import statistics
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
+from origin_text import BANDS, CLAIMS, INTRO, SWEEPS, Claim
 from scipy.stats import spearmanr
 
 from fsdet.run_files import iterate_steps
 from sweeps.confirmation.results import CONFIRM_FOLDER
-from sweeps.confirmation.statistics import Difference, adjust, estimate, paired
+from sweeps.confirmation.statistics import Difference, Estimate, adjust, estimate, paired
 from sweeps.errors import SweepError
+from sweeps.report.pictures import PicturesError, write_pictures
+from sweeps.report.section import Figure
+from sweeps.report.style import BLUE, GREEN, GREY, RED, figure
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder, find_folder
 from sweeps.study.location import store_of
@@ -42,77 +49,14 @@ LAST = 0.25
 """Part of a run, at its end, whose median is compared with a band."""
 
 
-INTRO = """# What was really so: the conclusions of one team, each as an experiment
-
-A team trained a few-shot detector, saw a gradient norm of 4.97 million in stage 2 and a DFL loss that would not
-move, and found by hand what let them go on: clip at 10 instead of 1, weigh DFL 0.5 instead of 1.5, a learning
-rate for each module. They did honest work with one run at a time and no way to tell a cause from a coincidence.
-Here each conclusion is a pair of configurations that differ in it alone, trained at the same fresh seeds from
-the shipped stage-1 checkpoint on the embedded data, and measured once, on test classes.
-
-*Supported*: better beyond noise (paired t-test over seeds, Holm's correction over the claims of a table, 5 %).
-*Refuted*: worse beyond noise, or the 95 % interval leaves no room for a gain of 0.02 AP50. *Undecided*:
-neither. This page is written by `python benchmarks/origin_claims.py` from two sweeps; what each mode does
-stands in [training.md](training.md).
-
-One claim needs no training. *"The gradient exploded because four scales add up."* The norm of a sum of four
-parts is at most four times their mean norm, twice if they are unrelated; the column *scales add up to* shows
-what was measured. Four scales do not make 8 into millions; [historical_failure.md](historical_failure.md) shows
-what did.
-"""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A conclusion of the team, as a pair of configurations."""
-
-    said: str
-    first: str
-    """Name of the configuration that should be the better one."""
-    second: str
-    """Name of the other one."""
-
-
-@dataclass(frozen=True)
-class Band:
-    """A range that the team's checklist gives for a value at the end of a run."""
-
-    name: str
-    key: str
-    low: float
-    high: float
-
-
-CLAIMS = (
-    Claim("clip the gradient norm at 10, not at 1", "by_hand", "clip_1"),
-    Claim("clip at all", "by_hand", "no_clip"),
-    Claim("weigh DFL with 0.5, not 1.5", "by_hand", "dfl_1.5"),
-    Claim("train the backbone, do not freeze it", "by_hand", "frozen_backbone"),
-    Claim("a rate for each module, not one for all", "by_hand", "one_rate"),
-    Claim("lower the backbone's rate, do not scale its gradient (AdamW)", "adamw_slowed", "adamw_scaled"),
-    Claim("scaling the backbone's gradient by 0.1 helps (AdamW)", "adamw_scaled", "adamw_full"),
-    Claim("lower the backbone's rate, do not scale its gradient (SGD)", "sgd_slowed", "sgd_scaled"),
-    Claim("scaling the backbone's gradient by 0.1 helps (SGD)", "sgd_scaled", "sgd_full"),
-    Claim("adaptive clipping (AGC) helps", "agc", "by_hand"),
-    Claim("clipping AdamW's update helps", "update", "by_hand"),
-    Claim("clipping spikes of the norm (ZClip) helps", "zclip", "by_hand"),
-    Claim("clipping each tensor by its own history (AdaGC) helps", "adagc", "by_hand"),
-)  # fmt: skip
-"""In the order of the page."""
-BANDS = (
-    Band("gradient norm 5 to 15", "grad/norm", 5, 15),
-    Band("total loss 5 to 8", "train/loss/total", 5, 8),
-    Band("DFL 1.0 to 1.5 nats", "train/loss/dfl", 1.0, 1.5),
-    Band("box loss 0.2 to 0.8", "train/loss/bbox", 0.2, 0.8),
-    Band("classification 0.3 to 0.5", "train/loss/cls", 0.3, 0.5),
-    Band("SupCon 0.4 to 0.6", "train/loss/supcon", 0.4, 0.6),
-)
-
-
 CLAIM_COLUMNS = ("claim", "verdict", "gain in AP50 [95 %]", "p (Holm)", "seeds", "pair")
 CONFIGURATION_COLUMNS = (
     *("configuration", "AP50 on test", "exploded", "median norm"),
     *("steps clipped", "largest RMS of g²/v", "scales add up to"),
+)
+BAND_NOTE = (
+    "Where all runs or none are inside a band, it predicts nothing; the rank correlation then says whether higher or "
+    "lower goes with a better AP50."
 )
 BAND_COLUMNS = (
     *("the checklist's band, at the end", "runs inside", "AP50 inside − outside [95 %]"),
@@ -199,24 +143,73 @@ def judged(difference: Difference, adjusted: float) -> str:
     return "refuted" if found.high < LEAST_GAIN else "undecided"
 
 
-def claim_rows(experiment: Experiment) -> Iterator[str]:
-    """A row for each claim that both configurations were measured for."""
+@dataclass(frozen=True)
+class Finding:
+    """What an experiment says about a claim."""
+
+    claim: Claim
+    gain: Estimate
+    """In AP50, over seeds."""
+    p: float
+    """After Holm's correction over all claims."""
+    verdict: str
+
+
+def findings(experiment: Experiment) -> list[Finding]:
+    """One for each claim that both configurations were measured for."""
     found = [
         (claim, difference)
         for claim in CLAIMS
         if (difference := paired(experiment.values(claim.first), experiment.values(claim.second)))
     ]
     adjusted = adjust([difference.p for _, difference in found])
-    for (claim, difference), p in zip(found, adjusted, strict=True):
-        gain = difference.estimate
+    return [
+        Finding(claim, difference.estimate, p, judged(difference, p))
+        for (claim, difference), p in zip(found, adjusted, strict=True)
+    ]
+
+
+def claim_rows(experiment: Experiment) -> Iterator[str]:
+    """A row for each finding."""
+    for found in findings(experiment):
+        claim, gain = found.claim, found.gain
         yield row(
             claim.said,
-            f"**{judged(difference, p)}**",
+            f"**{found.verdict}**",
             f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]",
-            f"{p:.2g}",
+            f"{found.p:.2g}",
             str(gain.count),
             f"`{claim.first}` − `{claim.second}`",
         )
+
+
+COLOURS = {"supported": GREEN, "refuted": RED, "undecided": GREY}
+
+
+def chart(key: str, experiment: Experiment) -> Figure:
+    """The gain of every claim with its interval; the band is where a gain would not matter."""
+    found = findings(experiment)[::-1]
+    traces = [
+        go.Scatter(
+            x=[one.gain.mean for one in some],
+            y=[one.claim.said for one in some],
+            error_x={"array": [one.gain.half for one in some], "width": 4, "thickness": 1.6},
+            mode="markers",
+            marker={"color": COLOURS[verdict], "size": 9},
+            name=verdict,
+        )
+        for verdict in COLOURS
+        if (some := [one for one in found if one.verdict == verdict])
+    ]
+    plot = figure(
+        traces,
+        xaxis={"title": {"text": "gain in AP50 on the test classes, 95 % interval over seeds"}},
+        yaxis={"categoryarray": [one.claim.said for one in found], "automargin": True},
+        legend={"orientation": "h", "y": 1.06},
+    )
+    plot.add_vrect(-LEAST_GAIN, LEAST_GAIN, fillcolor=BLUE, opacity=0.08, line_width=0)
+    said = "; ".join(f"{one.claim.said}: {one.verdict}" for one in found[::-1])
+    return Figure(key, plot, f"Gain of each claim: {said}", 520)
 
 
 def configuration_rows(experiment: Experiment) -> Iterator[str]:
@@ -277,12 +270,30 @@ def table(head: Sequence[str], rows: Iterator[str]) -> list[str]:
     return [row(*head), row(*["---"] * len(head)), *rows, ""]
 
 
+def reasons() -> list[str]:
+    """Why, for each claim."""
+    return ["## Why", "", *(f"- *{claim.said}*: {claim.why}" for claim in CLAIMS), ""]
+
+
+def draw(experiments: Sequence[Experiment], folder: Path) -> None:
+    """Write the chart of each experiment to `folder`, where a browser is installed."""
+    charts = [chart(one.folder.name, one) for one in experiments]
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            for path in write_pictures(charts, Path(temporary)):
+                shutil.copy(path, folder / path.name)
+        except PicturesError as error:
+            print(f"no charts: {error}", file=sys.stderr)
+
+
 def section(experiment: Experiment, title: str, command: str) -> list[str]:
     """What one operating point says."""
     return [
         f"## {title}",
         "",
         f"    {command}",
+        "",
+        f"![The gain of each claim](pictures/{experiment.folder.name}.png)",
         "",
         *table(
             CLAIM_COLUMNS,
@@ -292,30 +303,13 @@ def section(experiment: Experiment, title: str, command: str) -> list[str]:
             CONFIGURATION_COLUMNS,
             configuration_rows(experiment),
         ),
+        BAND_NOTE,
+        "",
         *table(
             BAND_COLUMNS,
             band_rows(experiment),
         ),
     ]  # fmt: skip
-
-
-LOW_RATE = (
-    "python -m sweeps.run origin_claims.yaml --name origin_claims_low "
-    "--set fixed.lr=1e-4 --set fixed.n_episodes=64"
-)
-SWEEPS = (
-    (
-        "origin_claims",
-        "At a rate that suits 128 steps (lr 3e-3)",
-        "python -m sweeps.run origin_claims.yaml",
-    ),
-    (
-        "origin_claims_low",
-        "At the team's own rate (lr 1e-4), 1024 steps",
-        LOW_RATE,
-    ),
-)
-"""Name of the sweep, title of its section, command that runs it."""
 
 
 def main() -> int:
@@ -325,18 +319,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
     parts = [INTRO]
-    found = 0
+    found: list[Experiment] = []
     for name, title, command in SWEEPS:
         try:
             experiment = load(name, options.storage)
         except SweepError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        found += 1
+        found.append(experiment)
         parts.append("\n".join(section(experiment, title, command)))
     if not found:
         print("error: none of the sweeps is there; run the commands above first", file=sys.stderr)
         return 2
+    parts.append("\n".join(reasons()))
+    draw(found, options.out.parent / "pictures")
     options.out.write_text("\n".join(parts), encoding="utf-8")
     print(f"written: {options.out}")
     return 0

@@ -125,7 +125,7 @@ def test_every_run_is_closed_with_its_state(swept):
         ("no_memory", "out of memory: MemoryError: a lot"),
         ("no_disk", "disk full: "),
         ("dies", "the worker process died twice"),
-        ("hangs", "reported nothing for 0.5 minutes"),
+        ("hangs", "reported nothing for 0.2 minutes"),
     ],
 )
 def test_reason_says_what_went_wrong(swept, name, reason):
