@@ -58,6 +58,7 @@ class OpenRun:
         cls, client: MlflowClient, writer: RunWriter, run_id: str, tags: Mapping[str, str]
     ) -> OpenRun:
         """Continue a run of an earlier session."""
+        writer.commit()  # what this session has written to it: values that are there are not written again
         stored = client.get_run(run_id).data
         if "reason" in stored.tags:
             client.delete_tag(run_id, "reason")

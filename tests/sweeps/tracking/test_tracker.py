@@ -220,6 +220,29 @@ def test_run_of_a_trial_that_pauses_twice_holds_everything_once(tracker, session
     assert [(m.step, m.value) for m in values] == [(3, 0.0), (6, 0.1), (9, 0.2)]
 
 
+def test_run_that_is_brought_up_to_date_and_goes_on_at_once_holds_everything_once(
+    database, monkeypatch
+):
+    """As after a signal: its last steps are written from the trial's files, and the trial repeats them."""
+    first = Tracker(database, "up to date")
+    first.start("a", "a", {"lr": 1}, {})
+    first.log("a", report(range(1, 4), metrics={"value": 0.1}))
+    first.close()
+    monkeypatch.setattr("sweeps.tracking.write_queue.DELAY", 3600.0)
+    second = Tracker(database, "up to date")
+    for reports in ([range(1, 4), range(4, 7)], [range(4, 7), range(7, 10)]):
+        second.start("a", "a", {"lr": 1}, {}, run_id=first.run_id("a"))
+        for steps in reports:
+            second.log("a", report(steps, metrics={"value": steps[-1] / 10}))
+        second.end("a", Outcome(State.INTERRUPTED))
+    second.close()
+    client = MlflowClient(second.uri)
+    history = client.get_metric_history(first.run_id("a"), "m0")
+    assert [metric.step for metric in history] == list(range(1, 10))
+    evaluations = client.get_metric_history(first.run_id("a"), "value")
+    assert [metric.step for metric in evaluations] == [3, 6, 9]
+
+
 def test_store_that_cannot_be_searched_is_told_in_one_line(tmp_path):
     tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "a")
     with sqlite3.connect(tmp_path / "mlflow.db") as other:
