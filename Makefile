@@ -17,7 +17,7 @@ test-fast: .venv/installed-dev  ## all but the slow tests
 	.venv/bin/python -m pytest -n 3 --dist loadfile -m "not slow"
 
 test-gpu: .venv/installed-dev  ## the tests that need a CUDA device
-	.venv/bin/python -m pytest tests/fsdet -m gpu
+	.venv/bin/python -m pytest tests -m gpu
 
 drills: .venv/installed-dev  ## break sweeps in every way and look at what is left (about 20 minutes)
 	PYTHONPATH=. .venv/bin/python benchmarks/drills.py

@@ -22,7 +22,7 @@ from fsdet.evaluation.average_precision import Scores, collect, score_episode
 from fsdet.evaluation.intervals import standard_error
 from fsdet.evaluation.videos import evaluate_videos
 from fsdet.models.detector import Detector
-from fsdet.models.postprocess import detect, detect_image, with_swapped_supports
+from fsdet.models.postprocess import detect, detect_images, with_swapped_supports
 from fsdet.models.support_features import SupportFeatures
 from fsdet.progress import progress
 from fsdet.structures import Batch, Detections
@@ -203,8 +203,7 @@ def evaluate_objects(detector: Detector, images: BaseSource, device: str) -> Sco
             batch = images.batch(first, OBJECT_BATCH)
             head = detector.find_objects(detector.encode(batch.images.to(device)))
             objectness = head.objectness.float().sigmoid()[..., None]
-            pairs = zip(head.boxes().float(), objectness, strict=True)
-            found = [detect_image(boxes, values) for boxes, values in pairs]
+            found = detect_images(head.boxes().float(), objectness)
             targets = replace(batch.targets, labels=torch.zeros_like(batch.targets.labels))
             scores.append(score_episode(targets, found, classes=[0]))
     return collect(scores)

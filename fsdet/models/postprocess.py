@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -23,26 +24,35 @@ validation episodes of the embedded data after 500 steps of stage 2 (0.49 at 0.2
 
 def detect(output: EpisodeOutput) -> list[Detections]:
     """Final detections of every image of an episodic forward pass."""
-    boxes = output.head.boxes().float()
-    scores = output.logits.float().sigmoid()
-    return [detect_image(b, s) for b, s in zip(boxes, scores, strict=True)]
+    return detect_images(output.head.boxes().float(), output.logits.float().sigmoid())
 
 
-def detect_image(
-    boxes: Float[Tensor, "anchors 4"], scores: Float[Tensor, "anchors n_way"]
-) -> Detections:
-    """Final detections of one image, on the host; boxes and scores that are not finite are dropped.
+def detect_images(
+    boxes: Float[Tensor, "images anchors 4"], scores: Float[Tensor, "images anchors n_way"]
+) -> list[Detections]:
+    """Final detections of each image, on the host; boxes and scores that are not finite are dropped.
+
+    The best candidates of all images are copied to the host at once, where NMS has little to do.
 
     Args:
         boxes: xyxy in pixels.
         scores: in 0 … 1.
     """
-    best = scores.flatten().topk(min(CANDIDATES, scores.numel()))
-    points, ways = best.indices // scores.shape[1], best.indices % scores.shape[1]
-    finite = best.values.isfinite() & boxes[points].isfinite().all(dim=1)
-    points, ways, values = points[finite], ways[finite], best.values[finite]
-    chosen = batched_nms(boxes[points], values, ways, NMS_IOU)[:MAX_DETECTIONS]
-    return Detections(boxes[points[chosen]].cpu(), values[chosen].cpu(), ways[chosen].cpu())
+    n_way = scores.shape[2]
+    flat = scores.flatten(1)
+    best = flat.topk(min(CANDIDATES, flat.shape[1]))
+    points = (best.indices // n_way)[..., None].expand(-1, -1, 4)
+    ways = (best.indices % n_way).float()  # exact, being small
+    found = torch.cat([boxes.gather(1, points), best.values[..., None], ways[..., None]], dim=2)
+    return [_without_duplicates(candidates) for candidates in found.cpu()]
+
+
+def _without_duplicates(candidates: Float[Tensor, "candidates 6"]) -> Detections:
+    """The detections among the candidates of one image, each a box, its score and its way; best first."""
+    candidates = candidates[candidates[:, :5].isfinite().all(dim=1)]
+    boxes, scores, ways = candidates[:, :4], candidates[:, 4], candidates[:, 5].long()
+    chosen = batched_nms(boxes, scores, ways, NMS_IOU)[:MAX_DETECTIONS]
+    return Detections(boxes[chosen], scores[chosen], ways[chosen])
 
 
 def with_swapped_supports(found: list[Detections], n_way: int) -> list[Detections]:

@@ -154,12 +154,30 @@ def training_step(state: TrainState) -> tuple[dict[str, float], Explosion | None
     return judge_step(state, take_step(state))
 
 
+def stepper(state: TrainState) -> Callable[[], None]:
+    """A function that takes the next step and judges the one whose values are there, without logs and files."""
+    graphs = build_graphs(state)
+    outstanding: deque[StepValues] = deque()
+
+    def take() -> None:
+        outstanding.append(take_step(state, graphs))
+        while len(outstanding) > behind_on(state.device):
+            judge_step(state, outstanding.popleft())
+
+    return take
+
+
+def behind_on(device: str) -> int:
+    """Number of steps that are under way on a device while the host reads the values of an earlier one."""
+    return STEPS_BEHIND.get(device.partition(":")[0], 0)
+
+
 def steps_behind(state: TrainState, end: int) -> int:
     """Number of steps whose values may still be outstanding; none before a checkpoint or an evaluation, nor after the
     first step, whose weights and gradients are recorded."""
     if state.first_step is None or state.step >= end or state.ends_epoch():
         return 0
-    return STEPS_BEHIND.get(state.device.partition(":")[0], 0)
+    return behind_on(state.device)
 
 
 def log_level(config: TrainConfig, step: int) -> int:

@@ -205,8 +205,11 @@ class Resources(Part):
     cpus: float = Field(default=1, ge=LEAST_SHARE, le=1e6)
     """CPU cores per trial; several trials can share one."""
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
-    """GPUs per trial; fractions share a card. `auto` measures one trial before the sweep and lets as
-    many share a card as fit; 0 on a machine without one."""
+    """GPUs per trial; fractions share a card. `auto` lets 1, 2, 4, 8 … trials train side by side for some seconds
+    before the sweep and keeps the number that takes most steps; 0 on a machine without a card."""
+    mps: bool = False
+    """Trials that share a card run under CUDA's Multi-Process Service, which is started for the sweep; `gpus: auto`
+    finds out whether it gains."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Largest number of trials at once; None for as many as the machine has room for."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sweeps.config import Resources, SweepSpec
 from sweeps.errors import SweepError
+from sweeps.resources.mps import mps_is_there
 from sweeps.resources.ray_access import ray_folder
 
 
@@ -76,6 +77,15 @@ def check_machine(spec: SweepSpec, machine: Machine) -> None:
     """
     if machine.here:
         ray_folder()
+    if spec.resources.mps and not (machine.here and mps_is_there()):
+        why = (
+            "this machine has no control program for it"
+            if machine.here
+            else "nodes of a cluster start their own"
+        )
+        raise SweepError(
+            f"{spec.source}: resources.mps: true is impossible ({why}); remove it, or set it to false"
+        )
     for name, wanted, there in (
         ("cpus", spec.resources.cpus, machine.cpus),
         ("gpus", spec.resources.gpu_share, machine.gpus),

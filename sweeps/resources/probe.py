@@ -2,7 +2,7 @@
 
 The probe runs in a separate process, which is killed afterwards, and in a temporary folder. Only the run is
 shortened; batches, images and evaluations are those of a trial. `resources: {gpus: auto}` uses it to find
-how many trials share a card.
+how many trials fit on a card, of which `sweeps.resources.packing` finds the best number.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from sweeps.resources.cost import (
     trials_on_a_card,
 )
 from sweeps.resources.machine import Machine
+from sweeps.resources.packing import measure_packing
 from sweeps.storage.folder import SweepFolder
 from sweeps.trial.failures import cause_of, first_line
 from sweeps.trial.messages import find_metric
@@ -176,9 +177,9 @@ def _card() -> tuple[int, int]:
     return peak_card_bytes(free, total, reserved, peak), int(total)
 
 
-def with_gpus(spec: SweepSpec, gpus: float) -> SweepSpec:
-    """`spec` with this many GPUs per trial."""
-    resources = spec.resources.model_copy(update={"gpus": float(gpus)})
+def with_gpus(spec: SweepSpec, gpus: float, mps: bool = False) -> SweepSpec:
+    """`spec` with this many GPUs per trial, and with or without MPS."""
+    resources = spec.resources.model_copy(update={"gpus": float(gpus), "mps": mps})
     return spec.model_copy(update={"resources": resources})
 
 
@@ -186,7 +187,8 @@ def with_measured_gpus(spec: SweepSpec, folder: SweepFolder) -> SweepSpec:
     """`spec` with the GPU share that an earlier session of the sweep in `folder` measured for `auto`."""
     if spec.resources.gpus != AUTO:
         return spec
-    return with_gpus(spec, folder.load_spec().resources.gpu_share)
+    resources = folder.load_spec().resources
+    return with_gpus(spec, resources.gpu_share, resources.mps)
 
 
 def find_gpus(spec: SweepSpec, machine: Machine, print_line: Callable[[str], None]) -> SweepSpec:
@@ -210,13 +212,37 @@ def find_gpus(spec: SweepSpec, machine: Machine, print_line: Callable[[str], Non
             "cluster; give a number, such as the one that `--check --probe` finds on one of its nodes"
         )
     print_line("resources.gpus auto: measuring a trial (some steps, two evaluations)")
-    found = with_shared_card(spec, machine, measure(costliest(with_gpus(spec, 1))))
-    print_line(f"resources.gpus auto: {found.resources.gpu_share:g} of a card a trial")
-    return found
+    return packed(spec, machine, measure(costliest(with_gpus(spec, 1))), print_line)
 
 
-def with_shared_card(spec: SweepSpec, machine: Machine, measured: TrialCost) -> SweepSpec:
-    """`spec` with the share of a card that a trial like the measured one takes."""
+def packed(
+    spec: SweepSpec, machine: Machine, measured: TrialCost, print_line: Callable[[str], None]
+) -> SweepSpec:
+    """`spec` with the share of a card at which its trials take most steps together.
+
+    Args:
+        spec: with `gpus: auto`.
+        machine: this one, with a card.
+        measured: on one trial.
+        print_line: prints what is found.
+
+    Raises:
+        SweepError: a trial failed.
+    """
+    most = trials_that_fit(spec, machine, measured)
+    if most == 1:
+        print_line("resources.gpus auto: one trial on a card; memory or cores allow no more")
+        return with_gpus(spec, 1)
+    print_line(
+        f"resources.gpus auto: up to {most} trials fit on a card; letting them train together"
+    )
+    packing = measure_packing(costliest(with_gpus(spec, 1)), most, print_line)
+    print_line(f"resources.gpus auto: {packing.describe()}")
+    trials, mps = packing.best
+    return with_gpus(spec, share_of_card(trials), mps)
+
+
+def trials_that_fit(spec: SweepSpec, machine: Machine, measured: TrialCost) -> int:
+    """How many trials like the measured one fit on a card by its memory and by the cores of the machine."""
     cores = machine.cpus / machine.gpus / spec.resources.cpus
-    trials = trials_on_a_card(measured.card_bytes, measured.card_total, cores)
-    return with_gpus(spec, share_of_card(trials))
+    return trials_on_a_card(measured.card_bytes, measured.card_total, cores)

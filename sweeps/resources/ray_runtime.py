@@ -17,6 +17,7 @@ from sweeps.config.paths import ROOT
 from sweeps.errors import SweepError
 from sweeps.resources.internals import loopback_only
 from sweeps.resources.machine import Cluster, Machine
+from sweeps.resources.mps import MpsServer
 from sweeps.resources.ray_access import ray_folder, token_file
 from sweeps.secrets import FOR_THE_DRIVER, without_password
 from sweeps.storage.portable_files import PACKAGES
@@ -169,8 +170,18 @@ def running_ray(
             with connected(machine.address, tune | workers):
                 yield
         else:
-            with local_ray(machine, workers, starting):
+            with mps_if(resources.mps) as served, local_ray(machine, workers | served, starting):
                 yield
+
+
+@contextlib.contextmanager
+def mps_if(wanted: bool) -> Iterator[dict[str, str]]:
+    """Run an MPS server if `wanted`; the environment of the processes that it serves."""
+    if not wanted:
+        yield {}
+        return
+    with MpsServer() as server:
+        yield server.environment
 
 
 @contextlib.contextmanager

@@ -28,10 +28,11 @@ from sweeps.resources.probe import (
     STEPS,
     find_gpus,
     measure,
+    packed,
     shortened,
+    trials_that_fit,
     with_gpus,
     with_measured_gpus,
-    with_shared_card,
 )
 from sweeps.run import main
 from sweeps.states import State
@@ -173,21 +174,25 @@ def test_auto_is_no_gpu_where_there_is_none():
     assert Machine(2, 0).capacity(found.resources) == 2
 
 
-def test_auto_shares_a_card_by_memory_and_cores():
+def test_as_many_trials_share_a_card_as_memory_and_cores_allow():
     spec = small_spec(resources={"cpus": 2, "gpus": "auto"})
     one = TrialCost(**{**vars(MEASURED), "card_bytes": 11 * GB, "card_total": 80 * GB})
-    assert with_shared_card(spec, Machine(64, 4), one).resources.gpus == 0.1666  # six by memory
-    assert with_shared_card(spec, Machine(24, 4), one).resources.gpus == 0.3333  # three by cores
-    assert with_shared_card(spec, Machine(24, 4), one).settings["device"] == "cuda"
+    assert trials_that_fit(spec, Machine(64, 4), one) == 6  # by memory
+    assert trials_that_fit(spec, Machine(24, 4), one) == 3  # by cores
     large = TrialCost(**{**vars(one), "card_bytes": 79 * GB})
-    assert with_shared_card(spec, Machine(64, 4), large).resources.gpus == 1
+    said: list[str] = []
+    alone = packed(spec, Machine(64, 4), large, said.append)
+    assert (alone.resources.gpus, alone.resources.mps) == (1, False)
+    assert alone.settings["device"] == "cuda"
+    assert said == ["resources.gpus auto: one trial on a card; memory or cores allow no more"]
 
 
 def test_resumed_sweep_keeps_the_gpus_that_were_measured():
     auto = small_spec(resources={"cpus": 1, "gpus": "auto"})
     folder = new_folder("small")
-    folder.save_spec(with_gpus(auto, 0.25))
-    assert with_measured_gpus(auto, folder).resources.gpus == 0.25
+    folder.save_spec(with_gpus(auto, 0.25, mps=True))
+    kept = with_measured_gpus(auto, folder).resources
+    assert (kept.gpus, kept.mps) == (0.25, True)
     given = small_spec(resources={"cpus": 1, "gpus": 0.5})
     assert with_measured_gpus(given, folder) is given
 

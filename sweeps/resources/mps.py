@@ -1,0 +1,114 @@
+"""CUDA's Multi-Process Service for the trials of one sweep: a control daemon of our own, with folders of its own.
+
+Processes that share a card take turns on it; as clients of one MPS server their kernels run side by side. No setting of
+the card is touched, and no other daemon on the machine is spoken to: clients find theirs by the folder of its pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+from sweeps.errors import SweepError
+
+CONTROL = "nvidia-cuda-mps-control"
+"""NVIDIA's control program; it comes with the driver."""
+PIPE, LOG = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
+"""Variables by which daemon and clients find each other."""
+SECONDS = 20.0
+"""Time for the daemon to start, to answer and to end."""
+
+
+def mps_is_there() -> bool:
+    """Whether this machine has the control program."""
+    return shutil.which(CONTROL) is not None
+
+
+class MpsServer:
+    """A control daemon that runs within the context; ended with its servers afterwards.
+
+    Raises:
+        SweepError: on entering, if it cannot be started.
+    """
+
+    def __init__(self) -> None:
+        # not in TMPDIR: a socket's path has at most 107 characters
+        self._folder = Path("/tmp") / f"mps-{os.getpid()}-{secrets.token_hex(4)}"  # noqa: S108
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of the processes that it is to serve."""
+        return {PIPE: str(self._folder / "pipe"), LOG: str(self._folder / "log")}
+
+    def __enter__(self) -> MpsServer:
+        try:
+            self._folder.mkdir(mode=0o700)
+            for place in self.environment.values():
+                Path(place).mkdir()
+            self._daemon = subprocess.Popen(
+                [CONTROL, "-f"],
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the sweep, which ends it afterwards
+            )
+            self._wait_until_it_answers()
+        except (OSError, SweepError) as error:
+            self._end()
+            raise SweepError(f"{CONTROL} cannot be started: {error}") from None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def clients(self) -> list[int]:
+        """Numbers of the processes that are connected."""
+        found: list[int] = []
+        for server in self._ask("get_server_list").split():
+            found += map(int, self._ask(f"get_client_list {server}").split())
+        return found
+
+    def _ask(self, command: str) -> str:
+        """The daemon's answer; empty if there is none."""
+        done = subprocess.run(
+            [CONTROL],
+            input=f"{command}\n",
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        return done.stdout if done.returncode == 0 else ""
+
+    def _wait_until_it_answers(self) -> None:
+        assert self._daemon is not None
+        deadline = time.monotonic() + SECONDS
+        while not any((self._folder / "pipe").iterdir()):
+            if self._daemon.poll() is not None:
+                raise SweepError(f"it ended with code {self._daemon.returncode}")
+            if time.monotonic() > deadline:
+                raise SweepError(f"it did not answer within {SECONDS:g} s")
+            time.sleep(0.05)
+
+    def _end(self) -> None:
+        if self._daemon is not None and self._daemon.poll() is None:
+            try:
+                self._ask("quit")
+                self._daemon.wait(SECONDS)
+            except (OSError, subprocess.TimeoutExpired):
+                self._daemon.kill()
+                self._daemon.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
