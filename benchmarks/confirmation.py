@@ -16,7 +16,7 @@ from sweeps.confirmation.candidates import Candidate
 from sweeps.confirmation.results import CandidateResult, Confirmation
 from sweeps.confirmation.statistics import power
 from sweeps.states import State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 METRIC = "test/nAP50"
 SPREAD = 0.01

@@ -32,8 +32,9 @@ from fsdet.checkpoint.content import load_checkpoint
 from fsdet.errors import CheckpointError
 from sweeps.states import ENDED, State
 from sweeps.storage.folder import SweepFolder
+from sweeps.study.records import TrialRecord, to_records
 from sweeps.study.store import JournalStore
-from sweeps.study.study import TrialRecord, load_study, to_records
+from sweeps.study.study import load_study
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 900.0

@@ -33,9 +33,10 @@ from sweeps.run import main as sweep
 from sweeps.schema import main as schema
 from sweeps.session.resume import check_study, recorded_reports
 from sweeps.session.sweep import open_study
-from sweeps.storage.folder import new_folder
+from sweeps.storage.lookup import new_folder
 from sweeps.study.location import store_of
-from sweeps.study.study import Preset, add_preset, read_trials
+from sweeps.study.records import Preset
+from sweeps.study.study import add_preset, read_trials
 from sweeps.sync import main as sync
 
 Command = Callable[[], int]

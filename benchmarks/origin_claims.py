@@ -36,9 +36,11 @@ from sweeps.report.pictures import PicturesError, write_pictures
 from sweeps.report.section import Figure
 from sweeps.report.style import BLUE, GREEN, GREY, RED, figure
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import find_folder
 from sweeps.study.location import store_of
-from sweeps.study.study import TrialRecord, read_trials
+from sweeps.study.records import TrialRecord
+from sweeps.study.study import read_trials
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "origin.md"

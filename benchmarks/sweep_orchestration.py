@@ -101,7 +101,7 @@ def run_ours(job: Job) -> list[Mark]:
     from sweeps.session.display import PlainDisplay
     from sweeps.session.session import Session
     from sweeps.session.sweep import run_sweep
-    from sweeps.storage.folder import new_folder
+    from sweeps.storage.lookup import new_folder
     from sweeps.tracking import Tracker, tracking_uri
     from sweeps.trial.messages import TrialEnd
 

@@ -27,7 +27,7 @@ sys.path[0] = str(ROOT)
 
 from mlflow import MlflowClient  # noqa: E402
 
-from sweeps.storage.folder import find_folder  # noqa: E402
+from sweeps.storage.lookup import find_folder  # noqa: E402
 from sweeps.study.study import read_trials  # noqa: E402
 from sweeps.trial.worker import STEP_SECONDS  # noqa: E402
 from sweeps.ui import command, variables  # noqa: E402

@@ -20,8 +20,8 @@ from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.plain_data import sweep_data, write_trials
 from sweeps.session.summary import print_next_commands, print_summary, write_best
-from sweeps.storage.folder import find_folder
 from sweeps.storage.known_sweeps import add_storage_flag, latest_sweep
+from sweeps.storage.lookup import find_folder
 from sweeps.study.location import store_of
 from sweeps.study.study import read_trials
 

@@ -17,10 +17,12 @@ from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.display import format_number
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder, sweeps_root
+from sweeps.storage.folder import SweepFolder
 from sweeps.storage.known_sweeps import add_storage_flag, sweeps_by_time
+from sweeps.storage.lookup import sweeps_root
 from sweeps.study.location import store_of
-from sweeps.study.study import TrialRecord, best_of, read_trials
+from sweeps.study.records import TrialRecord, best_of
+from sweeps.study.study import read_trials
 
 
 @dataclass(frozen=True)

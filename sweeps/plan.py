@@ -10,7 +10,7 @@ from fsdet.command import ExitCode
 from fsdet.json_output import print_json
 from sweeps.config import SweepSpec
 from sweeps.config.check import check_files, missing_paths
-from sweeps.config.parameter import describe
+from sweeps.config.distribution import describe
 from sweeps.confirmation.report import plan_of_confirmation
 from sweeps.confirmation.resolution import resolution_lines
 from sweeps.errors import SweepError

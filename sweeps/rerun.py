@@ -29,10 +29,12 @@ from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.callbacks import ARTIFACTS
 from sweeps.states import ENDED, Outcome, State
-from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.storage.folder import SweepFolder
 from sweeps.storage.known_sweeps import add_storage_flag
+from sweeps.storage.lookup import find_folder
 from sweeps.study.location import store_of
-from sweeps.study.study import TrialRecord, best_of, read_trials
+from sweeps.study.records import TrialRecord, best_of
+from sweeps.study.study import read_trials
 from sweeps.tracking import Tracker, find_run, find_trial_run, recorded_uri, tracking_uri
 from sweeps.trial.messages import to_report
 from sweeps.trial.trial import default_train
@@ -70,7 +72,7 @@ def find_source(name: str, storage: str | None = None, number: int | None = None
 
     Args:
         name: of a sweep, or the id of a trial's MLflow run.
-        storage: see `sweeps.storage.folder.sweeps_root`.
+        storage: see `sweeps.storage.lookup.sweeps_root`.
         number: of the trial; None for the best of the sweep.
 
     Raises:

@@ -33,7 +33,8 @@ from sweeps.session.display import print_line
 from sweeps.session.live_display import build_display
 from sweeps.session.plain_data import sweep_data
 from sweeps.session.summary import conclude, this_python
-from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import find_folder, latest_folder, new_folder
 from sweeps.study.location import check_separate_databases, store_of
 from sweeps.study.study import read_trials
 from sweeps.trial.trial import Train

@@ -22,10 +22,12 @@ from sweeps.session.parent_run import end_parent_run, start_parent_run
 from sweeps.session.resume import earlier_runs, is_current, reconcile_runs
 from sweeps.session.session import trial_context
 from sweeps.states import ENDED, Outcome, State
-from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.storage.folder import SweepFolder
 from sweeps.storage.known_sweeps import add_storage_flag
+from sweeps.storage.lookup import find_folder
 from sweeps.study.location import store_of
-from sweeps.study.study import TrialRecord, read_trials
+from sweeps.study.records import TrialRecord
+from sweeps.study.study import read_trials
 from sweeps.tracking import StoredRun, Tracker, recorded_uri
 
 

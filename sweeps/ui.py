@@ -15,7 +15,8 @@ from fsdet.command import ExitCode, FlagParser, run_command
 from sweeps.config.sections import TrackingSpec
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
-from sweeps.storage.folder import SweepFolder, sweeps_root
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import sweeps_root
 from sweeps.tracking import sqlite_file, tracking_uri
 
 HOST = "127.0.0.1"

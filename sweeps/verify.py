@@ -31,8 +31,8 @@ from sweeps.rerun import Source, new_run_dir
 from sweeps.secrets import without_password
 from sweeps.session.session import trial_context
 from sweeps.states import State
-from sweeps.storage.folder import find_folder
 from sweeps.storage.known_sweeps import add_storage_flag, latest_sweep
+from sweeps.storage.lookup import find_folder
 from sweeps.study.location import store_of
 from sweeps.study.study import read_trials
 from sweeps.trial.effect import FirstSteps, read_first_step

@@ -12,7 +12,7 @@ from origin_claims import CLAIMS, Experiment, Run, band_rows, claim_rows, config
 from sweeps.confirmation.statistics import Difference, Estimate
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 SEEDS = range(1000, 1008)
 

@@ -13,7 +13,8 @@ from fsdet.config import DataConfig, HealthConfig, TrainConfig
 from fsdet.config.parsing import build_config
 from fsdet.errors import MOST_LINES, ConfigError, nearest
 from sweeps.config import OWNED, SweepSpec
-from sweeps.config.parameter import contains, kind_of, read_value, to_distribution
+from sweeps.config.distribution import contains, to_distribution
+from sweeps.config.parameter import kind_of, read_value
 from sweeps.config.search_rules import Mistake, grid_mistakes, search_mistakes
 from sweeps.config.space import CycleError, Space
 

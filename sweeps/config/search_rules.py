@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 
 from sweeps.config import COSTS, SweepSpec
-from sweeps.config.parameter import count_of, to_distribution
+from sweeps.config.distribution import count_of, to_distribution
 
 Mistake = tuple[str, str]
 """Dotted key and message."""

@@ -15,16 +15,14 @@ from typing import Any
 import optuna
 
 from fsdet.config import TrainConfig
-from sweeps.config.parameter import (
-    Parameter,
+from sweeps.config.distribution import (
     boundary_values_of,
     contains,
     grid_of,
-    kind_of,
-    read_value,
     suggest,
     to_distribution,
 )
+from sweeps.config.parameter import Parameter, kind_of, read_value
 
 CORNERS = 2000
 """Most configurations at the ends of the ranges that are checked."""

@@ -16,8 +16,9 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import build_config
+from sweeps.config.distribution import to_distribution
 from sweeps.config.names import Name
-from sweeps.config.parameter import Parameter, Part, Value, read_value, to_distribution
+from sweeps.config.parameter import Parameter, Part, Value, read_value
 from sweeps.config.sections import (
     AUTO,
     COSTS,

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sweeps.config import ConfirmSpec, SweepSpec
-from sweeps.study.study import Preset, TrialRecord, ranked
+from sweeps.study.records import Preset, TrialRecord, ranked
 
 FIRST_SEED = 1000
 """Seeds of a confirmation begin here."""

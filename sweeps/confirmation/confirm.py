@@ -51,8 +51,9 @@ from sweeps.session.sweep import shared_names
 from sweeps.states import Outcome, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.location import begin_store
+from sweeps.study.records import Preset, TrialRecord, to_records
 from sweeps.study.store import StudyStore
-from sweeps.study.study import Preset, TrialRecord, create_study, to_records
+from sweeps.study.study import create_study
 from sweeps.tracking import Tracker
 from sweeps.trial.watchdog import STALL
 

@@ -31,7 +31,7 @@ from sweeps.session.display import format_number, format_setting, print_line
 from sweeps.session.summary import write_configuration
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
-from sweeps.study.study import TrialRecord, folder_of
+from sweeps.study.records import TrialRecord, folder_of
 from sweeps.trial.failures import first_line
 
 

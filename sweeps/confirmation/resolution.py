@@ -13,7 +13,7 @@ from sweeps.config import SweepSpec
 from sweeps.confirmation.results import CONFIRM_FILE, Confirmation, load_confirmation
 from sweeps.confirmation.statistics import power, smallest_gain
 from sweeps.errors import SweepError
-from sweeps.storage.folder import find_folder
+from sweeps.storage.lookup import find_folder
 
 WANTED = 0.8
 """Fraction of sweeps in which a difference must be found to count as resolved."""

@@ -35,7 +35,7 @@ from sweeps.confirmation.statistics import (
 )
 from sweeps.errors import SweepError
 from sweeps.states import State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 CONFIRM_FILE = "confirm.json"
 """File in the sweep's folder, written when all runs have been measured."""

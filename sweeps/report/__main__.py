@@ -16,8 +16,8 @@ from fsdet.command import ExitCode, FlagParser, run_command
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.session.display import print_line
-from sweeps.storage.folder import find_folder
 from sweeps.storage.known_sweeps import add_storage_flag
+from sweeps.storage.lookup import find_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from sweeps.report.section import Rows, Section
 from sweeps.report.sweep_data import ShownTrial, SweepData
 from sweeps.report.wording import count, join, number
 from sweeps.states import State
-from sweeps.study.study import noise_of_difference
+from sweeps.study.records import noise_of_difference
 
 Verdict = Literal["supported", "contradicted", "within noise", "close to inert here", "not here"]
 MARKS: Mapping[Verdict, Literal["good", "bad", ""]] = {"supported": "good", "contradicted": "bad"}

@@ -20,15 +20,9 @@ from sweeps.session.summary import commands, resume_command
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.location import store_of
+from sweeps.study.records import TrialRecord, best_of, curve_of, to_records
 from sweeps.study.store import StudyStore
-from sweeps.study.study import (
-    TrialRecord,
-    best_of,
-    curve_of,
-    load_study,
-    read_study,
-    to_records,
-)
+from sweeps.study.study import load_study, read_study
 
 EXPLODED = re.compile(r"step (?P<step>\d+), (?P<rule>\w+) in (?P<module>\w*): (?P<detail>.*)", re.S)
 """The reason of an exploded trial, as `sweeps.trial.messages.to_report` writes it."""

@@ -16,7 +16,7 @@ from sweeps.report.sweep_data import SweepData
 from sweeps.report.wording import count
 from sweeps.session.certainty import more_trials, verdicts
 from sweeps.session.summary import advice
-from sweeps.study.study import TrialRecord, noise_of_difference
+from sweeps.study.records import TrialRecord, noise_of_difference
 
 ROW, FRAME = 44, 110
 """Pixels of a row of a forest plot, and of all around the rows."""

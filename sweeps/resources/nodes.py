@@ -23,7 +23,7 @@ from sweeps.errors import SweepError
 from sweeps.resources.machine import Cluster, Node
 from sweeps.resources.ray_runtime import QUIET, connected, environment, redirect_ray_output
 from sweeps.secrets import without_password
-from sweeps.storage.folder import sweeps_root
+from sweeps.storage.lookup import sweeps_root
 from sweeps.storage.portable_files import shared_folders
 from sweeps.storage.remote import RemoteFolder
 

@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.config import SweepSpec
 from sweeps.states import State
-from sweeps.study.study import TrialRecord, to_record
+from sweeps.study.records import TrialRecord, to_record
 
 Distributions = Mapping[str, BaseDistribution]
 Parameters = Mapping[str, Any]

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.config import SweepSpec
 from sweeps.states import Outcome, State
 from sweeps.study.internals import frozen_trial
-from sweeps.study.study import curve_of
+from sweeps.study.records import curve_of
 
 LEAST_VIOLATION = 1e-3
 """Constraint of a trial that exploded though its norm stayed below the limit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeps.config import SweepSpec
-from sweeps.study.study import Preset, TrialRecord
+from sweeps.study.records import Preset, TrialRecord
 from sweeps.trial.messages import TrialRequest
 from sweeps.trial.trial import TrialContext
 

@@ -27,7 +27,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.states import State
 from sweeps.study.internals import storage_of, with_constraint
-from sweeps.study.study import CONSTRAINT, curve_of
+from sweeps.study.records import curve_of
+from sweeps.study.study import CONSTRAINT
 
 ENOUGH = 20
 """Values at a rung from which a sampler learns. On recorded curves 9 served it worse, 30 no better."""

@@ -36,9 +36,7 @@ from sweeps.search.sampler_view import sampler_view
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.states import ENDED, Outcome, State
 from sweeps.study.internals import frozen_trial, running_trial
-from sweeps.study.store import LOST, StudyStore, batched, reason_of
-from sweeps.study.study import (
-    CONSTRAINT,
+from sweeps.study.records import (
     CURVE,
     LEGS,
     RETRIED,
@@ -46,10 +44,11 @@ from sweeps.study.study import (
     UNTIL,
     WARM_START,
     Preset,
-    add_preset,
     curve_of,
     to_record,
 )
+from sweeps.study.store import LOST, StudyStore, batched, reason_of
+from sweeps.study.study import CONSTRAINT, add_preset
 from sweeps.trial.messages import BestValue, TrialEnd, TrialReport, TrialRequest
 from sweeps.trial.trial import TrialContext
 from sweeps.trial.worker import EVALUATION_EPOCHS

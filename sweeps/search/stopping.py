@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fsdet.command import ExitCode
 from sweeps.config import SweepSpec
 from sweeps.states import ENDED, Outcome, State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 from sweeps.trial.messages import TrialEnd
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from fsdet.report import DETECTIONS_FILE, EVALUATIONS_FILE, FIRST_STEP_FILE, STEPS_FILE
 from sweeps.session.display import format_number, format_setting, short_name
 from sweeps.states import Outcome, State
-from sweeps.study.study import RETRIED, TrialRecord
+from sweeps.study.records import RETRIED, TrialRecord
 from sweeps.tracking import Tracker
 from sweeps.trial.failures import OUT_OF_MEMORY, first_line
 from sweeps.trial.identity import CURE, TRIAL_FILE, mismatch, settings_of

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 from sweeps.config import Objective, SweepSpec
 from sweeps.states import State
-from sweeps.study.study import TrialRecord, best_of, noise_of_difference, ranked
+from sweeps.study.records import TrialRecord, best_of, noise_of_difference, ranked
 
 
 def verdicts(spec: SweepSpec, trials: list[TrialRecord]) -> list[str]:

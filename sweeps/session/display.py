@@ -14,7 +14,7 @@ from rich.console import Console
 from sweeps.config import SweepSpec
 from sweeps.session.norm_curve import NormCurve
 from sweeps.states import ENDED, State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 
 

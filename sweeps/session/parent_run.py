@@ -20,7 +20,7 @@ import psutil
 import sweeps
 from sweeps.config import SweepSpec
 from sweeps.config.check import configs
-from sweeps.config.parameter import describe
+from sweeps.config.distribution import describe
 from sweeps.session.callbacks import SWEEP_RUN, result_name
 from sweeps.session.certainty import verdicts
 from sweeps.session.display import format_setting
@@ -29,7 +29,7 @@ from sweeps.session.summary import commands, counts
 from sweeps.states import Outcome, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.location import recorded_study
-from sweeps.study.study import TrialRecord, best_of, ranked
+from sweeps.study.records import TrialRecord, best_of, ranked
 from sweeps.tracking import NAME_TAG, RANK, STUDY_TAG, WINNER_TAG, StoredRun, Tracker, View
 from sweeps.trial.messages import TrialEnd, TrialReport, TrialRequest
 

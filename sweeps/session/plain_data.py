@@ -12,7 +12,7 @@ from typing import Any
 from fsdet.files import write_text_atomic
 from sweeps.config import SweepSpec
 from sweeps.storage.folder import SweepFolder
-from sweeps.study.study import TrialRecord, best_of
+from sweeps.study.records import TrialRecord, best_of
 
 
 def sweep_data(

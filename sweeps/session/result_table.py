@@ -19,7 +19,7 @@ from sweeps.session.display import (
     short_name,
 )
 from sweeps.states import State
-from sweeps.study.study import TrialRecord, ranked
+from sweeps.study.records import TrialRecord, ranked
 
 TOP = 5
 """Trials that are shown besides the baselines."""

@@ -38,8 +38,9 @@ from sweeps.session.callbacks import TrackerCallback
 from sweeps.states import ENDED, Outcome, State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.portable_files import content_key
+from sweeps.study.records import TrialRecord
 from sweeps.study.store import StudyStore
-from sweeps.study.study import TrialRecord, load_study
+from sweeps.study.study import load_study
 from sweeps.tracking import StoredRun, Tracker
 from sweeps.trial.identity import TRIAL_FILE, load_trial
 from sweeps.trial.messages import BestValue, TrialReport, TrialRequest, find_metric

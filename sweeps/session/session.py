@@ -29,8 +29,8 @@ from sweeps.session.summary import resume_command
 from sweeps.session.trials import SessionTrials
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
+from sweeps.study.records import Preset, TrialRecord
 from sweeps.study.store import StudyStore
-from sweeps.study.study import Preset, TrialRecord
 from sweeps.tracking import StoredRun, Tracker
 from sweeps.trial.messages import TrialCallback
 from sweeps.trial.trial import Train, TrialContext

@@ -17,8 +17,8 @@ from fsdet.files import write_text_atomic
 from fsdet.report import BEST_FILE
 from fsdet.tables import build_table, print_table
 from sweeps.config import SweepSpec
+from sweeps.config.distribution import describe
 from sweeps.config.file import load_spec
-from sweeps.config.parameter import describe
 from sweeps.config.sections import AUTO
 from sweeps.errors import SweepError
 from sweeps.resources.machine import Machine
@@ -31,7 +31,7 @@ from sweeps.session.result_table import explosion_lines, format_value, print_res
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.remote import StorageError
-from sweeps.study.study import TrialRecord, best_of
+from sweeps.study.records import TrialRecord, best_of
 
 LOCAL_UI = "http://127.0.0.1:5000"
 """Address of `sweeps.ui`."""

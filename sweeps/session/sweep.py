@@ -27,18 +27,13 @@ from sweeps.session.resume import (
 )
 from sweeps.session.session import Session, StudyRun, run_trials, trial_context
 from sweeps.states import Outcome, State
-from sweeps.storage.folder import find_folder
 from sweeps.storage.known_sweeps import BEGAN
+from sweeps.storage.lookup import find_folder
 from sweeps.storage.portable_files import portable_names
 from sweeps.study.location import begin_store, store_of
+from sweeps.study.records import TrialRecord, to_records
 from sweeps.study.store import LOST, StudyStore
-from sweeps.study.study import (
-    TrialRecord,
-    baselines_left,
-    create_study,
-    to_records,
-    warm_start,
-)
+from sweeps.study.study import baselines_left, create_study, warm_start
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from sweeps.errors import SweepError
-from sweeps.storage.folder import SweepFolder, folder_at, sweeps_in, sweeps_root
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import folder_at, sweeps_in, sweeps_root
 
 BEGAN = "began"
 """Key in a sweep's record: when its latest session began, in seconds since 1970."""

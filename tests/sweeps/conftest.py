@@ -22,7 +22,8 @@ from sweeps.session.callbacks import SWEEP_RUN
 from sweeps.session.live_display import build_display
 from sweeps.session.session import Session
 from sweeps.session.sweep import SweepResult, run_sweep
-from sweeps.storage.folder import SweepFolder, new_folder
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import new_folder
 from sweeps.tracking import Tracker, tracking_uri
 from sweeps.trial.trial import Train
 

@@ -14,8 +14,9 @@ from sweeps.search.stopping import StoppingCriteria
 from sweeps.session.resume import unfinished
 from sweeps.session.sweep import open_study
 from sweeps.session.trials import SessionTrials
+from sweeps.study.records import to_records
 from sweeps.study.store import StudyStore
-from sweeps.study.study import baselines_left, to_records
+from sweeps.study.study import baselines_left
 from sweeps.trial.messages import BestValue, TrialEnd, TrialReport, TrialRequest
 from sweeps.trial.trial import TrialContext
 

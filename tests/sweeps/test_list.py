@@ -12,8 +12,9 @@ from session_parts import Driver, exploded, report_of
 
 from sweeps import best
 from sweeps import list as listing
-from sweeps.storage.folder import SweepFolder, new_folder
+from sweeps.storage.folder import SweepFolder
 from sweeps.storage.known_sweeps import BEGAN, latest_sweep
+from sweeps.storage.lookup import new_folder
 from sweeps.study.location import begin_store
 
 pytestmark = pytest.mark.usefixtures("in_own_folder")

@@ -16,7 +16,8 @@ from trainings import MAIN_JOB
 from waiting import PATIENCE
 
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder, find_folder
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import find_folder
 from sweeps.study.study import read_trials
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from sweeps import rerun
 from sweeps.errors import SweepError
 from sweeps.rerun import Source, compare, comparison_lines, find_source
 from sweeps.states import State
-from sweeps.storage.folder import new_folder
+from sweeps.storage.lookup import new_folder
 from sweeps.study.location import begin_store
 
 pytestmark = pytest.mark.usefixtures("in_own_folder")

@@ -15,7 +15,7 @@ from servers import free_port, mlflow_ui
 from waiting import wait_until
 
 from sweeps import sync
-from sweeps.storage.folder import find_folder
+from sweeps.storage.lookup import find_folder
 from sweeps.study.study import read_trials
 from sweeps.tracking import Tracker
 

@@ -18,7 +18,8 @@ from mlflow import MlflowClient
 from servers import free_port
 from waiting import PATIENCE, wait_until
 
-from sweeps.storage.folder import SweepFolder, sweeps_root
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import sweeps_root
 from sweeps.ui import links, main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from tiny_runs import TINY
 
 from fsdet.train import train
 from sweeps import verify
-from sweeps.storage.folder import new_folder
+from sweeps.storage.lookup import new_folder
 from sweeps.study.location import begin_store
 from sweeps.trial.messages import to_report
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sweeps.config.parameter import (
-    Parameter,
+from sweeps.config.distribution import (
     boundary_values_of,
     contains,
     describe,
     grid_of,
     to_distribution,
 )
+from sweeps.config.parameter import Parameter
 
 
 @pytest.mark.parametrize(

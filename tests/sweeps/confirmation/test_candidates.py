@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sweeps.config import ConfirmSpec, SweepSpec
 from sweeps.confirmation.candidates import ablations_of, candidates_of, presets_of, seeds_of
 from sweeps.states import State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 SPACE: dict[str, Any] = {
     "lr": {"low": 0.01, "high": 10},

@@ -36,10 +36,12 @@ from sweeps.session.parent_run import end_parent_run, start_parent_run
 from sweeps.session.resume import earlier_runs
 from sweeps.session.session import Session
 from sweeps.states import ENDED, Outcome, State
-from sweeps.storage.folder import SweepFolder, new_folder
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import new_folder
 from sweeps.study.location import store_of
+from sweeps.study.records import TrialRecord
 from sweeps.study.store import JournalStore
-from sweeps.study.study import TrialRecord, add_preset, create_study, read_trials
+from sweeps.study.study import add_preset, create_study, read_trials
 from sweeps.tracking import Tracker, tracking_uri
 
 SPACE = {"lr": {"low": 0.01, "high": 1}, "dfl_weight": {"low": 0.1, "high": 3}}

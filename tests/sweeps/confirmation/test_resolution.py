@@ -16,8 +16,8 @@ from sweeps.confirmation.results import (
 )
 from sweeps.confirmation.statistics import power, smallest_gain
 from sweeps.states import State
-from sweeps.storage.folder import new_folder
-from sweeps.study.study import TrialRecord
+from sweeps.storage.lookup import new_folder
+from sweeps.study.records import TrialRecord
 
 METRIC = "test/nAP50"
 CONFIRMED = {"confirm": {"top_k": 2, "seeds": 5}, "baselines": {"b": {"lr": 0.1}}}

@@ -28,7 +28,7 @@ from sweeps.confirmation.results import (
 )
 from sweeps.confirmation.statistics import LEAST_SEEDS, power
 from sweeps.states import State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 METRIC = "test/nAP50"
 NOISE = (0.0, 0.004, -0.004, 0.002, -0.002)

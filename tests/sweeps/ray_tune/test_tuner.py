@@ -20,7 +20,8 @@ from sweeps.ray_tune import internals
 from sweeps.ray_tune.tuner import TuneJob, needs_of
 from sweeps.resources.machine import Machine
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder, sweeps_root
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import sweeps_root
 from sweeps.study.store import JournalStore
 from sweeps.trial.identity import claim, settings_of
 from sweeps.trial.messages import TrialRequest

@@ -14,7 +14,7 @@ from sweeps.confirmation.results import CandidateResult, Confirmation
 from sweeps.report.run_series import RunSeries, to_series
 from sweeps.report.sweep_data import ShownTrial, SweepData
 from sweeps.states import State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 STEPS, EPOCHS, RUNGS = 128, 16, (1, 4)
 SPACE: dict[str, Any] = {

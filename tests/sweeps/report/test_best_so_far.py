@@ -10,7 +10,7 @@ from made_up_sweep import made_up_data
 from sweeps.report.best_so_far import best_section, compute_at_ends, records_of
 from sweeps.report.sweep_data import ShownTrial
 from sweeps.states import State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 
 def trial(number: int, *legs: tuple[float, float], value: float | None = None) -> ShownTrial:

@@ -17,7 +17,7 @@ from rich.console import Console
 from sweeps import run
 from sweeps.report.__main__ import main
 from sweeps.report.write import PAGE, PICTURES, report_at_end
-from sweeps.storage.folder import find_folder
+from sweeps.storage.lookup import find_folder
 from sweeps.tracking import Tracker
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,9 @@ from made_up_trainers import STEPS, made_up
 from sweeps.errors import SweepError
 from sweeps.report.sweep_data import ShownTrial, read_sweep
 from sweeps.states import State
-from sweeps.storage.folder import new_folder
+from sweeps.storage.lookup import new_folder
 from sweeps.study.location import JOURNAL
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 pytestmark = pytest.mark.slow
 BASELINES = {"good": {"lr": 1.0}, "explodes": {"lr": 3.0}}

@@ -10,7 +10,7 @@ from made_up_sweep import made_up_data
 from sweeps.report.sweep_data import ShownTrial
 from sweeps.report.trial_costs import Stretch, assign_lanes, costs_section, idle_of, stretches_of
 from sweeps.states import State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 NOBODY = ShownTrial(TrialRecord(0, State.COMPLETED, {}), {})
 

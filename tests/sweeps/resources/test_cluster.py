@@ -18,7 +18,7 @@ from two_nodes import HEAD, QUIET, SECOND, TwoNodes, can_hide, two_nodes
 import fsdet
 import sweeps
 from sweeps.states import State
-from sweeps.storage.folder import find_folder
+from sweeps.storage.lookup import find_folder
 from sweeps.study.study import read_trials
 
 HERE = Path(__file__).resolve().parents[1]

@@ -23,7 +23,7 @@ from two_nodes import HEAD, SECOND
 
 from sweeps.run import load, parse
 from sweeps.states import State
-from sweeps.storage.folder import find_folder
+from sweeps.storage.lookup import find_folder
 from sweeps.study.study import read_trials
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -36,7 +36,7 @@ from sweeps.resources.probe import (
 )
 from sweeps.run import main
 from sweeps.states import State
-from sweeps.storage.folder import find_folder, new_folder
+from sweeps.storage.lookup import find_folder, new_folder
 from sweeps.study.study import read_trials
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -18,7 +18,7 @@ from sweeps.report.sweep_data import ShownTrial, SweepData
 from sweeps.search.bisection import Line, find_bracket, lines_of
 from sweeps.search.sampler import build_sampler
 from sweeps.states import State
-from sweeps.study.study import to_records
+from sweeps.study.records import to_records
 
 SPACE = {
     "seed": {"choices": [0, 1]},

@@ -33,8 +33,8 @@ from sweeps.search.mixture import (
     draw_around,
 )
 from sweeps.search.sampler import build_sampler
+from sweeps.study.records import SOURCE
 from sweeps.study.store import JournalStore
-from sweeps.study.study import SOURCE
 
 FILE = Path("study.journal")
 

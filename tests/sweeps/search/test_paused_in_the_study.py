@@ -17,8 +17,9 @@ from sweeps.config import SweepSpec
 from sweeps.search.promotion import Idle
 from sweeps.session.resume import unfinished
 from sweeps.states import Outcome, State
+from sweeps.study.records import Preset
 from sweeps.study.store import JournalStore
-from sweeps.study.study import CONSTRAINT, Preset, add_preset, read_trials
+from sweeps.study.study import CONSTRAINT, add_preset, read_trials
 from sweeps.trial.messages import TrialRequest
 
 FILE = Path("study.journal")

@@ -18,8 +18,9 @@ from sweeps.config import SweepSpec
 from sweeps.search.outcomes import LEAST_VIOLATION, constraint_of
 from sweeps.session.resume import unfinished
 from sweeps.states import Outcome, State
+from sweeps.study.records import to_records
 from sweeps.study.store import JournalStore, repair
-from sweeps.study.study import read_trials, to_records
+from sweeps.study.study import read_trials
 
 FILE = Path("study.journal")
 

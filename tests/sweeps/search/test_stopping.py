@@ -11,7 +11,7 @@ from trial_requests import request_for
 from fsdet.command import ExitCode
 from sweeps.search.stopping import StoppingCriteria, StopReason, SweepStopped
 from sweeps.states import Outcome, State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 from sweeps.trial.messages import TrialEnd
 
 FAILED, DONE = Outcome(State.FAILED, "no luck"), Outcome(State.COMPLETED)

@@ -10,7 +10,7 @@ import pytest
 
 from fsdet.checkpoint.lookup import find_checkpoint
 from sweeps.session.best_trial import best_weights, detections_of, record_best_trial
-from sweeps.storage.folder import new_folder
+from sweeps.storage.lookup import new_folder
 from sweeps.storage.remote import RemoteFolder
 
 
@@ -56,7 +56,7 @@ from pathlib import Path
 import sweeps.session.sweep
 from fsdet.config import TrainConfig
 from sweeps.session.best_trial import best_weights, record_best_trial
-from sweeps.storage.folder import new_folder
+from sweeps.storage.lookup import new_folder
 from sweeps.trial.identity import newest_checkpoint
 
 folder = new_folder("small")

@@ -14,7 +14,7 @@ from sweeps.session.certainty import (
     percent,
 )
 from sweeps.states import State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 
 MORE, LESS = Objective(), Objective(mode="min")
 

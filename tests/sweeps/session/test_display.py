@@ -12,7 +12,7 @@ from session_parts import report_of
 from sweeps.session.display import Display
 from sweeps.session.live_display import build_display
 from sweeps.states import Outcome, State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 from sweeps.trial.messages import TrialEnd, TrialRequest
 
 

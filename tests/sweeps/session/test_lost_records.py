@@ -24,8 +24,9 @@ from sweeps.run import main
 from sweeps.states import State
 from sweeps.storage.folder import SweepFolder
 from sweeps.study.location import study_name
+from sweeps.study.records import TrialRecord, best_of
 from sweeps.study.store import JournalStore
-from sweeps.study.study import TrialRecord, best_of, load_study, read_trials
+from sweeps.study.study import load_study, read_trials
 
 pytestmark = pytest.mark.slow
 

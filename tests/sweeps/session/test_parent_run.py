@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from sweeps.session.callbacks import ending, trial_name
 from sweeps.session.parent_run import epochs_of, mark_best
 from sweeps.states import Outcome, State
-from sweeps.study.study import TrialRecord
+from sweeps.study.records import TrialRecord
 from sweeps.tracking import Tracker
 
 BASELINES = {"good": {"lr": 1.0}, "explodes": {"lr": 3.0}}

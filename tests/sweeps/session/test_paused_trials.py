@@ -27,7 +27,8 @@ from sweeps.session.live_display import build_display
 from sweeps.session.session import Session
 from sweeps.session.sweep import SweepResult, run_sweep
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder, find_folder, sweeps_root
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import find_folder, sweeps_root
 from sweeps.study.store import JournalStore
 from sweeps.study.study import load_study, read_trials
 from sweeps.tracking import Tracker

@@ -9,8 +9,8 @@ from conftest import small_spec
 from fsdet.json_output import to_plain
 from sweeps.session.plain_data import sweep_data, write_trials
 from sweeps.states import State
-from sweeps.storage.folder import new_folder
-from sweeps.study.study import TrialRecord
+from sweeps.storage.lookup import new_folder
+from sweeps.study.records import TrialRecord
 
 SPACE = {"lr": {"low": 0.01, "high": 10}, "head_lr_mult": {"tie": "lr"}}
 TRIALS = [

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sweeps.session.result_table import explosion_lines, print_results
 from sweeps.states import State
-from sweeps.study.study import Preset, TrialRecord
+from sweeps.study.records import Preset, TrialRecord
 
 MANY = ("lr", "dfl_weight", "gradient_clip_norm", "support_encoder_lr_mult", "head_lr_mult")
 SPEC = small_spec(

@@ -15,7 +15,7 @@ from sweeps.config import Objective
 from sweeps.errors import SweepError
 from sweeps.session.resume import check_same, check_study, recorded_reports
 from sweeps.states import State
-from sweeps.storage.folder import new_folder
+from sweeps.storage.lookup import new_folder
 from sweeps.study.store import JournalStore
 from sweeps.study.study import read_trials
 from sweeps.trial.messages import BestValue

@@ -11,8 +11,9 @@ from sweeps.config.file import load_spec
 from sweeps.session.best_trial import record_best_trial
 from sweeps.session.summary import advice, commands, ranked_link, resume_command
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder, new_folder
-from sweeps.study.study import TrialRecord
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import new_folder
+from sweeps.study.records import TrialRecord
 
 
 def test_what_to_type_names_a_file_that_says_all_of_the_sweep(in_own_folder):

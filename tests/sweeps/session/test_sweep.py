@@ -19,9 +19,10 @@ from waiting import PATIENCE, wait_until
 from sweeps.session.certainty import verdicts
 from sweeps.session.summary import write_best
 from sweeps.states import State
-from sweeps.storage.folder import find_folder
+from sweeps.storage.lookup import find_folder
+from sweeps.study.records import best_of
 from sweeps.study.store import JournalStore
-from sweeps.study.study import best_of, load_study, read_trials
+from sweeps.study.study import load_study, read_trials
 
 pytestmark = pytest.mark.slow
 ENDS = {

@@ -9,11 +9,11 @@ import pytest
 from conftest import small_spec
 
 from sweeps.errors import SweepError
-from sweeps.storage.folder import new_folder
+from sweeps.storage.lookup import new_folder
 
 CHOOSE = """
 import sys
-from sweeps.storage.folder import new_folder
+from sweeps.storage.lookup import new_folder
 print(new_folder("a", numbered=True).name, flush=True)
 sys.stdin.read()
 """

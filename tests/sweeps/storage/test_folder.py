@@ -8,7 +8,8 @@ import pytest
 from conftest import small_spec
 
 from sweeps.errors import SweepError
-from sweeps.storage.folder import SweepFolder, find_folder, latest_folder, new_folder, sweeps_root
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import find_folder, latest_folder, new_folder, sweeps_root
 
 
 def made(name: str) -> SweepFolder:

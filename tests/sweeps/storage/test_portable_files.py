@@ -9,7 +9,7 @@ from conftest import small_spec
 
 import fsdet
 from fsdet.config.parsing import build_config
-from sweeps.storage.folder import find_folder, new_folder
+from sweeps.storage.lookup import find_folder, new_folder
 from sweeps.storage.portable_files import (
     localize_paths,
     portable_names,

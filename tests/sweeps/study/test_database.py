@@ -15,7 +15,8 @@ from servers import PASSWORD, Postgres, postgres
 from fsdet.command import ExitCode
 from sweeps.errors import SweepError
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder, new_folder
+from sweeps.storage.folder import SweepFolder
+from sweeps.storage.lookup import new_folder
 from sweeps.study import database
 from sweeps.study.database import DatabaseStore
 from sweeps.study.location import begin_store, store_of

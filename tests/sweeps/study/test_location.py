@@ -7,7 +7,7 @@ from conftest import small_spec
 from optuna.samplers import RandomSampler
 
 from sweeps.errors import SweepError
-from sweeps.storage.folder import find_folder, new_folder
+from sweeps.storage.lookup import find_folder, new_folder
 from sweeps.study.location import begin_store, check_separate_databases, store_of
 from sweeps.study.study import create_study
 from sweeps.tracking import tracking_uri

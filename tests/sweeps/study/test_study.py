@@ -13,8 +13,9 @@ from session_parts import Driver, exploded, report_of
 
 from sweeps.config import SweepSpec
 from sweeps.states import State
+from sweeps.study.records import to_records
 from sweeps.study.store import JournalStore
-from sweeps.study.study import baselines_left, create_study, read_trials, to_records, warm_start
+from sweeps.study.study import baselines_left, create_study, read_trials, warm_start
 
 FILE = Path("study.journal")
 
