@@ -43,10 +43,19 @@ class EpisodeSource:
         config: `n_way`, `n_query` and `n_shot`.
         seed: of all episodes of this source.
         augment: mirror images at random (training).
+        channels_last: leave pixels in memory as they are decoded; a GPU reads them so, and the host need not sort them.
     """
 
-    def __init__(self, image_set: ImageSet, config: DataConfig, seed: int, augment: bool) -> None:
+    def __init__(
+        self,
+        image_set: ImageSet,
+        config: DataConfig,
+        seed: int,
+        augment: bool,
+        channels_last: bool = False,
+    ) -> None:
         self.image_set = image_set
+        self.channels_last = channels_last
         self.n_way, self.n_query, self.n_shot = config.n_way, config.n_query, config.n_shot
         self.seed = seed
         self.augment = augment
@@ -64,7 +73,8 @@ class EpisodeSource:
             classes, images = self._redraw(rng, classes)
         variants = np.stack([self._variants(rng, label, images) for label in classes])
         crops = SupportCrops(classes[:, None], variants)
-        return _episode_batch(self.image_set, images, classes, crops, rng if self.augment else None)
+        chance = rng if self.augment else None
+        return _episode_batch(self.image_set, images, classes, crops, chance, self.channels_last)
 
     def _queries(self, rng: np.random.Generator, classes: Array, reserved: Array = NONE) -> Array:
         """(n_way * n_query,): images that show each class, a few of them replaced by images of none of the classes."""
@@ -137,8 +147,9 @@ class BaseSource:
     The order is a fresh permutation of all images every time they run out.
     """
 
-    def __init__(self, image_set: ImageSet, seed: int) -> None:
+    def __init__(self, image_set: ImageSet, seed: int, channels_last: bool = False) -> None:
         self.image_set = image_set
+        self.channels_last = channels_last
         self.n_crops = min(BASE_CROPS, len(image_set.usable_classes))
         self.seed = seed
 
@@ -150,7 +161,7 @@ class BaseSource:
         variants = rng.integers(0, self.image_set.supports.shape[1], self.n_crops)
         variants %= self.image_set.support_counts[classes]  # no effect if all crops differ
         crops = SupportCrops(classes[:, None], variants[:, None])
-        return _episode_batch(self.image_set, images, None, crops, rng)
+        return _episode_batch(self.image_set, images, None, crops, rng, self.channels_last)
 
     def _image(self, position: int) -> int:
         cycle, place = divmod(position, len(self.image_set))
@@ -177,6 +188,7 @@ def _episode_batch(
     ways: Array | None,
     crops: SupportCrops,
     rng: np.random.Generator | None,
+    channels_last: bool,
 ) -> Batch:
     """Tensors of one episode; with `ways` only objects of these classes are targets, numbered by way."""
     shown, boxes, labels = [], [], []
@@ -194,16 +206,19 @@ def _episode_batch(
         labels.append(names)
     numbers = crops.classes * image_set.supports.shape[1] + crops.variants
     return Batch(
-        images=_channels_first(np.stack(shown)),
+        images=_as_images(np.stack(shown), channels_last),
         targets=_padded(boxes, labels),
-        supports=_channels_first(image_set.supports[crops.classes, crops.variants])[None],
+        supports=_as_images(image_set.supports[crops.classes, crops.variants], channels_last)[None],
         support_ids=torch.from_numpy(numbers)[None],
         classes=torch.from_numpy(crops.classes[:, 0])[None],
         image_ids=torch.from_numpy(images),
     )
 
 
-def _channels_first(pixels: Array) -> torch.Tensor:
+def _as_images(pixels: Array, channels_last: bool) -> torch.Tensor:
+    """(…, H, W, 3) as a tensor (…, 3, H, W); with `channels_last` the pixels stay where they are."""
+    if channels_last:
+        return torch.from_numpy(pixels).movedim(-1, -3)
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3)))
 
 
@@ -224,6 +239,8 @@ def _padded(boxes: list[Array], labels: list[Array]) -> Targets:
 
 def _concatenate(episodes: list[Batch]) -> Batch:
     """Several episodes as one batch, padded to the same number of objects."""
+    if len(episodes) == 1:
+        return episodes[0]
     most = max(episode.targets.mask.shape[1] for episode in episodes)
     targets = [episode.targets.padded(most) for episode in episodes]
     return Batch(
@@ -243,22 +260,20 @@ def _concatenate(episodes: list[Batch]) -> Batch:
 
 Request = tuple[int, int]
 """First episode or image, and how many."""
-LOADERS = 2
-"""Threads that prefetch batches."""
 
 
 class BatchLoader:
-    """Batches of `source` on `device`; on a GPU the next ones are prefetched by threads, and they have few shapes.
+    """Batches of `source` on `device`; on a GPU the next ones are prefetched by a thread, and they have few shapes.
 
     Args:
         source: a batch depends on its request alone, so prefetching does not change it.
-        device: on a CPU batches are not prefetched, since the threads would compete for the core.
+        device: on a CPU batches are not prefetched, since the thread would compete for the core.
     """
 
     def __init__(self, source: EpisodeSource | BaseSource, device: str) -> None:
         self.source, self._device = source, device
         gpu = device.startswith("cuda")
-        self._pool = ThreadPoolExecutor(LOADERS, "batches") if gpu else None
+        self._pool = ThreadPoolExecutor(1, "batches") if gpu else None
         self._prefetched: dict[Request, Future[Batch]] = {}
 
     def take(self, request: Request, following: Sequence[Request] = ()) -> Batch:

@@ -137,7 +137,7 @@ def mirror(image: Array, boxes: Array) -> tuple[Array, Array]:
         boxes: (m, 4) xyxy in pixels.
     """
     width = image.shape[1]
-    return image[:, ::-1], np.stack(
+    return cv2.flip(image, 1), np.stack(
         [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1
     )
 

@@ -88,7 +88,7 @@ def _fresh_state(config: TrainConfig, image_set: ImageSet) -> TrainState:
     return TrainState(
         config=config,
         device=device,
-        batches=BatchLoader(build_source(config, image_set), device),
+        batches=BatchLoader(build_source(config, image_set, device), device),
         detector=detector,
         criterion=criterion,
         optimizer=optimizer,
@@ -127,8 +127,11 @@ def build_ema(detector: Detector, config: RunConfig) -> ModelEmaV3 | None:
     return ModelEmaV3(detector, decay=config.ema_decay, use_warmup=True)
 
 
-def build_source(config: TrainConfig, image_set: ImageSet) -> EpisodeSource | BaseSource:
+def build_source(
+    config: TrainConfig, image_set: ImageSet, device: str
+) -> EpisodeSource | BaseSource:
     """Plain batches for stage 1, episodes for the others."""
+    gpu = device.startswith("cuda")
     if config.stage == 1:
-        return BaseSource(image_set, config.seed)
-    return EpisodeSource(image_set, config, config.seed, augment=True)
+        return BaseSource(image_set, config.seed, channels_last=gpu)
+    return EpisodeSource(image_set, config, config.seed, augment=True, channels_last=gpu)

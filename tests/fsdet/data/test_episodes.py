@@ -3,6 +3,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -321,3 +322,19 @@ def test_a_base_batch_has_all_objects_and_crops_of_the_named_classes():
         assert shown.tolist() == SET.objects(image)[1].tolist()
     assert sorted(batch.classes[0].tolist()) == SET.usable_classes.tolist()
     assert (batch.supports[0, :, 0, 0, 0, 0] // 10).tolist() == batch.classes[0].tolist()
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_pixels_that_stay_in_place_are_the_same(stage):
+    def source(channels_last: bool) -> BaseSource | EpisodeSource:
+        if stage == 1:
+            return BaseSource(SET, 0, channels_last)
+        config = DataConfig(n_way=3, n_query=2)
+        return EpisodeSource(SET, config, 0, augment=True, channels_last=channels_last)
+
+    plain, in_place = (source(last).batch(0, 2) for last in (False, True))
+    assert same(plain, in_place)
+    assert plain.images.is_contiguous()
+    assert in_place.images.is_contiguous(memory_format=torch.channels_last)
+    pinned = in_place.map(torch.clone)  # as pinning does, it keeps the order in memory
+    assert pinned.images.is_contiguous(memory_format=torch.channels_last)
