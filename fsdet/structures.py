@@ -55,6 +55,24 @@ class Batch:
         """The same on `device`; copies from pinned memory do not block."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def episodes(self) -> list[Batch]:
+        """Each episode as a batch of its own."""
+        count = len(self.supports)
+        shown = len(self.images) // count
+        return [
+            self._episode(slice(n, n + 1), slice(n * shown, (n + 1) * shown)) for n in range(count)
+        ]
+
+    def _episode(self, own: slice, shown: slice) -> Batch:
+        return Batch(
+            self.images[shown],
+            self.targets.map(lambda tensor: tensor[shown]),
+            self.supports[own],
+            self.support_ids[own],
+            self.classes[own],
+            self.image_ids[shown],
+        )
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with `change` applied to every tensor but the ids, which are looked up on the host."""
         return Batch(

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeAlias
 
 import torch
@@ -29,6 +30,9 @@ from fsdet.structures import Batch, Detections
 
 OnEpisode: TypeAlias = Callable[[Batch, list[Detections]], None]
 """Receives an episode and the detections of its query images, found with the episode's own supports."""
+IMAGES_AT_ONCE = {"cuda": 64}
+"""Images of whole episodes that a device searches in one pass; elsewhere it is one episode, whose values then do not
+depend on its neighbours."""
 OBJECT_IMAGES, OBJECT_BATCH = 64, 8
 """Images on which class-agnostic detection is scored, and how many per batch."""
 
@@ -163,7 +167,7 @@ def evaluate(
 ) -> Evaluation:
     """Score `detector` on the episodes of these numbers.
 
-    The images of an episode are encoded once, and each support crop once.
+    The images of an episode are encoded once, and each support crop once. A GPU searches several episodes in one pass.
 
     Args:
         detector: in evaluation mode while this runs.
@@ -180,18 +184,40 @@ def evaluate(
     features = features or SupportFeatures(detector, episodes.image_set, device)
     correct, swapped = [], []
     with evaluation_mode(detector):
-        for number in progress(numbers, label) if label else numbers:
-            episode = episodes.batch(number, 1)
-            encoded = detector.encode(episode.images.to(device))
-            found = detect(detector.search(encoded, features.embed(episode.support_ids)))
-            n_way, classes = episode.classes.shape[1], episode.classes[0].tolist()
-            correct.append(score_episode(episode.targets, found, classes))
-            if on_episode is not None:
-                on_episode(episode, found)
-            if n_way > 1:
-                others = with_swapped_supports(found, n_way)
-                swapped.append(score_episode(episode.targets, others, classes))
+        passes = passes_of(numbers, episodes.n_way * episodes.n_query, device)
+        for some in progress(passes, label) if label else passes:
+            batch = episodes.batch(some[0], len(some))
+            for episode, found in search(detector, batch, features, device):
+                n_way, classes = episode.classes.shape[1], episode.classes[0].tolist()
+                correct.append(score_episode(episode.targets, found, classes))
+                if on_episode is not None:
+                    on_episode(episode, found)
+                if n_way > 1:
+                    others = with_swapped_supports(found, n_way)
+                    swapped.append(score_episode(episode.targets, others, classes))
     return Evaluation(collect(correct), collect(swapped) if swapped else None)
+
+
+def search(
+    detector: Detector, batch: Batch, features: SupportFeatures, device: str
+) -> Iterator[tuple[Batch, list[Detections]]]:
+    """Each episode of a batch, and what is found in its images; all are searched in one pass."""
+    encoded = detector.encode(batch.images.to(device))
+    found = iter(detect(detector.search(encoded, features.embed(batch.support_ids))))
+    for episode in batch.episodes():
+        yield episode, list(islice(found, len(episode.images)))
+
+
+def passes_of(numbers: range, images: int, device: str) -> list[range]:
+    """Which episodes are searched in one pass.
+
+    Args:
+        numbers: of all episodes.
+        images: of an episode.
+        device: that searches them.
+    """
+    most = max(1, IMAGES_AT_ONCE.get(device.partition(":")[0], 1) // images)
+    return [numbers[first : first + most] for first in range(0, len(numbers), most)]
 
 
 @torch.no_grad()

@@ -12,8 +12,9 @@ from fsdet.config import DataConfig
 from fsdet.data.episodes import EVAL_SEED, EpisodeSource
 from fsdet.data.image_set import ImageSet
 from fsdet.data.sources import load_image_set
+from fsdet.evaluation import metrics
 from fsdet.evaluation.average_precision import Scores, collect, score_episode
-from fsdet.evaluation.metrics import Evaluation, evaluate, evaluate_run
+from fsdet.evaluation.metrics import Evaluation, evaluate, evaluate_run, passes_of
 from fsdet.models.detector import Detector
 from fsdet.models.postprocess import detect, with_swapped_supports
 
@@ -45,6 +46,40 @@ def test_swapped_supports_give_the_same_detections_under_other_labels(detector, 
     for one, other in zip(relabelled, detect(swapped), strict=True):
         assert torch.allclose(one.scores, other.scores, atol=1e-5)
         assert (one.labels == other.labels).float().mean() > 0.9  # but for equal scores
+
+
+def test_several_episodes_in_one_pass_give_the_same_figures(detector, source, monkeypatch):
+    """As on a GPU; sums come in another order then, so that a few ranks may change."""
+    seen: dict[str, list[tuple[torch.Tensor, torch.Tensor, int]]] = {"one": [], "several": []}
+    figures = {}
+    for name, most in (("one", 1), ("several", 12)):  # of 6 images each
+        monkeypatch.setitem(metrics.IMAGES_AT_ONCE, "cpu", most)
+        figures[name] = evaluate(
+            detector, source, range(2, 7), "cpu",
+            on_episode=lambda episode, found, name=name: seen[name].append(
+                (episode.image_ids, episode.classes, len(found))
+            ),
+        )  # fmt: skip
+    assert [len(ids) for ids, _, _ in seen["several"]] == [6] * 5
+    for one, other in zip(seen["one"], seen["several"], strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+        assert one[2] == other[2] == 6
+    for of in ("correct", "swapped"):
+        one, other = (getattr(figures[name], of).means() for name in ("one", "several"))
+        assert other == pytest.approx(one, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("device", "passes"),
+    [
+        ("cpu", [range(3, 4), range(4, 5), range(5, 6)]),
+        ("cuda:1", [range(3, 5), range(5, 6)]),
+    ],
+)
+def test_a_gpu_searches_as_many_episodes_in_one_pass_as_fit(device, passes):
+    assert passes_of(range(3, 6), 30, device) == passes
+    assert passes_of(range(3, 6), 500, device) == [range(n, n + 1) for n in (3, 4, 5)]
 
 
 def test_encoding_once_gives_the_figures_of_plain_forward_passes(detector, source):
