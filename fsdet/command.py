@@ -42,6 +42,18 @@ class ExitCode(IntEnum):
     """SIGTERM (128 + 15)."""
 
 
+FULL = (
+    ExitCode.NOTHING_FOUND,
+    "the disk is full; make room, then run this again, with --resume if it had begun",
+)
+OF_THE_DISK = {
+    errno.ENAMETOOLONG: (ExitCode.MISTAKE, "the name is too long; check the path"),
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+}
+"""Number of an error of the system that any command can meet at any file -> exit code, and what to do."""
+
+
 class Pipe(io.FileIO):
     """Standard output whose reader may stop reading (`| head`): what is written after that is dropped.
 
@@ -95,12 +107,12 @@ def run_command(
             sys.stderr.write(f"error: {line}\n")
         return ExitCode.MISTAKE
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in OF_THE_DISK:
             raise
-        sys.stderr.write(
-            f"error: {cut(str(error.filename))}: the name is too long; check the path\n"
-        )
-        return ExitCode.MISTAKE
+        code, said = OF_THE_DISK[error.errno]
+        place = f"{cut(str(error.filename))}: " if error.filename is not None else ""
+        sys.stderr.write(f"error: {place}{said}\n")
+        return code
     except KeyboardInterrupt:
         sys.stderr.write(f"{redact(interrupted)}\n")
         return ExitCode.INTERRUPTED

@@ -1,4 +1,5 @@
 import ast
+import errno
 import os
 import shlex
 import subprocess
@@ -203,3 +204,14 @@ def test_what_is_not_foreseen_of_a_flag_is_still_one_line(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: words\\nof xxx")
     assert len(line) < 300
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(("name", "place"), [("runs/a.json", "runs/a.json: "), (None, "")])
+def test_a_full_disk_is_one_line_whichever_file_meets_it(capsys, number, name, place):
+    def call() -> int:
+        raise OSError(number, os.strerror(number), name)
+
+    assert run_command(call) == ExitCode.NOTHING_FOUND
+    said = "the disk is full; make room, then run this again, with --resume if it had begun"
+    assert capsys.readouterr().err == f"error: {place}{said}\n"
