@@ -6,9 +6,11 @@ driver at a time. The database is in `sweeps.study.database`.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,7 +24,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
-from fsdet.files import open_regular
+from fsdet.files import atomic_path, open_regular
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
 from sweeps.storage.folder import CURE_OF_DAMAGE, LOCK
@@ -38,6 +40,10 @@ DATABASE_LOST = (SQLAlchemyError, StorageInternalError)
 """Raised when a database does not answer, or refuses."""
 LOST = (OSError, *DATABASE_LOST)
 """Raised when a study can no longer be read or written."""
+
+
+CUT_OFF = re.compile(rb'^[^\n]+(?=\{"op_code")', re.MULTILINE)
+"""Part of a line before a whole one: what was written of it when the disk was full."""
 
 
 class StudyStore(Protocol):
@@ -94,7 +100,7 @@ def build_storage(path: Path) -> BaseStorage:
 def repair(path: Path) -> None:
     """Repair a file that a process left in the middle of a write.
 
-    Removes a line that was cut off, and the lock that Optuna would wait for.
+    Removes a line that was cut off, also if others follow it, and the lock that Optuna would wait for.
     """
     path.with_name(path.name + ".lock").unlink(missing_ok=True)
     if not path.is_file():
@@ -103,6 +109,9 @@ def repair(path: Path) -> None:
         data = file.read()
         if data and not data.endswith(b"\n"):
             file.truncate(data.rfind(b"\n") + 1)
+    if CUT_OFF.search(data):
+        with atomic_path(path) as part:
+            part.write_bytes(CUT_OFF.sub(b"", path.read_bytes()))
 
 
 def is_locked(folder: Path) -> bool:
@@ -241,9 +250,8 @@ class Journal(JournalFileBackend):
     def _append(self, logs: list[dict[str, Any]], durable: bool) -> None:
         """Append the changes to the file."""
         lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._path.open("ab") as file:
-            file.write("".join(lines).encode())
-            file.flush()
+        with self._path.open("ab", buffering=0) as file:
+            write_all(file, "".join(lines).encode())
             if durable or time.monotonic() - self._synced > SYNC_SECONDS:
                 os.fsync(file.fileno())
                 self._synced = time.monotonic()
@@ -253,6 +261,21 @@ class Journal(JournalFileBackend):
         if self._waiting is None:
             yield from super().read_logs(log_number_from)
             drop_line_offsets(self)  # only lines after the last one are read again
+
+
+def write_all(file: io.FileIO, data: bytes) -> None:
+    """Append to a file without a buffer: all of `data`, or nothing if there is no room.
+
+    Raises:
+        OSError: the file cannot be written; it is as before.
+    """
+    before = file.seek(0, os.SEEK_END)
+    try:
+        while data:
+            data = data[file.write(data) :]
+    except OSError:
+        file.truncate(before)
+        raise
 
 
 @contextmanager

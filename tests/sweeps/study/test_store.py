@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -157,3 +160,41 @@ def test_a_study_that_is_no_file_is_told_at_once(tmp_path, kind):
         path.symlink_to(path.name if kind == "loop" else kind)
     with pytest.raises(SweepError, match="the study is not a regular file; restore it"):
         JournalStore(path).storage()
+
+
+@contextmanager
+def room_for(more: int, path: Path) -> Iterator[None]:
+    """The file can grow by so many bytes only; a write beyond that does what fits, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_change_without_room_leaves_the_journal_as_it_was(tmp_path):
+    path = tmp_path / "journal"
+    study = study_in(path)
+    trial = study.ask()
+    before = path.read_bytes()
+    with room_for(40, path), pytest.raises(OSError, match="File too large"):
+        trial.set_user_attr("reason", "x" * 1000)
+    assert path.read_bytes() == before
+    trial.set_user_attr("state", "interrupted")  # there is room again
+    assert load_again(tmp_path).trials[0].user_attrs == {"state": "interrupted"}
+
+
+def test_a_line_that_was_cut_off_before_another_is_repaired(tmp_path):
+    """As earlier versions left it on a full disk."""
+    path = tmp_path / "study.journal"
+    study = study_in(path)
+    study.ask().set_user_attr("kept", 1)
+    whole = path.read_bytes()
+    study.ask()
+    added = path.read_bytes()[len(whole) :]
+    path.write_bytes(whole + added[:55] + added)
+    JournalStore(path).repair()
+    assert path.read_bytes() == whole + added
+    JournalStore(path).repair()
+    assert path.read_bytes() == whole + added
