@@ -217,7 +217,7 @@ def test_all_is_printed_and_can_be_printed_again(done):
 def test_killed_in_the_middle_it_goes_on_and_nothing_is_run_twice(in_own_folder):
     script = (
         "from test_confirm import confirming_spec, run_confirmation\n"
-        "from sweeps.storage.folder import new_folder\n"
+        "from sweeps.storage.lookup import new_folder\n"
         "folder = new_folder('small')\n"
         "(folder.path / 'hold').touch()\n"
         "run_confirmation(confirming_spec(ablate=False), folder)\n"
