@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that only a card can show, in one table, in under eight minutes: bash benchmarks/gpu.sh
+# Everything that only a card can show, in one table: bash benchmarks/gpu.sh (meant to take eight minutes, not timed yet)
 # PYTHON names the interpreter, DATA a dataset in YOLO layout for the comparison with Ultralytics (left out without it).
 # Each part may fail by itself; the last line says which did.
 set -uo pipefail
