@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import yaml
+from gpu_step import wait
 from ultralytics.utils import SETTINGS
 
 from fsdet.config import TrainConfig
@@ -91,12 +92,6 @@ def ours(run: TrainState, images: int) -> float:
         take()
     wait(run.device)
     return steps * run.config.batch_size / (time.perf_counter() - began)
-
-
-def wait(device: str) -> None:
-    """Until the device has done what it was asked to do."""
-    if device != "cpu":
-        torch.cuda.synchronize()
 
 
 def main() -> None:

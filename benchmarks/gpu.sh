@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that only a card can show, in one table: bash benchmarks/gpu.sh (meant to take eight minutes, not timed yet)
-# PYTHON names the interpreter, DATA a dataset in YOLO layout for the comparison with Ultralytics (left out without it).
+# Everything that only a card can show: bash benchmarks/gpu.sh (meant to take eight minutes, not timed yet)
+# PYTHON names the interpreter, DATA a dataset in YOLO layout for what needs 640 px (left out without it).
 # Each part may fail by itself; the last line says which did.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -24,6 +24,8 @@ part 120 "four times as many images, bf16" \
 part 150 "trials that share the card, and what a trial's time is spent on" \
     $PYTHON -m sweeps.run stage2_clip_dfl.yaml --check --probe --set resources.gpus=auto
 if [ -n "${DATA:-}" ]; then
+    part 90 "a step at 640 px, bf16" \
+        $PYTHON benchmarks/gpu_step.py --image_size 640 --mixed_precision bf16 --data_root "$DATA"
     part 120 "Ultralytics, 640 px" $PYTHON benchmarks/against_ultralytics.py "$DATA" \
         --device cuda --image_size 640 --batch 16 --mixed_precision bf16 --workers 8
 fi

@@ -30,6 +30,7 @@ SETTLE = 20
 
 
 def wait(device: str) -> None:
+    """Until the device has done what it was asked to do."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--n_way", type=int, default=8)
+    parser.add_argument("--data_root", help="dataset in YOLO layout; none: the embedded data")
     parser.add_argument("--mixed_precision", default="off", choices=["off", "bf16"])
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -96,6 +98,8 @@ def main() -> None:
         "threads": 1, "epochs": 10**6, "device": options.device, "image_size": options.image_size,
         "mixed_precision": options.mixed_precision,
     }  # fmt: skip
+    if options.data_root:
+        settings |= {"dataset": "yolo", "data_root": options.data_root}
     bare = build(settings)
     part = step_input(bare, bare.batches.take((0, 1)))
     takes: dict[str, Callable[[], object]] = {

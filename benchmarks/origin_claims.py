@@ -327,6 +327,7 @@ def main() -> int:
             experiment = load(name, options.storage)
         except SweepError as error:
             print(f"left out: {error}", file=sys.stderr)
+            parts.append(f"## {title}\n\n    {command}\n\nNot run yet.\n")
             continue
         found.append(experiment)
         parts.append("\n".join(section(experiment, title, command)))

@@ -14,8 +14,8 @@ the shipped stage-1 checkpoint on the embedded data, and measured once, on test 
 
 *Supported*: better beyond noise (paired t-test over seeds, Holm's correction over the claims of a table, 5 %).
 *Refuted*: worse beyond noise, or the 95 % interval leaves no room for a gain of 0.02 AP50. *Undecided*:
-neither. This page is written by `python benchmarks/origin_claims.py` from two sweeps; what each mode does
-stands in [training.md](training.md).
+neither. This page is written by `python benchmarks/origin_claims.py` from two sweeps, as far as they were run;
+what each mode does stands in [training.md](training.md).
 
 One claim needs no training. *"The gradient exploded because four scales add up."* The norm of a sum of four
 parts is at most four times their mean norm, twice if they are unrelated; the column *scales add up to* shows

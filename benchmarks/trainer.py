@@ -5,6 +5,7 @@ The kinds of steps are interleaved, so that load on the machine affects all of t
 - `step`: *bare* is forward, loss, backward, clip by `torch.nn.utils.clip_grad_norm_` and AdamW on a batch in memory;
   *with data* draws a new batch for each step; *full* is the trainer's own step with norms, verdict and logs;
 - `frozen`: stage 2 with a frozen support encoder, encoding every crop in each step or only once;
+- `loading`: images a second that one thread loads, in the order of channels that a CPU wants and in that of a GPU;
 - `memory`: memory of a run of `--steps` steps at its evaluations.
 
 On a GPU add `--device cuda --image_size 640 --mixed_precision bf16`.
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from fsdet.data.sources import load_image_set
 from fsdet.report import EVALUATIONS_FILE
 from fsdet.run_files import StepHistory
 from fsdet.train import train
-from fsdet.training.build import build_state
+from fsdet.training.build import build_source, build_state
 from fsdet.training.inputs import StepInput, step_input
 from fsdet.training.logs import log_step
 from fsdet.training.state import TrainState
@@ -118,6 +120,19 @@ def measure_frozen(settings: dict[str, Any], rounds: int, encoder: str, size: in
     )
 
 
+def loading(config: TrainConfig, device: str) -> Callable[[], object]:
+    """A function that loads the next batch in the order of channels that `device` wants; no device is needed."""
+    source, turns = build_source(config, load_image_set(config, "train"), device), count()
+    return lambda: source.batch(next(turns) * config.batch_size, config.batch_size)
+
+
+def measure_loading(settings: dict[str, Any], rounds: int) -> None:
+    for stage, size, what in ((1, 16, "16 images"), (2, 1, "an episode of 8 images")):
+        config = TrainConfig(**{**settings, "stage": stage, "batch_size": size})
+        print(f" stage {stage}: {what}")
+        interleaved(rounds, "cpu", cpu=loading(config, "cpu"), gpu=loading(config, "cuda"))
+
+
 def measure_memory(settings: dict[str, Any], steps: int) -> None:
     """A whole run with ten evaluations; what it holds at each of them, and the most it ever held."""
     with tempfile.TemporaryDirectory() as folder:
@@ -141,6 +156,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--mixed_precision", default="off", choices=["off", "bf16", "fp16"])
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--data_root", help="dataset in YOLO layout; none: the embedded data")
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = {
@@ -148,6 +164,8 @@ def main() -> None:
         "epochs": 10**6, "device": options.device, "image_size": options.image_size,
         "mixed_precision": options.mixed_precision, "compile": options.compile,
     }  # fmt: skip
+    if options.data_root:
+        settings |= {"dataset": "yolo", "data_root": options.data_root}
     for part in options.parts:
         print(part, flush=True)
         if part == "step":
@@ -155,10 +173,12 @@ def main() -> None:
         elif part == "frozen":
             measure_frozen(settings, options.rounds, "small_conv", 48)
             measure_frozen(settings, options.rounds, "vit_small_patch14_dinov2.lvd142m", 98)
+        elif part == "loading":
+            measure_loading(settings, options.rounds)
         elif part == "memory":
             measure_memory(settings, options.steps)
         else:
-            parser.error(f"{part}: must be step, frozen or memory")
+            parser.error(f"{part}: must be step, frozen, loading or memory")
     if options.device == "cuda":
         print(f"peak GPU memory {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
 
