@@ -14,7 +14,7 @@ from contextlib import redirect_stderr
 from enum import IntEnum
 from typing import Any, NoReturn, TypeVar
 
-from fsdet.errors import ConfigError, FsdetError, cut, nearest, shown
+from fsdet.errors import DISK_FULL, ConfigError, FsdetError, cut, nearest, shown
 
 Flags = TypeVar("Flags")
 
@@ -42,14 +42,10 @@ class ExitCode(IntEnum):
     """SIGTERM (128 + 15)."""
 
 
-FULL = (
-    ExitCode.NOTHING_FOUND,
-    "the disk is full; make room, then run this again, with --resume if it had begun",
-)
-OF_THE_DISK = {
+NO_ROOM = "the disk is full; make room, then run this again, with --resume if it had begun"
+FILE_ERRORS = {
     errno.ENAMETOOLONG: (ExitCode.MISTAKE, "the name is too long; check the path"),
-    errno.ENOSPC: FULL,
-    errno.EDQUOT: FULL,
+    **dict.fromkeys(DISK_FULL, (ExitCode.NOTHING_FOUND, NO_ROOM)),
 }
 """Number of an error of the system that any command can meet at any file -> exit code, and what to do."""
 
@@ -107,9 +103,9 @@ def run_command(
             sys.stderr.write(f"error: {line}\n")
         return ExitCode.MISTAKE
     except OSError as error:
-        if error.errno not in OF_THE_DISK:
+        if error.errno not in FILE_ERRORS:
             raise
-        code, said = OF_THE_DISK[error.errno]
+        code, said = FILE_ERRORS[error.errno]
         place = f"{cut(str(error.filename))}: " if error.filename is not None else ""
         sys.stderr.write(f"error: {place}{said}\n")
         return code

@@ -15,6 +15,11 @@ def pick_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def kind_of(device: str) -> str:
+    """`cpu` or `cuda`, whichever card it is."""
+    return device.partition(":")[0]
+
+
 def usable_device(name: str) -> str:
     """As `pick_device`, and check that this machine has the device.
 

@@ -19,6 +19,7 @@ import torch
 from fsdet.config import TrainConfig
 from fsdet.data.episodes import EVAL_SEED, BaseSource, EpisodeSource
 from fsdet.data.sources import load_image_set
+from fsdet.device import kind_of
 from fsdet.evaluation.average_precision import Scores, collect, score_episode
 from fsdet.evaluation.intervals import standard_error
 from fsdet.evaluation.videos import evaluate_videos
@@ -216,7 +217,7 @@ def passes_of(numbers: range, images: int, device: str) -> list[range]:
         images: of an episode.
         device: that searches them.
     """
-    most = max(1, IMAGES_AT_ONCE.get(device.partition(":")[0], 1) // images)
+    most = max(1, IMAGES_AT_ONCE.get(kind_of(device), 1) // images)
     return [numbers[first : first + most] for first in range(0, len(numbers), most)]
 
 

@@ -106,21 +106,31 @@ class StepGraphs:
         run: takes a step, see `fsdet.training.step.run_step`.
         optimizer: that it uses.
         recorder: of the device.
+        required: raise if a step cannot be recorded; otherwise the run goes on without, and a warning says so.
     """
 
     def __init__(
-        self, run: Callable[[StepInputs], Measured], optimizer: Optimizer, recorder: Recorder
+        self,
+        run: Callable[[StepInputs], Measured],
+        optimizer: Optimizer,
+        recorder: Recorder,
+        required: bool = False,
     ) -> None:
         self._run, self._optimizer, self._recorder = run, optimizer, recorder
+        self._required, self._most = required, MOST_GRAPHS
         self._seen: Counter[tuple[Any, ...]] = Counter()
         self._recorded: dict[tuple[Any, ...], Recorded] = {}
 
     def run(self, inputs: StepInputs) -> Measured:
-        """Take a step. What it returns is overwritten by the next one."""
+        """Take a step. What it returns is overwritten by the next one.
+
+        Raises:
+            RuntimeError: it could not be recorded, and that is required.
+        """
         kind = inputs.kind
         with self._recorder.beside():
             if kind not in self._recorded and self._is_due(inputs, kind):
-                self._recorded[kind] = self._record(inputs)
+                self._try_to_record(inputs, kind)
             if kind in self._recorded:
                 rates = [group["lr"] for group in self._optimizer.param_groups]
                 return self._recorded[kind].run(inputs, rates)
@@ -128,8 +138,18 @@ class StepGraphs:
             return self._run(inputs)
 
     def _is_due(self, inputs: StepInputs, kind: tuple[Any, ...]) -> bool:
-        frequent = self._seen[kind] >= WARM_UP and len(self._recorded) < MOST_GRAPHS
+        frequent = self._seen[kind] >= WARM_UP and len(self._recorded) < self._most
         return frequent and not inputs.with_shares
+
+    def _try_to_record(self, inputs: StepInputs, kind: tuple[Any, ...]) -> None:
+        try:
+            self._recorded[kind] = self._record(inputs)
+        except RuntimeError as error:
+            if self._required:
+                raise
+            self._most = 0
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("a step cannot be recorded as a CUDA graph, and runs as it is: %s", reason)
 
     def _record(self, inputs: StepInputs) -> Recorded:
         own = inputs.map(torch.clone)
@@ -170,4 +190,5 @@ def build_graphs(state: TrainState) -> StepGraphs | None:
             )
         log.info("no CUDA graphs with %s", reason)
         return None
-    return StepGraphs(partial(run_step, state), state.optimizer, CudaRecorder())
+    step, required = partial(run_step, state), config.cuda_graph == "on"
+    return StepGraphs(step, state.optimizer, CudaRecorder(), required)

@@ -52,7 +52,12 @@ class StepInputs:
     def tensors(self) -> list[Tensor]:
         """All tensors on the device, in a fixed order."""
         found: list[Tensor] = []
-        self.map(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+
+        def keep(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.map(keep)
         return found
 
     @property

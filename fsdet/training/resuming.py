@@ -10,7 +10,7 @@ from fsdet.checkpoint.content import load_checkpoint
 from fsdet.config import HealthConfig, TrainConfig
 from fsdet.data.image_set import ImageSet
 from fsdet.data.sources import load_image_set
-from fsdet.device import pick_device
+from fsdet.device import kind_of, pick_device
 from fsdet.errors import CheckpointError
 from fsdet.report import Best
 from fsdet.training.state import TrainState
@@ -194,7 +194,7 @@ def stored_best(saved: dict[str, Any], path: Path) -> Best | None:
 def inputs_of(config: TrainConfig, image_set: ImageSet) -> dict[str, str]:
     """Name -> value of everything that the results of a run depend on besides the values of its settings."""
     return {
-        "kind of device": pick_device(config.device).partition(":")[0],
+        "kind of device": kind_of(pick_device(config.device)),
         "training data": image_set.digest,
         "base data": load_image_set(config, "base").digest,
         "novel data": load_image_set(config, config.novel_split).digest,

@@ -10,6 +10,7 @@ from pathlib import Path
 from fsdet.config import TrainConfig
 from fsdet.config.parsing import save_config
 from fsdet.data.image_set import ImageSet
+from fsdet.device import kind_of
 from fsdet.health.checklist import write_health
 from fsdet.progress import TrainingProgress
 from fsdet.report import Explosion, Phase, Report, Result
@@ -53,9 +54,9 @@ def run_training(
 ) -> Result:
     """Train to the end, to a pause or an explosion, or until `on_report` raises. See `fsdet.train.train`."""
     state = build_state(config, image_set, resume)
+    graphs = build_graphs(state)
     end = config.steps_until(until)
     history, evaluations = open_logs(state, end)
-    graphs = build_graphs(state)
     if state.stability.reference is None:
         measure_reference(state)
     final: dict[str, float] = {}
@@ -169,7 +170,7 @@ def stepper(state: TrainState) -> Callable[[], None]:
 
 def behind_on(device: str) -> int:
     """Number of steps that are under way on a device while the host reads the values of an earlier one."""
-    return STEPS_BEHIND.get(device.partition(":")[0], 0)
+    return STEPS_BEHIND.get(kind_of(device), 0)
 
 
 def steps_behind(state: TrainState, end: int) -> int:

@@ -225,6 +225,15 @@ class Resources(Part):
             raise ValueError(f"above 1 must be a whole number, but got {gpus:g}; round it")
         return gpus
 
+    @model_validator(mode="after")
+    def _mps_needs_a_shared_card(self) -> Resources:
+        if self.mps and self.gpus != "auto" and not 0 < self.gpus < 1:
+            raise ValueError(
+                f"mps is for trials that share a card, but gpus is {self.gpus:g}; set gpus to auto or a fraction, or "
+                "remove mps"
+            )
+        return self
+
     @property
     def gpu_share(self) -> float:
         """`gpus` as a number; 0 while `auto` has not been measured."""

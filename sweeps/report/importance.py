@@ -119,9 +119,8 @@ def evaluate(data: SweepData, pairs: Pairs) -> Mapping[str, float]:
     study = study_of(data, pairs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.filterwarnings(
-            "ignore", message="Some regimes"
-        )  # a choice with one trial, at times
+        # a choice that only one of the compared trials has
+        warnings.filterwarnings("ignore", message="Some regimes")
         evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST)
         return optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
 

@@ -18,7 +18,7 @@ from sweeps.resources.cost import (
     most_runs,
 )
 from sweeps.resources.machine import Machine
-from sweeps.resources.probe import measure, packed, with_gpus
+from sweeps.resources.probe import measure, with_gpus, with_shared_card
 from sweeps.trial.worker import free_memory
 
 
@@ -36,7 +36,7 @@ def print_cost(spec: SweepSpec, machine: Machine, print_line: Callable[[str], No
         )
     measured = measure(costliest(with_gpus(spec, 1) if auto else spec))
     if auto:
-        spec = packed(spec, machine, measured, print_line)
+        spec = with_shared_card(spec, machine, measured, print_line)
     cost = estimate(spec, measured, machine.capacity(spec.resources), free)
     for line in cost_lines(spec, cost):
         print_line(line)

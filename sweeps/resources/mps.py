@@ -11,8 +11,9 @@ import secrets
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from sweeps.errors import SweepError
 
@@ -29,16 +30,34 @@ def mps_is_there() -> bool:
     return shutil.which(CONTROL) is not None
 
 
-class MpsServer:
-    """A control daemon that runs within the context; ended with its servers afterwards.
+@contextmanager
+def mps_server() -> Iterator[MpsServer]:
+    """Run a control daemon; it is ended with its servers in every case.
 
     Raises:
-        SweepError: on entering, if it cannot be started.
+        SweepError: it cannot be started.
+    """
+    # not in TMPDIR: a socket's path has at most 107 characters
+    server = MpsServer(Path("/tmp") / f"mps-{os.getpid()}-{secrets.token_hex(4)}")  # noqa: S108
+    try:
+        try:
+            server.start()
+        except (OSError, SweepError) as error:
+            raise SweepError(f"{CONTROL} cannot be started: {error}") from None
+        yield server
+    finally:
+        server.end()
+
+
+class MpsServer:
+    """A control daemon.
+
+    Args:
+        folder: for its pipe and its log; made here, and removed at the end.
     """
 
-    def __init__(self) -> None:
-        # not in TMPDIR: a socket's path has at most 107 characters
-        self._folder = Path("/tmp") / f"mps-{os.getpid()}-{secrets.token_hex(4)}"  # noqa: S108
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._daemon: subprocess.Popen[bytes] | None = None
 
     @property
@@ -46,32 +65,31 @@ class MpsServer:
         """Variables of the processes that it is to serve."""
         return {PIPE: str(self._folder / "pipe"), LOG: str(self._folder / "log")}
 
-    def __enter__(self) -> MpsServer:
-        try:
-            self._folder.mkdir(mode=0o700)
-            for place in self.environment.values():
-                Path(place).mkdir()
-            self._daemon = subprocess.Popen(
-                [CONTROL, "-f"],
-                env={**os.environ, **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the sweep, which ends it afterwards
-            )
-            self._wait_until_it_answers()
-        except (OSError, SweepError) as error:
-            self._end()
-            raise SweepError(f"{CONTROL} cannot be started: {error}") from None
-        return self
+    def start(self) -> None:
+        """Start it, and wait until it answers.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
+        Raises:
+            OSError: its folders cannot be made, or there is no such program.
+            SweepError: it ended, or did not answer.
+        """
+        self._folder.mkdir(mode=0o700)
+        for place in self.environment.values():
+            Path(place).mkdir()
+        self._daemon = subprocess.Popen(
+            [CONTROL, "-f"],
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the sweep, which ends it afterwards
+        )
+        deadline = time.monotonic() + SECONDS
+        while not any((self._folder / "pipe").iterdir()):
+            if self._daemon.poll() is not None:
+                raise SweepError(f"it ended with code {self._daemon.returncode}")
+            if time.monotonic() > deadline:
+                raise SweepError(f"it did not answer within {SECONDS:g} s")
+            time.sleep(0.05)
 
     def clients(self) -> list[int]:
         """Numbers of the processes that are connected."""
@@ -79,6 +97,17 @@ class MpsServer:
         for server in self._ask("get_server_list").split():
             found += map(int, self._ask(f"get_client_list {server}").split())
         return found
+
+    def end(self) -> None:
+        """End it with its servers, and remove its folders."""
+        if self._daemon is not None and self._daemon.poll() is None:
+            try:
+                self._ask("quit")
+                self._daemon.wait(SECONDS)
+            except (OSError, subprocess.TimeoutExpired):
+                self._daemon.kill()
+                self._daemon.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ask(self, command: str) -> str:
         """The daemon's answer; empty if there is none."""
@@ -92,23 +121,3 @@ class MpsServer:
             check=False,
         )
         return done.stdout if done.returncode == 0 else ""
-
-    def _wait_until_it_answers(self) -> None:
-        assert self._daemon is not None
-        deadline = time.monotonic() + SECONDS
-        while not any((self._folder / "pipe").iterdir()):
-            if self._daemon.poll() is not None:
-                raise SweepError(f"it ended with code {self._daemon.returncode}")
-            if time.monotonic() > deadline:
-                raise SweepError(f"it did not answer within {SECONDS:g} s")
-            time.sleep(0.05)
-
-    def _end(self) -> None:
-        if self._daemon is not None and self._daemon.poll() is None:
-            try:
-                self._ask("quit")
-                self._daemon.wait(SECONDS)
-            except (OSError, subprocess.TimeoutExpired):
-                self._daemon.kill()
-                self._daemon.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)

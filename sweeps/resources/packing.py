@@ -12,24 +12,24 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from fsdet.config import TrainConfig
 from sweeps.errors import SweepError
-from sweeps.resources.mps import MpsServer, mps_is_there
+from sweeps.resources.mps import mps_is_there, mps_server
 from sweeps.trial.failures import cause_of, first_line
 
 WINDOW, SETTLING = 4.0, 1.0
 """Seconds for which steps are counted, and before them, in which clocks and caches settle."""
 START_SECONDS = 600.0
 """Seconds for all trials to take their first steps."""
+DIED = "its process died; often that means that it ran out of memory"
 WARM_STEPS = 8
 """Steps before the first window: libraries choose their algorithms, and steps are recorded as graphs."""
 WORTH = 1.05
@@ -46,7 +46,7 @@ class Packing:
     """Number of trials, whether under MPS -> steps per second of all together."""
     lost: str = ""
     """Why some trials could not be started; empty if all were."""
-    clients: Sequence[int] = field(default_factory=tuple)
+    clients: Sequence[int] = ()
     """Processes that the MPS server served."""
 
     @property
@@ -82,35 +82,57 @@ def measure_packing(
         with_mps: whether MPS is tried too; None: where its control program is there.
 
     Raises:
-        SweepError: not even one trial could be started.
+        SweepError: not even one trial could be trained.
     """
-    rates: dict[tuple[int, bool], float] = {}
+    with trials_at_once(config, most, {}) as trials:
+        plain, lost = _rates(trials, numbers_up_to(trials.count), "", print_line)
+    rates = {(number, False): rate for number, rate in plain.items()}
     clients: list[int] = []
-    lost = ""
-    for under in (False, True):
-        if under and (most == 1 or not (mps_is_there() if with_mps is None else with_mps)):
-            break
-        with ExitStack() as stack:
-            server = stack.enter_context(MpsServer()) if under else None
-            environment = {} if server is None else server.environment
-            try:
-                trials = stack.enter_context(TrialsAtOnce(config, most, environment))
-            except SweepError as error:
-                if not under:
-                    raise
-                lost = f"MPS could not be used ({error})"
-                break
-            lost = lost or trials.lost
-            if server is not None:
-                clients = server.clients()
-                if not clients:
-                    lost = "MPS served none of the trials"
-                    break
-            for number in numbers_up_to(trials.count):
-                rates[number, under] = trials.rate(number)
-                name = f"{number} trial{'s' if number > 1 else ''}{' with MPS' if under else ''}"
-                print_line(f"  {name} at once: {rates[number, under]:.1f} steps/s")
+    if most > 1 and (mps_is_there() if with_mps is None else with_mps):
+        try:
+            under, lost_under, clients = _measure_under_mps(config, most, print_line)
+        except SweepError as error:
+            under, lost_under = {}, f"MPS could not be used ({error})"
+        rates |= {(number, True): rate for number, rate in under.items()}
+        lost = lost or lost_under
     return Packing(rates[1, False], rates, lost, clients)
+
+
+def _measure_under_mps(
+    config: TrainConfig, most: int, print_line: Callable[[str], None]
+) -> tuple[dict[int, float], str, list[int]]:
+    """As `_rates`, of several trials under a server of our own, and the processes that it served.
+
+    Raises:
+        SweepError: the server or a trial could not be started, or it served none.
+    """
+    with mps_server() as server, trials_at_once(config, most, server.environment) as trials:
+        clients = server.clients()
+        if not clients:
+            raise SweepError("it served none of the trials")
+        several = [number for number in numbers_up_to(trials.count) if number > 1]
+        return *_rates(trials, several, " with MPS", print_line), clients
+
+
+def _rates(
+    trials: TrialsAtOnce, numbers: Sequence[int], how: str, print_line: Callable[[str], None]
+) -> tuple[dict[int, float], str]:
+    """Steps per second by number of trials, and why some could not take part.
+
+    Raises:
+        SweepError: not even the first number of trials could be trained.
+    """
+    found: dict[int, float] = {}
+    for number in numbers:
+        try:
+            found[number] = trials.rate(number)
+        except SweepError as error:
+            if not found:
+                raise
+            return found, f"{number} at once are too many ({error})"
+        name = f"{number} trial{'s' if number > 1 else ''}{how}"
+        print_line(f"  {name} at once: {found[number]:.1f} steps/s")
+    return found, trials.lost
 
 
 def numbers_up_to(most: int) -> list[int]:
@@ -123,7 +145,14 @@ def numbers_up_to(most: int) -> list[int]:
     return [*found, most]
 
 
-class TrialsAtOnce:
+Trial: TypeAlias = tuple[BaseProcess, Connection]
+"""A process that trains, and the pipe to it."""
+
+
+@contextmanager
+def trials_at_once(
+    config: TrainConfig, most: int, environment: Mapping[str, str]
+) -> Iterator[TrialsAtOnce]:
     """Trials of one configuration, each in a process of its own, that train when they are told to.
 
     Args:
@@ -132,91 +161,93 @@ class TrialsAtOnce:
         environment: of the processes, besides this one's.
 
     Raises:
-        SweepError: not even the first one could be started.
+        SweepError: not even one could be started.
     """
-
-    def __init__(self, config: TrainConfig, most: int, environment: Mapping[str, str]) -> None:
-        self._scratch = tempfile.TemporaryDirectory(prefix="packing_")
-        self._processes: list[tuple[BaseProcess, Connection]] = []
-        context = multiprocessing.get_context("spawn")
-        for number in range(most):
-            here, there = context.Pipe()
-            own = config.model_copy(
-                update={
-                    "checkpoint_dir": Path(self._scratch.name) / str(number),
-                    "num_workers": 0,  # a process that is killed with its parent may not have children
-                    "seed": config.seed + number,
-                    "epochs": 10**6,
-                    "stop_on_explosion": False,
-                }
-            )
-            process = context.Process(
-                target=_train_when_told, args=(there, own, dict(environment)), daemon=True
-            )
-            process.start()
-            there.close()
-            self._processes.append((process, here))
-        self.lost = ""
-        """Why some could not start; empty if all did."""
+    with tempfile.TemporaryDirectory(prefix="packing_") as scratch:
+        started: list[Trial] = []
         try:
-            self._wait_until_ready()
-        except BaseException:
-            self._end()
-            raise
+            for number in range(most):
+                own = _endless(config, number, Path(scratch) / str(number))
+                started.append(_start(own, dict(environment)))
+            yield _ready_ones(started)
+        finally:
+            for process, _ in started:
+                process.kill()
+                process.join()
+
+
+@dataclass(frozen=True)
+class TrialsAtOnce:
+    """Trials that wait to be told when to train."""
+
+    started: Sequence[Trial]
+    lost: str = ""
+    """Why some could not start; empty if all did."""
 
     @property
     def count(self) -> int:
         """Number of trials that have started."""
-        return len(self._processes)
+        return len(self.started)
 
     def rate(self, number: int) -> float:
-        """Steps per second of the first `number` trials together, the others waiting."""
-        chosen = self._processes[:number]
+        """Steps per second of the first `number` trials together, the others waiting.
+
+        Raises:
+            SweepError: one of them ended.
+        """
+        chosen = self.started[:number]
         begin = time.monotonic() + SETTLING
-        for _, pipe in chosen:
-            pipe.send((begin, begin + WINDOW))
-        steps = 0
-        for _, pipe in chosen:
-            answer = _received(pipe, SETTLING + 10 * WINDOW)
-            if not isinstance(answer, int):
-                raise SweepError(f"a trial that shared the card ended: {answer}")
-            steps += answer
-        return steps / WINDOW
-
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        answers = [
-            _received(pipe, max(0.0, deadline - time.monotonic())) for _, pipe in self._processes
-        ]
-        wrong = [str(answer) for answer in answers if answer != 0]
-        alive = [p for p, answer in zip(self._processes, answers, strict=True) if answer == 0]
-        if not alive:
-            raise SweepError(f"the trial that is measured failed: {wrong[0]}")
-        _stop(own for own, answer in zip(self._processes, answers, strict=True) if answer != 0)
-        self._processes = alive
-        if wrong:
-            self.lost = f"of {len(answers)} trials only {len(alive)} could start ({wrong[0]})"
-
-    def __enter__(self) -> TrialsAtOnce:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        _stop(self._processes)
-        self._scratch.cleanup()
+        try:
+            for _, pipe in chosen:
+                pipe.send((begin, begin + WINDOW))
+        except OSError:
+            raise SweepError(f"a trial that shared the card ended: {DIED}") from None
+        answers = [_received(pipe, SETTLING + 10 * WINDOW) for _, pipe in chosen]
+        if wrong := [answer for answer in answers if not isinstance(answer, int)]:
+            raise SweepError(f"a trial that shared the card ended: {wrong[0]}")
+        return float(sum(answers)) / WINDOW
 
 
-def _stop(processes: Iterable[tuple[BaseProcess, Connection]]) -> None:
-    for process, _ in processes:
-        process.kill()
-        process.join()
+def _endless(config: TrainConfig, number: int, folder: Path) -> TrainConfig:
+    """`config` at a seed of its own, in `folder`, without an end."""
+    changes = {
+        "checkpoint_dir": folder,
+        "num_workers": 0,  # a process that is killed with its parent may not have children
+        "seed": config.seed + number,
+        "epochs": 10**6,
+        "stop_on_explosion": False,
+    }
+    return config.model_copy(update=changes)
+
+
+def _start(config: TrainConfig, environment: dict[str, str]) -> Trial:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(
+        target=_train_when_told, args=(there, config, environment), daemon=True
+    )
+    process.start()
+    there.close()  # so that the child's death is noticed
+    return process, here
+
+
+def _ready_ones(started: Sequence[Trial]) -> TrialsAtOnce:
+    """The trials that have taken their first steps; the others are ended.
+
+    Raises:
+        SweepError: none has.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    answers = [_received(pipe, max(0.0, deadline - time.monotonic())) for _, pipe in started]
+    ready = [trial for trial, answer in zip(started, answers, strict=True) if answer == 0]
+    wrong = [answer for answer in answers if answer != 0]
+    if not ready:
+        raise SweepError(f"the trial that is measured failed: {wrong[0]}")
+    for trial in started:
+        if trial not in ready:
+            trial[0].kill()  # what it holds of the card is for the others
+    lost = f"of {len(started)} trials only {len(ready)} could start ({wrong[0]})" if wrong else ""
+    return TrialsAtOnce(ready, lost)
 
 
 def _received(pipe: Connection, seconds: float) -> Any:
@@ -226,7 +257,7 @@ def _received(pipe: Connection, seconds: float) -> Any:
     try:
         return pipe.recv()
     except EOFError:
-        return "its process died; often that means that it ran out of memory"
+        return DIED
 
 
 def _train_when_told(pipe: Connection, config: TrainConfig, environment: dict[str, str]) -> None:
@@ -242,7 +273,7 @@ def _train_when_told(pipe: Connection, config: TrainConfig, environment: dict[st
         while True:
             begin, end = pipe.recv()
             pipe.send(_count_steps(take, begin, end))
-    except EOFError:  # the parent has ended
+    except (EOFError, ConnectionError):  # the parent has ended
         return
     except Exception as error:
         pipe.send(first_line(cause_of(error)))

@@ -212,10 +212,10 @@ def find_gpus(spec: SweepSpec, machine: Machine, print_line: Callable[[str], Non
             "cluster; give a number, such as the one that `--check --probe` finds on one of its nodes"
         )
     print_line("resources.gpus auto: measuring a trial (some steps, two evaluations)")
-    return packed(spec, machine, measure(costliest(with_gpus(spec, 1))), print_line)
+    return with_shared_card(spec, machine, measure(costliest(with_gpus(spec, 1))), print_line)
 
 
-def packed(
+def with_shared_card(
     spec: SweepSpec, machine: Machine, measured: TrialCost, print_line: Callable[[str], None]
 ) -> SweepSpec:
     """`spec` with the share of a card at which its trials take most steps together.

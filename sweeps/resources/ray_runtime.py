@@ -17,7 +17,7 @@ from sweeps.config.paths import ROOT
 from sweeps.errors import SweepError
 from sweeps.resources.internals import loopback_only
 from sweeps.resources.machine import Cluster, Machine
-from sweeps.resources.mps import MpsServer
+from sweeps.resources.mps import mps_server
 from sweeps.resources.ray_access import ray_folder, token_file
 from sweeps.secrets import FOR_THE_DRIVER, without_password
 from sweeps.storage.portable_files import PACKAGES
@@ -180,7 +180,7 @@ def mps_if(wanted: bool) -> Iterator[dict[str, str]]:
     if not wanted:
         yield {}
         return
-    with MpsServer() as server:
+    with mps_server() as server:
         yield server.environment
 
 

@@ -107,11 +107,13 @@ def repair(path: Path) -> None:
         return
     with path.open("rb+") as file:
         data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.truncate(data.rfind(b"\n") + 1)
-    if CUT_OFF.search(data):
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            file.truncate(end)
+    whole = CUT_OFF.sub(b"", data[:end])
+    if len(whole) < end:
         with atomic_path(path) as part:
-            part.write_bytes(CUT_OFF.sub(b"", path.read_bytes()))
+            part.write_bytes(whole)
 
 
 def is_locked(folder: Path) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from pathlib import Path
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from fsdet.errors import DISK_FULL
+
 TORCH_WRITE = ("PytorchStreamWriter failed writing", "unexpected pos")
 """Texts of torch's errors if the disk is full; they carry no errno."""
 NO_MEMORY = (

@@ -25,15 +25,8 @@ TRIAL_FILE = "trial.json"
 """First file in a trial's folder: its settings and the id of its sweep."""
 IRRELEVANT = (
     *("checkpoint_dir", "cache_dir", "cache_limit_gb", "num_workers"),
-    *(
-        "device",
-        "cuda_graph",
-        "debug",
-        "save_interval",
-        "eval_interval",
-        "early_eval_epochs",
-        "share_interval",
-    ),
+    *("device", "cuda_graph", "debug", "save_interval", "share_interval"),
+    *("eval_interval", "early_eval_epochs"),
     *("resume_with_changes", *HealthConfig.model_fields),
 )
 """Settings that change neither the weights nor what an evaluation of them measures."""
@@ -173,9 +166,8 @@ def usable_checkpoints(
 ) -> Iterator[tuple[Path, Settings]]:
     """Every checkpoint that a trial can resume from, newest first, and its settings; the others are renamed."""
     for path in sorted(run_dir.glob(CHECKPOINT), key=lambda path: path.name, reverse=True):
-        from fsdet.checkpoint.content import (
-            load_checkpoint,  # loads torch: not before there is something to load
-        )
+        # loads torch: not before there is something to load
+        from fsdet.checkpoint.content import load_checkpoint
 
         try:
             yield path, load_checkpoint(path)["config"]

@@ -224,6 +224,47 @@ def test_shapes_beyond_the_most_frequent_run_as_they_are(small_config, monkeypat
     )  # step 1 measures ratios: its own kind
 
 
+class Broken(TapeRecorder):
+    """As a CUDA graph that refuses an operator, when all before it were recorded."""
+
+    def record(self, run: Callable[[], Measured]) -> tuple[Callable[[], None], Measured]:
+        super().record(run)
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
+def test_a_step_that_cannot_be_recorded_runs_as_it_is_and_is_told_once(
+    small_config, monkeypatch, caplog
+):
+    monkeypatch.setattr(graphs, "WARM_UP", 1)
+    config = small_config(n_episodes=40, share_interval=None)
+    plain, run = (built(config, monkeypatch) for _ in range(2))
+    steps_of = StepGraphs(partial(run_step, run), run.optimizer, Broken())
+    rows = [take_step(run, steps_of).read() for _ in range(5)]
+    assert rows == [take_step(plain).read() for _ in range(5)]
+    told = [r.getMessage() for r in caplog.records if "CUDA graph" in r.getMessage()]
+    reason = "operation not permitted when stream is capturing"
+    assert told == [f"a step cannot be recorded as a CUDA graph, and runs as it is: {reason}"]
+
+
+def test_a_step_that_must_be_recorded_and_cannot_be_ends_the_run(small_config, monkeypatch):
+    monkeypatch.setattr(graphs, "WARM_UP", 0)
+    run = built(small_config(n_episodes=40, share_interval=None), monkeypatch)
+    steps_of = StepGraphs(partial(run_step, run), run.optimizer, Broken(), required=True)
+    with pytest.raises(RuntimeError, match="not permitted"):
+        take_step(run, steps_of)
+
+
+def test_a_graph_that_is_impossible_leaves_an_earlier_run_alone(small_config, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("here it is possible")
+    earlier = tmp_path / "steps.jsonl"
+    earlier.write_text('{"step": 1}\n', encoding="utf-8")
+    config = small_config(device="auto", cuda_graph="on", checkpoint_dir=tmp_path)
+    with pytest.raises(ConfigError, match="cuda_graph: 'on' is impossible with device cpu"):
+        train(config)
+    assert earlier.read_text(encoding="utf-8") == '{"step": 1}\n'
+
+
 def test_inputs_of_equal_shapes_are_of_one_kind(small_config, monkeypatch):
     run = built(small_config(n_episodes=4, batch_size=1), monkeypatch)
     kinds = []

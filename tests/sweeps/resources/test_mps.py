@@ -15,7 +15,7 @@ from waiting import wait_until
 
 from sweeps.errors import SweepError
 from sweeps.resources.machine import Cluster, Machine, check_machine
-from sweeps.resources.mps import CONTROL, LOG, PIPE, MpsServer, mps_is_there
+from sweeps.resources.mps import CONTROL, LOG, PIPE, mps_is_there, mps_server
 from sweeps.resources.ray_runtime import mps_if
 
 STAND_IN = f"""#!{sys.executable}
@@ -50,7 +50,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("control")
 def test_the_daemon_has_folders_of_its_own_and_is_gone_afterwards():
     assert mps_is_there()
-    with MpsServer() as server:
+    with mps_server() as server:
         places = [Path(server.environment[name]) for name in (PIPE, LOG)]
         assert all(place.is_dir() for place in places)
         assert stat.S_IMODE(places[0].parent.stat().st_mode) == 0o700
@@ -77,8 +77,9 @@ def test_it_ends_with_an_error_of_what_it_serves():
 
 def test_a_daemon_that_does_not_start_is_one_line(control):
     control.write_text("#!/bin/sh\nexit 3\n", encoding="ascii")
-    with pytest.raises(SweepError, match=f"{CONTROL} cannot be started: it ended with code 3"):
-        MpsServer().__enter__()
+    said = f"{CONTROL} cannot be started: it ended with code 3"
+    with pytest.raises(SweepError, match=said), mps_server():
+        pass
 
 
 def test_without_the_program_mps_is_refused_at_the_door():
@@ -102,5 +103,5 @@ def test_nothing_is_started_where_it_is_not_wanted():
 def test_on_a_gpu_the_real_daemon_answers():
     if not mps_is_there():
         pytest.skip(f"this machine has no {CONTROL}")
-    with MpsServer() as server:
+    with mps_server() as server:
         assert server.clients() == []

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
+from test_mps import control
 from test_probe import small_config
 
+from fsdet.config import TrainConfig
 from sweeps.errors import SweepError
 from sweeps.resources import packing
-from sweeps.resources.packing import Packing, measure_packing, numbers_up_to
+from sweeps.resources.packing import (
+    Packing,
+    TrialsAtOnce,
+    measure_packing,
+    numbers_up_to,
+    trials_at_once,
+)
+
+__all__ = ["control"]  # a fixture
 
 
 @pytest.mark.slow
@@ -27,6 +38,44 @@ def test_trials_are_measured_alone_and_together(tmp_path, monkeypatch):
     assert [line.split(" at once")[0].strip() for line in said] == ["1 trial", "2 trials"]
     assert not (tmp_path / "untouched").exists()
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("control")
+def test_under_mps_several_trials_are_measured(tmp_path, monkeypatch):
+    """Real trainings; the daemon is a stand-in."""
+    monkeypatch.setattr(packing, "WINDOW", 1.0)
+    found = measure_packing(small_config(tmp_path), 2, print)
+    assert found.rates.keys() == {(1, False), (2, False), (2, True)}
+    assert list(found.clients) == [101, 102]
+    assert found.lost == ""
+
+
+@pytest.mark.slow
+def test_a_number_of_trials_of_which_one_dies_is_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "WINDOW", 1.0)
+    with trials_at_once(small_config(tmp_path), 2, {}) as trials:
+        process, _ = trials.started[1]
+        process.kill()
+        process.join()
+        found, lost = packing._rates(trials, [1, 2], "", print)
+    assert found.keys() == {1}
+    assert found[1] > 0
+    assert lost.startswith(
+        "2 at once are too many (a trial that shared the card ended: its process"
+    )
+
+
+def test_mps_that_does_not_start_leaves_what_was_measured_without(monkeypatch):
+    def trials(*_: object) -> contextlib.nullcontext[TrialsAtOnce]:
+        return contextlib.nullcontext(TrialsAtOnce([]))
+
+    monkeypatch.setattr(packing, "trials_at_once", trials)
+    monkeypatch.setattr(packing, "_rates", lambda *_: ({1: 10.0, 2: 18.0}, ""))
+    monkeypatch.setenv("PATH", "")
+    found = measure_packing(TrainConfig(), 2, print, with_mps=True)
+    assert found.best == (2, False)
+    assert found.lost.startswith("MPS could not be used (nvidia-cuda-mps-control cannot be started")
 
 
 @pytest.mark.slow

@@ -28,11 +28,11 @@ from sweeps.resources.probe import (
     STEPS,
     find_gpus,
     measure,
-    packed,
     shortened,
     trials_that_fit,
     with_gpus,
     with_measured_gpus,
+    with_shared_card,
 )
 from sweeps.run import main
 from sweeps.states import State
@@ -181,7 +181,7 @@ def test_as_many_trials_share_a_card_as_memory_and_cores_allow():
     assert trials_that_fit(spec, Machine(24, 4), one) == 3  # by cores
     large = TrialCost(**{**vars(one), "card_bytes": 79 * GB})
     said: list[str] = []
-    alone = packed(spec, Machine(64, 4), large, said.append)
+    alone = with_shared_card(spec, Machine(64, 4), large, said.append)
     assert (alone.resources.gpus, alone.resources.mps) == (1, False)
     assert alone.settings["device"] == "cuda"
     assert said == ["resources.gpus auto: one trial on a card; memory or cores allow no more"]
