@@ -11,10 +11,10 @@ sweep: .venv/installed  ## the main job: sweep stage 2 on the embedded data
 	.venv/bin/python -m sweeps.run stage2_clip_dfl.yaml --name auto
 
 test: .venv/installed-dev  ## all tests
-	.venv/bin/python -m pytest -n 3 --dist loadfile
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/installed-dev  ## all but the slow tests
-	.venv/bin/python -m pytest -n 3 --dist loadfile -m "not slow"
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-gpu: .venv/installed-dev  ## the tests that need a CUDA device
 	.venv/bin/python -m pytest tests -m gpu
