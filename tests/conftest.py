@@ -1,4 +1,4 @@
-"""Checks the shapes in the annotations of `fsdet`; skips what needs a GPU where there is none; begins with slow files."""
+"""Checks the shapes in the annotations of `fsdet`; skips what needs a GPU where none is; begins with slow files."""
 
 import pytest
 import torch
