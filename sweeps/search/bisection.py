@@ -2,8 +2,8 @@
 
 A *line* is one range at one combination of all choices, the other ranges as in the baseline. A trial lies on a line and
 halves what is left of it: between the largest stable value and the smallest unstable one above it, on the scale of the
-range. The widest line is halved next, so that all become equally narrow; lines with a running trial wait, and those on
-which a trial failed come last.
+range. The widest line is halved next, so that all become equally narrow; lines with a running trial wait. A trial that
+fails says nothing about its line, but takes a turn of it: the line waits until the others are half as wide.
 
 A training can be lost without an explosion: a step of AdamW has the size of the learning rate, whatever the gradient.
 The weights are then so large that scores saturate, and with them loss and gradient vanish. `sampler.worst` says which
@@ -67,6 +67,11 @@ class Bracket:
         if self.log:
             return math.sqrt(self.stable * self.unstable)
         return (self.stable + self.unstable) / 2
+
+    @property
+    def span(self) -> float:
+        """What is left up to the end of the range, on the scale of the range."""
+        return math.log(self.end / self.stable) if self.log else self.end - self.stable
 
     @property
     def width(self) -> float:
@@ -199,7 +204,7 @@ class Bisection(BaseSampler):
         }
         free = [line for line in self._lines if line not in waiting] or self._lines
         failed = [t.params for t in trials if t.user_attrs.get("state") == State.FAILED]
-        line = max(free, key=lambda one: (-self._count(one, failed), brackets[one].width))
+        line = max(free, key=lambda one: urgency(brackets[one], self._count(one, failed)))
         value = brackets[line].next
         if isinstance(self._distributions[line.key], IntDistribution):
             value = round(value)
@@ -207,6 +212,14 @@ class Bisection(BaseSampler):
 
     def _count(self, line: Line, trials: Iterable[Parameters]) -> int:
         return sum(lies_on(line, parameters, self._baseline) for parameters in trials)
+
+
+def urgency(bracket: Bracket, failures: int) -> float:
+    """How much a line is in need of a trial: its width, halved for each trial that failed on it."""
+    if math.isinf(bracket.width) and not failures:
+        return math.inf
+    left = bracket.width if math.isfinite(bracket.width) else bracket.span
+    return math.ldexp(left, -failures)
 
 
 def ranges_of_baseline(spec: SweepSpec) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sweeps.config.check import check_spec
 from sweeps.errors import SweepError
 from sweeps.report.stable_range import stable_ranges
 from sweeps.report.sweep_data import ShownTrial, SweepData
-from sweeps.search.bisection import Line, find_bracket, lines_of
+from sweeps.search.bisection import Line, find_bracket, judged, lines_of, ranges_of_baseline
 from sweeps.search.sampler import build_sampler
 from sweeps.states import State
 from sweeps.study.records import to_records
@@ -160,7 +160,7 @@ def test_a_training_that_is_lost_is_unstable_too(mode, value):
     assert found["head_lr_mult", "norm"].beyond == 2  # its end was never lost
 
 
-def test_a_line_on_which_a_trial_failed_comes_last():
+def test_a_trial_that_always_fails_takes_turns_with_all_lines():
     spec = spec_of(trials=9)
     study = optuna.create_study(sampler=build_sampler(spec))
     study.enqueue_trial(BASELINE)
@@ -171,6 +171,31 @@ def test_a_line_on_which_a_trial_failed_comes_last():
         trial.set_user_attr("state", str(State.FAILED if number else State.COMPLETED))
         study.tell(trial, None if number else 0.5, TrialState.FAIL if number else None)
     assert len({tuple(one.values()) for one in tried}) == spec.trials  # the end of each of 8 lines
+
+
+@pytest.mark.parametrize("failing", [1, 15], ids=["at the end of its range", "halfway"])
+def test_a_line_on_which_one_trial_failed_is_narrowed_like_the_others(failing):
+    spec = spec_of()
+    study = optuna.create_study(sampler=build_sampler(spec))
+    study.enqueue_trial(BASELINE)
+    for number in range(spec.trials):
+        trial = study.ask()
+        parameters = spec.suggest(trial)
+        if number == failing:
+            trial.set_user_attr("state", str(State.FAILED))
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            end(study, trial, parameters)
+    assert study.trials[failing].params in [t.params for t in study.trials[failing + 1 :]]
+    records = to_records(study.trials, alive=False)
+    data = judged(records, spec)
+    distributions, ranges = spec.distributions(), ranges_of_baseline(spec)
+    brackets = [
+        find_bracket(x, distributions[x.key], ranges, data) for x in lines_of(distributions)
+    ]
+    opened = [bracket.width for bracket in brackets if bracket.unstable is not None]
+    # all others are within a factor of 2, and this line is halved as soon as it is twice as wide as the widest
+    assert max(opened) <= 4 * min(opened) + 1e-9
 
 
 @pytest.mark.parametrize(
