@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
 from fsdet.evaluation.intervals import half_width
+from sweeps.confirmation.statistics import ALPHA, Difference, adjust, paired
 from sweeps.report.section import Figure, Rows, Section
 from sweeps.report.style import AMBER, BLUE, GREEN, GREY, PURPLE, RED, figure, plain
 from sweeps.report.sweep_data import SweepData
@@ -47,6 +48,19 @@ class StableRange:
     """Seeds at which even the end of the range is stable: the value is then too low."""
     width: float
     """How much the widest line is still open: the ratio of its ends, or their difference on a linear scale."""
+    log: bool
+    """Whether the range is on a logarithmic scale."""
+    middles: Mapping[int, float]
+    """Seed -> middle of its line, on the scale of the range."""
+
+    def compared(self, other: StableRange) -> Difference | None:
+        """With the same setting at another choice, by seed, on the scale of the range.
+
+        None with too few seeds, with itself, and where all lines of both are stable to the end of the range.
+        """
+        if self is other or self.beyond + other.beyond == self.seeds + other.seeds:
+            return None
+        return paired(self.middles, other.middles)
 
 
 def stable_ranges(data: SweepData) -> list[StableRange]:
@@ -55,11 +69,12 @@ def stable_ranges(data: SweepData) -> list[StableRange]:
     distributions = spec.distributions()
     ended = judged(data.records, spec)
     ranges = ranges_of_baseline(spec)
-    groups: dict[tuple[str, str], list[Bracket]] = {}
+    groups: dict[tuple[str, str], dict[int, Bracket]] = {}
     for line in lines_of(distributions):
         bracket = find_bracket(line, distributions[line.key], ranges, ended)
         if math.isfinite(bracket.width):
-            groups.setdefault((line.key, label_of(line)), []).append(bracket)
+            seed = dict(line.choices).get(SEED, 0)
+            groups.setdefault((line.key, label_of(line)), {})[seed] = bracket
     return [summarise(key, label, brackets) for (key, label), brackets in groups.items()]
 
 
@@ -68,8 +83,9 @@ def label_of(line: Line) -> str:
     return ", ".join(plain(value) for key, value in line.choices if key != SEED) or "all"
 
 
-def summarise(key: str, label: str, brackets: Sequence[Bracket]) -> StableRange:
+def summarise(key: str, label: str, by_seed: Mapping[int, Bracket]) -> StableRange:
     """One setting over seeds."""
+    brackets = list(by_seed.values())
     log = brackets[0].log
     scale, back = (math.log, math.exp) if log else (float, float)
     middles = [scale(middle(bracket)) for bracket in brackets]
@@ -88,6 +104,8 @@ def summarise(key: str, label: str, brackets: Sequence[Bracket]) -> StableRange:
         high=back(ends[1]),
         beyond=sum(bracket.unstable is None for bracket in brackets),
         width=back(widest) if log else widest,
+        log=log,
+        middles=dict(zip(by_seed, middles, strict=True)),
     )
 
 
@@ -107,13 +125,19 @@ def stable_sections(data: SweepData) -> list[Section]:
         Section(
             key="stable-range",
             title="How far can each setting be raised?",
-            sentence=f"{_sentence(found)} {_meaning(data)}",
+            sentence=" ".join(
+                filter(None, (_sentence(found), _meaning(data), _beyond_noise(found)))
+            ),
             figures=(_figure(found),),
-            caption="The largest stable value: mean over seeds with its 95 % interval. A triangle marks settings "
-            "of which even the end of the range is stable at some seed. Higher is more robust.",
+            caption="The largest stable value: mean over seeds (geometric on a logarithmic scale) with its 95 % "
+            "interval. A triangle marks settings of which even the end of the range is stable at some seed. Higher "
+            "is more robust.",
             table=Rows(
-                ("setting", "at", "largest stable value", "95 % interval", "seeds", "still open"),
-                tuple(_row(one) for one in found),
+                (
+                    *("setting", "at", "largest stable value", "95 % interval", "seeds"),
+                    *("still open", "against the first, by seed"),
+                ),
+                tuple(_row(one, first_of(one, found)) for one in found),
             ),
         )
     ]
@@ -146,10 +170,49 @@ def _shown(one: StableRange) -> str:
     return f"{'at least ' if one.beyond else ''}{format_setting(one.value)}"
 
 
-def _row(one: StableRange) -> tuple[str, ...]:
+def first_of(one: StableRange, found: Sequence[StableRange]) -> StableRange:
+    """The same setting at the first choice."""
+    return next(other for other in found if other.key == one.key)
+
+
+def _beyond_noise(found: Sequence[StableRange]) -> str:
+    """How many differ from the first choice of their setting; empty with too few seeds."""
+    compared = [one.compared(first_of(one, found)) for one in found]
+    differences = [one for one in compared if one is not None]
+    if not differences:
+        return ""
+    count = sum(p < ALPHA for p in adjust([d.p for d in differences]))
+    return (
+        f"At the same seeds {count or 'none'} of {len(differences)} differ from '{found[0].label}' "
+        "beyond noise."
+    )
+
+
+def _against(one: StableRange, first: StableRange) -> str:
+    """Ratio or difference with its interval; a dash where there is none."""
+    difference = one.compared(first)
+    if difference is None:
+        return "—"
+    side = "at least " if one.beyond > first.beyond else "at most " if first.beyond else ""
+    found = difference.estimate
+    shown = [math.exp(x) if one.log else x for x in (found.mean, found.low, found.high)]
+    middle_, low, high = (f"{x:.2f}" for x in shown)
+    ends = "" if math.isnan(found.half) else f" [{low}, {high}]"
+    return f"{side}{middle_} times{ends}" if one.log else f"{side}{middle_} more{ends}"
+
+
+def _row(one: StableRange, first: StableRange) -> tuple[str, ...]:
     interval = f"{format_setting(one.low)} to {format_setting(one.high)}"
     opened = f"{one.width:.2g}" if one.width else "no"
-    return (short_name(one.key), one.label, _shown(one), interval, str(one.seeds), opened)
+    return (
+        short_name(one.key),
+        one.label,
+        _shown(one),
+        interval,
+        str(one.seeds),
+        opened,
+        _against(one, first),
+    )
 
 
 def _figure(found: Sequence[StableRange]) -> Figure:

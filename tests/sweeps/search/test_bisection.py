@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from sweeps.config import SweepSpec
 from sweeps.config.check import check_spec
 from sweeps.errors import SweepError
-from sweeps.report.stable_range import stable_ranges
+from sweeps.report.stable_range import stable_ranges, stable_sections
 from sweeps.report.sweep_data import ShownTrial, SweepData
 from sweeps.search.bisection import Line, find_bracket, judged, lines_of, ranges_of_baseline
 from sweeps.search.sampler import build_sampler
@@ -133,6 +133,18 @@ def test_the_report_says_how_far_each_setting_can_be_raised():
     assert fusion.value == pytest.approx(math.sqrt(50 * 55), rel=0.1)
     assert found["fusion_lr_mult", "agc"].value == pytest.approx(2 * fusion.value, rel=0.15)
     assert found["head_lr_mult", "agc"].beyond == 2
+
+
+def test_the_report_compares_with_the_first_choice_at_the_same_seeds():
+    spec = spec_of(space={**SPACE, "seed": {"choices": [0, 1, 2]}}, trials=91)
+    trials = tuple(ShownTrial(record, {}) for record in to_records(searched(spec).trials))
+    (section,) = stable_sections(SweepData("small", spec, trials))
+    assert "2 of 2 differ from 'norm' beyond noise" in section.sentence
+    rows = {row[:2]: row[-1] for row in section.table.rows}
+    assert rows["fusion lr", "norm"] == "—"
+    ratio = float(rows["fusion lr", "agc"].split()[0])
+    assert ratio == pytest.approx(2, rel=0.1)
+    assert rows["head lr", "agc"].startswith("at least 1.3")  # stable to the end of its range
 
 
 @pytest.mark.parametrize(("mode", "value"), [("max", 0.05), ("min", 0.9)])
