@@ -1,4 +1,4 @@
-"""Does another signal rise before the norm rules of an explosion fire? `python benchmarks/early_warning.py [FILE]`
+"""Does another signal rise before the norm rules of an explosion fire? `python benchmarks/early_warning.py`
 
 Runs of the corpus of `benchmarks/stability.py` are recorded to FILE, one JSON line each; runs that are there already
 are not repeated. Signals, each a number per step that is comparable between runs:
@@ -12,6 +12,9 @@ A signal gives an alarm if it is above its threshold at k of the last 10 steps, 
 it. The threshold is the lowest one that gives no alarm on the healthy runs of the seeds 0 and 1; false alarms and the
 steps between alarm and verdict are those of the seeds 100 to 102. The last line is for the spike scores as they are,
 with their 7 standard deviations and at least 20 steps. Takes about a quarter of an hour on one core.
+
+`--sweep NAME` applies the same thresholds to all runs of a sweep, those of its confirmation included: trials that
+exploded of themselves, and others that would have been ended. That needs only the healthy runs of the seeds 0 and 1.
 """
 
 from __future__ import annotations
@@ -29,11 +32,18 @@ import numpy as np
 from stability import BEFORE, FAULTY, FROZEN, HEALTHY, Case, start
 
 from fsdet.health.spikes import SpikeScores
+from fsdet.run_files import iterate_steps
 from fsdet.training.trainer import training_step
+from sweeps.confirmation.results import CONFIRM_FOLDER
+from sweeps.states import State
+from sweeps.storage.lookup import find_folder
+from sweeps.study.location import store_of
+from sweeps.study.study import read_trials
 
 CHOOSING, HELD_OUT = (0, 1), (100, 101, 102)
 STEPS = 60
 PATIENCE, WINDOW = (1, 3), 10
+MEASURED = ("grad/norm", "train/loss/total", "grad/rms")
 
 
 @dataclass(frozen=True)
@@ -78,9 +88,7 @@ def record(case: Case, seed: int) -> Run:
         rows.append(values)
         if verdict is not None:
             break
-    norm, loss, rms = (
-        [row[key] for row in rows] for key in ("grad/norm", "train/loss/total", "grad/rms")
-    )
+    norm, loss, rms = ([row[key] for row in rows] for key in MEASURED)
     return Run(
         *(case.name, seed, case.rule is not None, case.at, run.stability.reference or math.nan),
         *(None if verdict is None else verdict.step, verdict.reason if verdict else ""),
@@ -88,18 +96,59 @@ def record(case: Case, seed: int) -> Run:
     )
 
 
-def recorded(path: Path) -> list[Run]:
-    """All runs of the corpus, those that `path` lacks now added to it."""
+def recorded(path: Path, seeds: Sequence[int], cases: Sequence[Case]) -> list[Run]:
+    """Runs of the corpus, those that `path` lacks now added to it."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     runs = [Run(**json.loads(line)) for line in lines]
     there = {(run.case, run.seed) for run in runs}
-    for seed in (*CHOOSING, *HELD_OUT):
-        for case in CASES:
+    for seed in seeds:
+        for case in cases:
             if (case.name, seed) not in there:
                 runs.append(record(case, seed))
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(runs[-1])) + "\n")
     return runs
+
+
+def runs_of_sweep(name: str) -> Iterator[Run]:
+    """Trials and runs of the confirmation that completed or exploded; `at` 0, since nothing was done to them.
+
+    Raises:
+        SweepError: there is no such sweep.
+    """
+    folder = find_folder(name, None)
+    store, confirm = store_of(folder), folder.path / CONFIRM_FOLDER
+    found = [(t, folder.trials_dir / f"{t.number:04d}") for t in read_trials(store)]
+    if confirm.is_dir():
+        runs = read_trials(store.beside(CONFIRM_FOLDER))
+        found += [(run, confirm / run.preset.key) for run in runs if run.preset]
+    for record, place in found:
+        if record.state not in (State.COMPLETED, State.INFEASIBLE):
+            continue
+        rows = list(iterate_steps(place))
+        exploded = record.state is State.INFEASIBLE
+        yield Run(
+            *(place.name, 0, exploded, 0, math.nan, len(rows) if exploded else None),
+            record.reason,
+            *([row.get(key, math.nan) for row in rows] for key in MEASURED),
+        )
+
+
+def sweep_lines(calm: Sequence[Run], name: str) -> Iterator[str]:
+    """What the thresholds of the corpus say to the runs of a sweep."""
+    runs = [run for run in runs_of_sweep(name) if len(run.norm) > 0]
+    exploded = [run for run in runs if run.faulty]
+    others = [run for run in runs if not run.faulty]
+    for signal_name in ("rms", "norm", "loss"):
+        signal = SIGNALS[signal_name]
+        for k in PATIENCE:
+            threshold = lowest([signal(run) for run in calm], k)
+            alarms = [alarm(signal(run), threshold, k) for run in exploded]
+            ended = sum(alarm(signal(run), threshold, k) is not None for run in others)
+            yield (
+                f"{name}: {signal_name:6} k {k}  above {threshold:6.3g}  exploded: "
+                f"{gained(exploded, alarms)}  others: alarm in {ended} of {len(others)}"
+            )
 
 
 def deviations(values: Sequence[float], least: int = 10) -> list[float]:
@@ -195,9 +244,16 @@ def gained(runs: Sequence[Run], alarms: Sequence[int | None]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, nargs="?", default=Path("early_warning.jsonl"))
+    parser.add_argument("--sweep", action="append", help="name of a sweep; may be given again")
+    options = parser.parse_args()
     logging.getLogger("fsdet").setLevel(logging.ERROR)
-    runs = recorded(parser.parse_args().file)
-    for line in lines(runs):
+    if options.sweep:
+        calm = recorded(options.file, CHOOSING, CALM)
+        calm = [run for run in calm if not run.faulty and run.seed in CHOOSING]
+        for name in options.sweep:
+            print("\n".join(sweep_lines(calm, name)))
+        return
+    for line in lines(recorded(options.file, (*CHOOSING, *HELD_OUT), CASES)):
         print(line)
 
 

@@ -10,7 +10,7 @@
 | `none` | nothing | |
 
 AdamW divides a gradient by the root of its own running square, so that a factor that all steps share is lost; a mode
-that scales gradients acts only where the factor changes from step to step. `update` acts behind AdamW.
+that scales gradients acts only where the factor changes from step to step. `update` acts after AdamW.
 
 All computations stay on the device, and what a mode remembers is in its buffers, which are part of a checkpoint. A
 step whose gradient is not finite changes no buffer.
@@ -172,9 +172,9 @@ class SpikeClipping(Clipping):
 class TensorClipping(Clipping):
     """AdaGC (Wang et al. 2025): each tensor against the running mean of its own norm after clipping.
 
-    The first `warmup` steps clip the global norm and record the smallest norm of each tensor after that. A norm of
-    zero is left out of both: a tensor behind a layer that starts at zero, or without a target in a batch,
-    would have a mean of zero from then on and never learn.
+    The first `warmup` steps clip the global norm at `gradient_clip_norm` and record the smallest norm of each
+    tensor after that. A norm of zero is left out of both: a tensor behind a layer that starts at zero, or without a
+    target in a batch, would have a mean of zero from then on and never learn.
 
     Args:
         gradients: of all trained parameters.
@@ -214,7 +214,8 @@ class UpdateClipping(Clipping):
 
     The update of each tensor, weight decay included, is divided by max(1, RMS / `limit`), where RMS² is the mean of
     g²/v over the tensor, with v that already contains g. The optimiser steps in full first; then each tensor is
-    brought back, so that its moments and its fused kernel stay those of AdamW.
+    brought back, so that its moments and its fused kernel stay those of AdamW. timm has the same in an AdamW of its
+    own, which it calls deprecated, which has no fused kernel and leaves weight decay unclipped.
 
     Args:
         gradients: of all trained parameters.

@@ -109,6 +109,11 @@ def test_rerun_equals_the_trial_to_the_last_digit(swept, folder):
     source = client.get_run(runs[0].data.tags["rerun.of_run"])
     assert source.data.tags["sweep.trial"] == "0"
     assert source.data.metrics["val/nAP50"] == runs[0].data.metrics["val/nAP50"]
+    signals = {"grad/rms", "grad/spike_score", "train/spike_score"}
+    assert signals <= source.data.metrics.keys()
+    assert len(client.get_metric_history(source.info.run_id, "grad/rms")) == len(
+        trial.read_text().splitlines()
+    )
 
 
 def test_best_yaml_runs_without_mlflow(swept, folder):

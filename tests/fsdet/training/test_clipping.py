@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterator
+from inspect import signature
 
 import pytest
 import torch
+from timm.optim.adamw import AdamWLegacy
 from torch import nn
 
 from fsdet.config import MODULES, TrainConfig
@@ -21,7 +23,7 @@ class Model:
     """Some tensors, an optimiser and a clip mode, stepped with given gradients."""
 
     def __init__(self, device: str = "cpu", **settings: object) -> None:
-        config = TrainConfig(lr=0.01, weight_decay=0.1, **settings)
+        config = TrainConfig(**{"lr": 0.01, "weight_decay": 0.1, **settings})
         generator = torch.Generator().manual_seed(0)
         self.weights = [
             nn.Parameter(torch.randn(shape, generator=generator).to(device)) for shape in SHAPES
@@ -84,6 +86,25 @@ def test_update_clipping_is_stable_adamw(limit):
     assert limited >= 2
     for p, expected in zip(model.weights, weights, strict=True):
         torch.testing.assert_close(p.detach().double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [1.0, 2.5])
+def test_update_clipping_is_that_of_timm(limit):
+    """Without weight decay, which timm's optimiser leaves unclipped."""
+    if "clipping_threshold" not in signature(AdamWLegacy).parameters:
+        pytest.skip("this timm has no StableAdamW")
+    model = Model(gradient_clip_mode="update", update_clip_rms=limit, weight_decay=0.0)
+    weights = [nn.Parameter(p.detach().clone()) for p in model.weights]
+    theirs = AdamWLegacy(weights, lr=0.02, weight_decay=0.0, clipping_threshold=limit)
+    limited = 0
+    for grads in stream(40, SPIKES):
+        limited += float(model.step(grads).share) > 0
+        for p, grad in zip(weights, grads, strict=True):
+            p.grad = grad.clone()
+        theirs.step()
+    assert 0 < limited < 40 or limit == 1
+    for ours, other in zip(model.weights, weights, strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-5)
 
 
 def test_update_clipping_without_a_spike_is_adamw():
