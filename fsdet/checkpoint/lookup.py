@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fsdet.errors import CheckpointError, nearest
+from fsdet.errors import CheckpointError, nearest, shown
 from fsdet.reading import read_json
 from fsdet.report import BEST_FILE, BEST_TRIAL_FILE, SWEEPS_DIR
 
@@ -79,4 +79,9 @@ def _best_run(sweep: Path, setting: str) -> Path:
             f"{sweep}: {setting}: {BEST_TRIAL_FILE} of this sweep names no best trial; "
             f"`python -m sweeps.best {sweep.name}` writes it when a trial has completed"
         ) from None
-    return sweep / str(found)
+    if not isinstance(found, str) or Path(found).is_absolute() or ".." in Path(found).parts:
+        raise CheckpointError(
+            f"{sweep}: {setting}: {BEST_TRIAL_FILE} names {shown(found)}, which is no folder of this sweep; "
+            f"`python -m sweeps.best {sweep.name}` writes it again"
+        )
+    return sweep / found

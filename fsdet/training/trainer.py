@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def run_training(
     phase: Phase = "running"
     checkpoint = (resume or config.resume) if state.step else None
     if checkpoint is not None and checkpoint.parent == config.checkpoint_dir:
-        state.checkpoints.append(checkpoint)  # of this run, before it paused
+        state.checkpoints += written_before(checkpoint)
 
     def report(now: Phase, metrics: dict[str, float]) -> None:
         nonlocal phase
@@ -103,10 +104,19 @@ def run_training(
                     checkpoint = save_epoch(state)
                 if episodes := episodes_due(state, end):
                     report_evaluation(evaluate_epoch(state, evaluations, episodes))
-    finally:
-        history.close()
-        write_health(config.checkpoint_dir, config, state.gradient_peaks(), state.explosion)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the caller must learn what ended the run
+            close_run(state, history)
+        raise
+    close_run(state, history)
     return build_result(state, final, checkpoint, paused=phase == "paused")
+
+
+def close_run(state: TrainState, history: StepHistory) -> None:
+    """Write what is left of its steps, and its health report."""
+    history.close()
+    config = state.config
+    write_health(config.checkpoint_dir, config, state.gradient_peaks(), state.explosion)
 
 
 def open_logs(state: TrainState, end: int) -> tuple[StepHistory, EvaluationLog]:
@@ -241,6 +251,13 @@ def build_result(
         best_epoch=state.best_epoch,
         paused=paused,
     )
+
+
+def written_before(checkpoint: Path) -> list[Path]:
+    """The checkpoints that this run had kept when it wrote `checkpoint`, this one included."""
+    stage = checkpoint.name.partition("_")[0]
+    older = [p for p in checkpoint.parent.glob(f"{stage}_epoch*.pt") if p.name < checkpoint.name]
+    return [*sorted(older)[1 - MAX_CHECKPOINTS :], checkpoint]
 
 
 def save_epoch(state: TrainState) -> Path:

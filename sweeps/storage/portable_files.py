@@ -19,14 +19,19 @@ from typing import Any
 
 import fsdet
 from fsdet.config import TrainConfig
+from fsdet.errors import cut
 from fsdet.files import atomic_path
 from sweeps.config import SweepSpec
 from sweeps.config.paths import INPUT_PATHS, map_settings
+from sweeps.errors import SweepError
 from sweeps.storage.remote import RemoteFolder, StorageError
 
 PACKAGES = (Path(fsdet.__file__).resolve().parent, Path(__file__).resolve().parents[1])
 """The code, which is sent to every node."""
 PACKAGE, STORAGE = "package:", "storage:"
+RENAME = (
+    "the file that names it is damaged or forged; restore it, or start a new sweep with --name NAME"
+)
 FILES = "files"
 """Subfolder of a sweep's folder for the copies."""
 
@@ -49,17 +54,34 @@ def local_path(name: str, folder: Path, url: str | None) -> Path:
         name: portable name of the file.
         folder: of the sweep; used where all machines share it.
         url: of the sweep; None if all machines share the folder.
+
+    Raises:
+        SweepError: the name leads out of our code or out of the storage.
     """
     if name.startswith(PACKAGE):
         package, _, rest = name.removeprefix(PACKAGE).partition("/")
-        return next(p for p in PACKAGES if p.name == package) / rest
+        for root in PACKAGES:
+            if root.name == package:
+                return within(root, rest)
+        raise SweepError(f"{cut(name)}: there is no such package; {RENAME}")
     if not name.startswith(STORAGE):
         return Path(name)
     name = name.removeprefix(STORAGE)
-    path = (folder if url is None else scratch()) / name
+    path = within(folder if url is None else scratch(), name)
     if url is not None and not path.is_file():  # the name contains the digest: no need to compare
         RemoteFolder(url).download(name, path)
     return path
+
+
+def within(root: Path, name: str) -> Path:
+    """The path `name` below `root`.
+
+    Raises:
+        SweepError: it leads out of it.
+    """
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise SweepError(f"{cut(name)}: leads out of {root}; {RENAME}")
+    return root / name
 
 
 def scratch() -> Path:

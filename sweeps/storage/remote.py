@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -76,7 +77,7 @@ class RemoteFolder:
         """Upload a file as `name` or under its own name."""
         target = self._at(name or path.name)
         folder, _, last = target.rpartition("/")
-        part = f"{folder}/.{last}.part"
+        part = f"{folder}/.{last}.{secrets.token_hex(4)}.part"  # its own: another worker may upload the same
 
         def copy() -> None:
             try:

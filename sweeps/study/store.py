@@ -189,7 +189,8 @@ class JournalStore:
                 return
         except FileNotFoundError:
             self._file.seek(0)
-            self.path.write_bytes(self._file.read())
+            with atomic_path(self.path) as part, self._file as deleted:
+                part.write_bytes(deleted.read())
             self._file = self.path.open("rb")
             raise OSError("it was deleted, and has been restored") from None
         raise OSError("it was replaced by another file")

@@ -59,6 +59,9 @@ class WriteQueue:
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._writing = threading.RLock()
         """Held during each write; a write may deliver others."""
+        self._running = threading.Event()
+        """Cleared while no write may begin."""
+        self._running.set()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
 
@@ -84,10 +87,12 @@ class WriteQueue:
     @contextmanager
     def paused(self, seconds: float) -> Iterator[None]:
         """Begin no write within the context, after waiting for the present one, for at most `seconds`."""
+        self._running.clear()
         held = self._writing.acquire(timeout=seconds)
         try:
             yield
         finally:
+            self._running.set()
             if held:
                 self._writing.release()
 
@@ -139,6 +144,7 @@ class WriteQueue:
         number, answered = 0, 0
         while time.monotonic() < self._deadline:
             number += 1
+            self._running.wait()
             try:
                 with self._writing:
                     write()
@@ -163,7 +169,7 @@ class ParentMissingError(Exception):
 
 def is_away(error: Exception) -> bool:
     """Whether a store may take the same write later."""
-    if isinstance(error, ParentMissingError) or "locked" in str(error):
+    if isinstance(error, ParentMissingError) or "is locked" in str(error):
         return True
     if not isinstance(error, MlflowException):
         return isinstance(error, ConnectionError | sqlite3.OperationalError)

@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 """Held in a trial's folder by the worker that trains there."""
-LOCK_SECONDS = 60
-"""Time to wait for the lock: the workers of a killed driver run on for a while."""
+LOCK_SECONDS = 600
+"""Time to wait for the lock: the workers of a killed driver run on for a while, on a busy machine for long."""
 
 
 class Train(Protocol):
@@ -140,8 +140,8 @@ def run_trial(
     try:
         config = context.localize(request.config, run_dir)
         with (
+            FileLock(run_dir / LOCK, timeout=LOCK_SECONDS),  # to wait for it is not to stall
             watchdog(run_dir, context.stall_minutes) as dog,
-            FileLock(run_dir / LOCK, timeout=LOCK_SECONDS),
             trial_dir.opened(),
         ):
             reporter.set_aside(claim(run_dir, settings_of(config), context.sweep_id))

@@ -18,6 +18,8 @@ from sweeps.storage.remote import RemoteFolder
 from sweeps.trial.identity import CHECKPOINT
 from sweeps.trial.watchdog import STALL
 
+KEPT = 2
+"""Checkpoints of a run that the trainer keeps."""
 WEIGHTS = ".pt"
 """Suffix of files with weights: checkpoints, and the weights of the best epoch."""
 
@@ -61,7 +63,9 @@ class RemoteTrialDir(TrialDir):
             shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def _download(self) -> None:
-        """Download the newest checkpoint and all other files; local files of a killed worker may be older.
+        """Download the newest checkpoints and all other files; local files of a killed worker may be older.
+
+        Of the checkpoints those that a run keeps, so that there is another one if the newest is damaged.
 
         Files in subfolders were set aside and are not downloaded.
         """
@@ -70,7 +74,7 @@ class RemoteTrialDir(TrialDir):
                 path.unlink()
         self._there = {name for name in self._remote.list_files() if "/" not in name}
         checkpoints = sorted(name for name in self._there if fnmatch(name, CHECKPOINT))
-        for name in self._there - set(checkpoints[:-1]) - {STALL}:
+        for name in self._there - set(checkpoints[:-KEPT]) - {STALL}:
             self._remote.download(name, self.run_dir / name)
         self._synced = {name: stamp(path) for name, path in self._files().items()}
 

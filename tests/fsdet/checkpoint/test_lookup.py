@@ -86,3 +86,10 @@ def test_a_damaged_best_json_names_no_best_trial(sweep, content):
     os.mkfifo(sweep / "best.json") if content is None else (sweep / "best.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"best\.json of this sweep names no best trial"):
         find_run(Path("clip"))
+
+
+@pytest.mark.parametrize("run_dir", ["../../elsewhere", "/etc", 3])
+def test_a_forged_best_trial_leads_nowhere(sweep, run_dir):
+    (sweep / "best.json").write_text(json.dumps({"run_dir": run_dir}))
+    with pytest.raises(CheckpointError, match="which is no folder of this sweep"):
+        find_run(Path("clip"))

@@ -83,6 +83,25 @@ def test_only_the_newest_checkpoints_stay(small_config):
     assert kept == ["best.pt", "stage1_epoch0003.pt", "stage1_epoch0004.pt"]
 
 
+def test_a_run_that_went_on_keeps_as_many(small_config):
+    config = small_config(stage=1, epochs=4, n_episodes=1, batch_size=2, eval_interval=4)
+    half = train(config, until=2)
+    result = train(config, resume=half.checkpoint)
+    kept = sorted(path.name for path in result.run_dir.glob("stage*.pt"))
+    assert kept == ["stage1_epoch0003.pt", "stage1_epoch0004.pt"]
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_what_ended_the_run(small_config, tmp_path):
+    config = small_config(stage=1, epochs=1, n_episodes=2, batch_size=2, checkpoint_dir=tmp_path)
+
+    def fail(_: Report) -> None:
+        (tmp_path / "health.json").mkdir()
+        raise RuntimeError("the first error")
+
+    with pytest.raises(RuntimeError, match="the first error"):
+        train(config, fail)
+
+
 @pytest.mark.slow
 def test_a_run_that_pauses_equals_one_that_never_does(small_config, tmp_path):
     settings = {**LEARNING, "save_interval": 9, "eval_interval": 2}

@@ -9,8 +9,10 @@ from conftest import small_spec
 
 import fsdet
 from fsdet.config.parsing import build_config
+from sweeps.errors import SweepError
 from sweeps.storage.lookup import find_folder, new_folder
 from sweeps.storage.portable_files import (
+    local_path,
     localize_paths,
     portable_names,
     scratch,
@@ -52,3 +54,21 @@ def test_scratch_folder_of_another_user_is_not_used(tmp_path, monkeypatch):
     mine.symlink_to(tmp_path)
     with pytest.raises(StorageError, match="belongs to another user"):
         scratch()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "storage:../outside.pt",
+        "storage:files/../../outside.pt",
+        "storage:/etc/passwd",
+        "storage:",
+        "package:fsdet/../../outside.pt",
+        "package:fsdet//etc/passwd",
+        "package:os/path.py",
+    ],
+)
+@pytest.mark.parametrize("at", [None, "s3://bucket/a"])
+def test_a_forged_name_leads_nowhere(name, at, tmp_path):
+    with pytest.raises(SweepError, match=r"leads out of|there is no such package"):
+        local_path(name, tmp_path, at)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -15,7 +16,7 @@ from test_tracker import report
 
 from sweeps.states import Outcome, State
 from sweeps.tracking import Tracker
-from sweeps.tracking.write_queue import WriteQueue
+from sweeps.tracking.write_queue import WriteQueue, is_away
 
 pytestmark = pytest.mark.slow
 
@@ -112,3 +113,28 @@ def test_what_was_buffered_is_committed_after_the_writes_and_is_missing_if_that_
     queue = WriteQueue("x", silent, locked)
     queue.put(lambda: done.append("write"))
     assert queue.close(time.monotonic() + 1) > 0
+
+
+def test_no_write_begins_in_a_pause_even_if_one_was_too_slow_to_wait_for():
+    begun, go_on, slow = [], threading.Event(), threading.Event()
+
+    def slow_write() -> None:
+        slow.set()
+        go_on.wait(60)
+
+    queue = WriteQueue("x", silent)
+    queue.put(slow_write)
+    queue.put(lambda: begun.append("next"))
+    slow.wait(60)
+    with queue.paused(0.01):
+        go_on.set()
+        time.sleep(0.3)
+        assert begun == []
+    queue.flush(60)
+    assert begun == ["next"]
+
+
+def test_a_word_in_an_address_does_not_make_an_error_a_lock():
+    refused = RuntimeError("https://blocked.example/locked-down: forbidden")
+    assert not is_away(refused)
+    assert is_away(RuntimeError("(sqlite3.OperationalError) database is locked"))

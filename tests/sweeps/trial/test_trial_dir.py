@@ -22,10 +22,10 @@ def place_at(url: str, **files: str) -> RemoteTrialDir:
     return place
 
 
-def test_trial_finds_the_newest_checkpoint_and_leaves_no_older_one(url):
+def test_trial_finds_the_newest_two_checkpoints_and_leaves_no_older_one(url):
     first = place_at(url)
     with first.opened():
-        for epoch in (1, 2):
+        for epoch in (1, 2, 3):
             (first.run_dir / f"stage1_epoch000{epoch}.pt").write_text(str(epoch))
             (first.run_dir / "steps.jsonl").write_text("x" * epoch)
             first.sync()
@@ -33,7 +33,7 @@ def test_trial_finds_the_newest_checkpoint_and_leaves_no_older_one(url):
     second = place_at(url, stage1_epoch0009__pt="of a worker that could not push it")
     with second.opened():
         there = {path.name for path in second.run_dir.iterdir()}
-        assert there == {"stage1_epoch0002.pt", "steps.jsonl"}
+        assert there == {"stage1_epoch0002.pt", "stage1_epoch0003.pt", "steps.jsonl"}
         second.sync()
         assert RemoteFolder(url).list_files() == there
     assert RemoteFolder(url).list_files() == there
