@@ -82,23 +82,24 @@ def start_server(port: int, store: str) -> subprocess.Popen[bytes]:
         stdout=quiet,
         stderr=quiet,
     )
-    while True:
+    while server.poll() is None:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
         except OSError:
             time.sleep(0.5)
         else:
             return server
+    raise SystemExit(f"the server ended with code {server.returncode}")
 
 
 def measure(
-    kind: str, port: int, before_each: Callable[[str, subprocess.Popen[bytes]], str]
+    kind: str, port: int, before_each: Callable[[str, list[subprocess.Popen[bytes]]], str]
 ) -> None:
     """Run the sweep in a folder of its own, and print its figures."""
     folder = Path(tempfile.mkdtemp(prefix=f"{kind}-"))
     store = f"sqlite:///{folder / 'server.db'}"
     servers = [start_server(port, store)]
-    address = before_each(store, servers[0])
+    address = before_each(store, servers)
     arguments = [word for text in SETTINGS for word in ("--set", text)]
     file = ROOT / "search_spaces" / "stage2_clip_dfl.yaml"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": address, "PYTHONPATH": str(ROOT)}
@@ -124,7 +125,8 @@ def measure(
         f"{kind:8} {1000 * steps:.1f} ms a step, exit code {done.returncode}, {before[0]} of {before[1]} values "
     )
     print(f"         missing at the end, {after[0]} after sweeps.sync", flush=True)
-    subprocess.run(["pkill", "-9", "-f", f"port {port}"], check=False)
+    for server in (one for one in servers if one.poll() is None):
+        os.killpg(server.pid, signal.SIGKILL)
 
 
 def missing(address: str, folder: Path) -> tuple[int, int]:
@@ -148,19 +150,19 @@ def missing(address: str, folder: Path) -> tuple[int, int]:
 
 
 def main() -> None:
-    def as_it_is(_: str, server: subprocess.Popen[bytes]) -> str:  # noqa: ARG001
+    def as_it_is(_: str, servers: list[subprocess.Popen[bytes]]) -> str:  # noqa: ARG001
         return "http://127.0.0.1:5301"
 
-    def slow(_: str, server: subprocess.Popen[bytes]) -> str:  # noqa: ARG001
+    def slow(_: str, servers: list[subprocess.Popen[bytes]]) -> str:  # noqa: ARG001
         proxy = slow_proxy("http://127.0.0.1:5302")
         return f"http://127.0.0.1:{proxy.server_address[1]}"
 
-    def killed(store: str, server: subprocess.Popen[bytes]) -> str:
+    def killed(store: str, servers: list[subprocess.Popen[bytes]]) -> str:
         def interrupt() -> None:
             time.sleep(20)
-            os.killpg(server.pid, signal.SIGKILL)
+            os.killpg(servers[0].pid, signal.SIGKILL)
             time.sleep(AWAY)
-            start_server(5303, store)
+            servers.append(start_server(5303, store))
 
         threading.Thread(target=interrupt, daemon=True).start()
         return "http://127.0.0.1:5303"

@@ -69,11 +69,17 @@ def show_best(
     folder = latest_sweep(storage) if name is None else find_folder(name, storage)
     spec, trials = folder.load_spec(), read_trials(store_of(folder))
     confirmation = confirmation_of(spec, folder)
-    write_trials(spec, folder, trials)
-    path = write_best(spec, folder, trials)
-    if confirmation is not None:
-        path = write_winner(spec, folder, confirmation)
-    code = ExitCode.NOTHING_FOUND if path is None else ExitCode.OK
+    path, code = None, ExitCode.OK
+    try:
+        write_trials(spec, folder, trials)
+        path = (
+            write_best(spec, folder, trials)
+            if confirmation is None
+            else write_winner(spec, folder, confirmation)
+        )
+        code = ExitCode.NOTHING_FOUND if path is None else ExitCode.OK
+    except OSError as error:  # it can be shown all the same
+        sys.stderr.write(f"{error.filename}: cannot be written ({error.strerror})\n")
     if as_json:
         findings = load_findings(folder.path / CONFIRM_FILE)
         print_json({**sweep_data(spec, folder, trials), "confirmation": findings})

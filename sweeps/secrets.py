@@ -19,6 +19,13 @@ SECRETS = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SECURITY_TOKEN",
     "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "DATABRICKS_TOKEN",
+    "MYSQL_PWD",
     "RAY_AUTH_TOKEN",
 )
 """Environment variables with secrets that libraries read."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sweeps.secrets import without_password
+
 
 class State(StrEnum):
     """State of a trial."""
@@ -41,4 +43,7 @@ class Outcome:
 
     state: State
     reason: str = ""
-    """Why; empty for a trial that ran to its end."""
+    """Why; empty for a trial that ran to its end. Without secrets: study, tracker, tables and report show it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", without_password(self.reason))

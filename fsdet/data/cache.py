@@ -222,7 +222,7 @@ def _remove(folder: Path, owner: Path | None = None) -> bool:
         with lock.acquire(timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
             return True
-    except Timeout:
+    except (Timeout, OSError):  # in use, or of another user
         return False
 
 

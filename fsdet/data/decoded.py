@@ -120,8 +120,9 @@ def _build(folder: Path, refs: dict[int, ImageRef], size: int, workers: int) -> 
 
 def _reserve(file: Path) -> None:
     """Allocate the disk space now: writing to a memory map on a full disk kills the process."""
-    with file.open("rb+") as opened:
-        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with file.open("rb+") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
 
 Task = list[tuple[int, ImageRef]]

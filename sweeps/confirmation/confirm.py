@@ -120,7 +120,7 @@ def confirm(
         locks.enter_context(folder.locked())
         store = begin_store(spec, folder)
         locks.enter_context(store.locked())
-        (folder.path / CONFIRM_FILE).unlink(missing_ok=True)  # this time with more trials or seeds
+        folder.remove(CONFIRM_FILE)  # this time with more trials or seeds
         opened = open_confirmation(spec, session, store, console)
         measured = measure(opened, candidates_of(spec, spec.confirm, trials))
         objective = opened.spec.objective

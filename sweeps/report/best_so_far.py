@@ -14,8 +14,6 @@ from sweeps.report.sweep_data import ShownTrial, SweepData
 from sweeps.report.wording import settings_of, share
 from sweeps.states import State
 
-Legs = Sequence[tuple[float, float]]
-
 
 def best_section(data: SweepData) -> Section:
     """How the best value grew with compute."""

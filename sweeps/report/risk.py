@@ -34,10 +34,9 @@ class RiskMap:
     columns: tuple[int, ...]
     """One or two."""
     bandwidth: float
-    gain: float
-    """Log-likelihood of trials that were left out, above that of the overall share."""
     predicts: bool
-    """Whether it gains more than the best map of any shuffle, and so says more than the overall share."""
+    """Whether it gains more than the best map of any shuffle (log-likelihood of trials that were left out, above that
+    of the overall share)."""
 
 
 def weights(at: Array, positions: Array, bandwidth: float) -> Array:
@@ -107,8 +106,7 @@ def find_map(positions: Array, exploded: Array) -> RiskMap:
     best = max(found, key=lambda one: found[one][:, 0].max())
     by_chance = max(float(one[:, 1:].max()) for one in found.values())
     place = int(np.argmax(found[best][:, 0]))
-    gain = float(found[best][place, 0])
-    return RiskMap(best, BANDWIDTHS[place], gain, gain > by_chance)
+    return RiskMap(best, BANDWIDTHS[place], float(found[best][place, 0]) > by_chance)
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,7 @@ def to_series(rows: Iterable[Mapping[str, float]]) -> RunSeries | None:
         columns["step"].append(row["step"])
         columns[NORM].append(row.get(NORM, math.nan))
         for key, value in row.items():
-            if key in (CLIPPED, DFL, RMS, NORM_SPIKES, LOSS_SPIKES) or key.startswith(
-                (LOSS_SHARE, GRADIENT_SHARE, UPDATE)
-            ):
+            if key in SINGLE or key.startswith((LOSS_SHARE, GRADIENT_SHARE, UPDATE)):
                 columns[key].append(value)
     if not columns:
         return None

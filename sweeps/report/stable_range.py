@@ -217,13 +217,14 @@ def _row(one: StableRange, first: StableRange) -> tuple[str, ...]:
 
 def _figure(found: Sequence[StableRange]) -> Figure:
     labels = list(dict.fromkeys(one.label for one in found))
+    scale = {"type": "log", "dtick": 1} if all(one.log for one in found) else {}
     traces = [_trace(found, label, COLOURS[n % len(COLOURS)]) for n, label in enumerate(labels)]
     plot = figure(
         traces,
         scattermode="group",
         scattergap=0.4,
         xaxis={"type": "category"},
-        yaxis={"title": {"text": "largest stable value"}, "type": "log", "dtick": 1},
+        yaxis={"title": {"text": "largest stable value"}, **scale},
     )
     said = "; ".join(f"{short_name(one.key)} {one.label} {_shown(one)}" for one in found)
     return Figure("stable-range", plot, f"Largest stable values: {said}", 420)

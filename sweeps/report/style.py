@@ -32,13 +32,6 @@ LINE_SCALE = [[0.0, "#9aa0a8"], [0.5, "#3d85c6"], [1.0, "#0f9d78"]]
 """From worse to better, for lines on any background."""
 TERMS = {"bbox": BLUE, "cls": GREEN, "dfl": AMBER, "supcon": PURPLE, "triplet": GREY}
 """Loss term -> colour."""
-MODULES = {
-    "backbone": BLUE,
-    "support_encoder": PURPLE,
-    "scs_fusion": AMBER,
-    "detection_head": GREEN,
-}
-"""Module -> colour."""
 KINDS: dict[str, tuple[str, str]] = {
     "pruned": (GREY, "circle-open"),
     "other": (GREY, "triangle-up-open"),

@@ -6,9 +6,11 @@ the card is touched, and no other daemon on the machine is spoken to: clients fi
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ CONTROL = "nvidia-cuda-mps-control"
 """NVIDIA's control program; it comes with the driver."""
 PIPE, LOG = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
 """Variables by which daemon and clients find each other."""
+PR_SET_PDEATHSIG = 1
+"""Of the system's header `sys/prctl.h`."""
 SECONDS = 20.0
 """Time for the daemon to start, to answer and to end."""
 
@@ -32,7 +36,7 @@ def mps_is_there() -> bool:
 
 @contextmanager
 def mps_server() -> Iterator[MpsServer]:
-    """Run a control daemon; it is ended with its servers in every case.
+    """Run a control daemon; it is ended with its servers in every case, with this process at the latest.
 
     Raises:
         SweepError: it cannot be started.
@@ -47,6 +51,17 @@ def mps_server() -> Iterator[MpsServer]:
         yield server
     finally:
         server.end()
+
+
+def end_with_parent() -> None:
+    """Called in a child before its program starts: the system ends it when the thread that started it does.
+
+    A process that is killed, or leaves by a second Ctrl-C, cannot end it by itself. `prctl` exists on Linux only, as
+    MPS does.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class MpsServer:
@@ -66,7 +81,7 @@ class MpsServer:
         return {PIPE: str(self._folder / "pipe"), LOG: str(self._folder / "log")}
 
     def start(self) -> None:
-        """Start it, and wait until it answers.
+        """Start it, and wait until its pipe is there.
 
         Raises:
             OSError: its folders cannot be made, or there is no such program.
@@ -82,6 +97,7 @@ class MpsServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the sweep, which ends it afterwards
+            preexec_fn=end_with_parent,
         )
         deadline = time.monotonic() + SECONDS
         while not any((self._folder / "pipe").iterdir()):
@@ -104,20 +120,27 @@ class MpsServer:
             try:
                 self._ask("quit")
                 self._daemon.wait(SECONDS)
-            except (OSError, subprocess.TimeoutExpired):
+            except (OSError, SweepError, subprocess.TimeoutExpired):
                 self._daemon.kill()
                 self._daemon.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ask(self, command: str) -> str:
-        """The daemon's answer; empty if there is none."""
-        done = subprocess.run(
-            [CONTROL],
-            input=f"{command}\n",
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        """The daemon's answer; empty if there is none.
+
+        Raises:
+            SweepError: it takes too long.
+        """
+        try:
+            done = subprocess.run(
+                [CONTROL],
+                input=f"{command}\n",
+                env={**os.environ, **self.environment},
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise SweepError(f"{CONTROL} did not answer within {SECONDS:g} s") from None
         return done.stdout if done.returncode == 0 else ""

@@ -102,7 +102,9 @@ def check_nodes(nodes: list[Node], storage: str, needed: tuple[str, ...]) -> lis
                     for line in ray.get(answer, timeout=CHECK_SECONDS)
                 ]
             except Exception as error:
-                reason = without_password(str(error).strip().splitlines()[-1])
+                reason = without_password(
+                    (str(error).strip() or type(error).__name__).splitlines()[-1]
+                )
                 found.append(
                     f"node {node.address}: cannot run a trial ({reason}); repair or stop it"
                 )

@@ -14,7 +14,7 @@ import ray
 
 from sweeps.config import Resources
 from sweeps.config.paths import ROOT
-from sweeps.errors import SweepError
+from sweeps.errors import SweepError, first_line
 from sweeps.resources.internals import loopback_only
 from sweeps.resources.machine import Cluster, Machine
 from sweeps.resources.mps import mps_server
@@ -38,7 +38,6 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # an exploded trial reports no objective
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `sweeps.session.signals` handles Ctrl-C
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # Tune's snapshots are not used
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "30",  # for a stopped trial to close its files
     "TUNE_WARN_THRESHOLD_S": "60",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about CUDA_VISIBLE_DEVICES
@@ -74,7 +73,7 @@ def connected(address: str, variables: dict[str, str]) -> Iterator[None]:
             )
     except Exception as error:  # Ray has an exception for each reason, and some have none
         ray.shutdown()
-        reason = without_password(str(error).strip().splitlines()[0])
+        reason = without_password(first_line(error))
         token = (
             ""
             if "RAY_AUTH_MODE" in os.environ

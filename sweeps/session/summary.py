@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -29,7 +30,7 @@ from sweeps.session.display import format_settings, print_line
 from sweeps.session.plain_data import write_trials
 from sweeps.session.result_table import explosion_lines, format_value, print_results
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder
+from sweeps.storage.folder import ADDRESS, SweepFolder
 from sweeps.storage.remote import StorageError
 from sweeps.study.records import TrialRecord, best_of
 
@@ -56,13 +57,16 @@ def conclude(
     Returns:
         the exit code.
     """
+    written = True
     try:
         write_trials(spec, folder, trials)
         write_best(spec, folder, trials)
     except OSError as error:
         print_line(console, f"{error.filename}: cannot be written ({error.strerror})")
+        written = False
     except StorageError as error:
         print_line(console, str(error))
+        written = False
     print_summary(console, spec, folder, trials)
     if stop is not None:
         print_line(
@@ -71,7 +75,7 @@ def conclude(
         print_line(console, f"to resume it: {resume_command(spec, folder)}")
         if stop.exit_code:
             return stop.exit_code
-    if best_of(trials, spec.objective) is None:
+    if best_of(trials, spec.objective) is None or not written:
         return ExitCode.NOTHING_FOUND
     if spec.confirm is None:
         print_next_commands(console, spec, folder)
@@ -138,11 +142,13 @@ def predict_command(folder: SweepFolder) -> list[tuple[str, str]]:
 
 
 def resume_command(spec: SweepSpec, folder: SweepFolder) -> str:
-    """The command that resumes the sweep."""
+    """The command that resumes the sweep, on the cluster that it ran on."""
     path = file_of(spec, folder)
     near = os.path.relpath(path)
-    file = str(path) if near.startswith("..") else near
-    return f"{this_python()} -m sweeps.run {file} --resume --name {folder.name}"
+    file = quote(str(path) if near.startswith("..") else near)
+    address = folder.load_record().get(ADDRESS)
+    where = f" --address {quote(address)}" if isinstance(address, str) else ""
+    return f"{this_python()} -m sweeps.run {file} --resume --name {folder.name}{where}"
 
 
 def file_of(spec: SweepSpec, folder: SweepFolder) -> Path:

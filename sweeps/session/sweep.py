@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from sweeps.config import SweepSpec
+from sweeps.resources.machine import Cluster
 from sweeps.search.sampler import build_sampler
 from sweeps.search.stopping import StoppingCriteria, StopReason
 from sweeps.session.display import Display
@@ -27,6 +28,7 @@ from sweeps.session.resume import (
 )
 from sweeps.session.session import Session, StudyRun, run_trials, trial_context
 from sweeps.states import Outcome, State
+from sweeps.storage.folder import ADDRESS
 from sweeps.storage.known_sweeps import BEGAN
 from sweeps.storage.lookup import find_folder
 from sweeps.storage.portable_files import portable_names
@@ -66,7 +68,8 @@ def run_sweep(spec: SweepSpec, session: Session, display: Display) -> SweepResul
         store.repair()
         check_study(store, folder, runs)
         study = open_study(spec, store)
-        folder.update_record(**{BEGAN: time.time()})
+        address = session.machine.address if isinstance(session.machine, Cluster) else None
+        folder.update_record(**{BEGAN: time.time(), ADDRESS: address})
         names = shared_names(spec, session)
         folder.save_spec(spec, names)
         earlier = to_records(study.get_trials(deepcopy=False), alive=False)

@@ -31,11 +31,25 @@ from sweeps.storage.remote import RemoteFolder
 
 LOCK = ".lock"
 """Lock file of a sweep's folder, held by the process that runs the sweep; released when that dies."""
+ADDRESS = "address"
+"""Key of the record: the cluster that the last session ran on; None for one machine alone."""
 SPEC = "sweep.yaml"
 """File in the folder of every sweep that has begun."""
 CURE_OF_DAMAGE = "restore it from a backup, or start a new sweep with --name NAME"
 DRIVERS_FILES = (SPEC, "tracking.json", "best.yaml", BEST_TRIAL_FILE, "confirm.json")
 """Files that a driver on another machine needs."""
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a running process holds the lock of the sweep in `folder`."""
+    lock = FileLock(folder / LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a read-only folder, or none: no process of this user runs the sweep
+        return False
 
 
 @dataclass(frozen=True)
@@ -117,13 +131,25 @@ class SweepFolder:
         if self.url is not None:
             RemoteFolder(self.url).upload(path, name)
 
+    def remove(self, name: str) -> None:
+        """Delete a file, in the storage too.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self.url is not None:
+            RemoteFolder(self.url).remove([name])
+        (self.path / name).unlink(missing_ok=True)
+
     def download(self) -> None:
         """Download the driver's files from the storage: another machine may have continued the sweep.
+
+        Nothing is downloaded while a driver on this machine runs the sweep: its own files are the newest.
 
         Raises:
             StorageError: it cannot be read.
         """
-        if self.url is not None:
+        if self.url is not None and not is_locked(self.path):
             remote = RemoteFolder(self.url)
             for name in filter(remote.exists, DRIVERS_FILES):
                 remote.download(name, self.path / name)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from fsdet.files import atomic_path
-from sweeps.errors import SweepError
+from sweeps.errors import SweepError, first_line
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -136,8 +136,7 @@ class RemoteFolder:
         raise AssertionError
 
     def _error(self, error: Exception) -> StorageError:
-        reason = str(error).strip() or type(error).__name__
         return StorageError(
-            f"storage.path: {self.url}: cannot be used ({reason.splitlines()[0]}); check the address, "
+            f"storage.path: {self.url}: cannot be used ({first_line(error)}); check the address, "
             "and that every node has credentials for it"
         )

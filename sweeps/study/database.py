@@ -21,7 +21,8 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
-from sweeps.study.store import DATABASE_LOST, LOST, is_locked, reason_of
+from sweeps.storage.folder import is_locked
+from sweeps.study.store import DATABASE_LOST, LOST, reason_of
 
 WAIT_SECONDS = 30.0
 """Seconds to wait for an unreachable database."""

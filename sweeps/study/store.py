@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -27,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fsdet.files import atomic_path, open_regular
 from sweeps.errors import SweepError
 from sweeps.secrets import without_password
-from sweeps.storage.folder import CURE_OF_DAMAGE, LOCK
+from sweeps.storage.folder import CURE_OF_DAMAGE, is_locked
 from sweeps.study.internals import backend_of, drop_line_offsets
 
 UNNAMED = "sweep"
@@ -114,18 +113,6 @@ def repair(path: Path) -> None:
     if len(whole) < end:
         with atomic_path(path) as part:
             part.write_bytes(whole)
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a running process holds the lock of the sweep in `folder`."""
-    lock = FileLock(folder / LOCK)
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # a read-only folder: no process of this user runs the sweep
-        return False
 
 
 def study_name_in(path: Path) -> str:

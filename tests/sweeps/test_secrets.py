@@ -18,6 +18,7 @@ from servers import PASSWORD, Postgres, mlflow_server, postgres, s3_server
 from sweeps.errors import SweepError
 from sweeps.run import main
 from sweeps.secrets import full_url, holds_secret, without_password
+from sweeps.states import Outcome, State
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 TOKEN = "token-of-mine-0815"
@@ -231,3 +232,9 @@ def test_a_long_text_takes_time_in_proportion():
     ):
         without_password(text)
     assert time.process_time() - begin < 5
+
+
+def test_a_reason_is_kept_without_its_secret(monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_KEY", "hunter2")
+    said = Outcome(State.FAILED, "no answer of postgresql://me:pw@db/x with key hunter2").reason
+    assert said == "no answer of postgresql://…@db/x with key …"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from conftest import small_spec
 from waiting import wait_until
 
 from sweeps.errors import SweepError
+from sweeps.resources import mps
 from sweeps.resources.machine import Cluster, Machine, check_machine
 from sweeps.resources.mps import CONTROL, LOG, PIPE, mps_is_there, mps_server
 from sweeps.resources.ray_runtime import mps_if
@@ -105,3 +107,33 @@ def test_on_a_gpu_the_real_daemon_answers():
         pytest.skip(f"this machine has no {CONTROL}")
     with mps_server() as server:
         assert server.clients() == []
+
+
+LEAVES = """
+import os, pathlib, sys, time
+from sweeps.resources.mps import PIPE, mps_server
+with mps_server() as server:
+    control = pathlib.Path(server.environment[PIPE]) / "control"
+    while not control.exists():
+        time.sleep(0.02)
+    print(control.read_text(), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.usefixtures("control")
+def test_it_ends_with_a_process_that_leaves_at_once():
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES], capture_output=True, text=True, check=True
+    )
+    daemon = int(done.stdout)
+    wait_until(lambda: not psutil.pid_exists(daemon))
+
+
+@pytest.mark.usefixtures("control")
+def test_a_daemon_that_does_not_answer_is_one_line(control, monkeypatch):
+    with mps_server() as server:
+        monkeypatch.setattr(mps, "SECONDS", 0.5)
+        control.write_text("#!/bin/sh\nsleep 60\n", encoding="ascii")
+        with pytest.raises(SweepError, match=r"did not answer within 0\.5 s"):
+            server.clients()

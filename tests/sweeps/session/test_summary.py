@@ -11,7 +11,7 @@ from sweeps.config.file import load_spec
 from sweeps.session.best_trial import record_best_trial
 from sweeps.session.summary import advice, commands, ranked_link, resume_command
 from sweeps.states import State
-from sweeps.storage.folder import SweepFolder
+from sweeps.storage.folder import ADDRESS, SweepFolder
 from sweeps.storage.lookup import new_folder
 from sweeps.study.records import TrialRecord
 
@@ -71,3 +71,15 @@ def test_link_leads_to_the_server_or_to_the_local_ui(in_own_folder):
     assert ranked_link(folder) == "http://127.0.0.1:5000/#/seen"
     folder.save_record({"uri": "https://mlflow.example:7000", "view": "/#/seen"})
     assert ranked_link(folder) == "https://mlflow.example:7000/#/seen"
+
+
+def test_a_sweep_on_a_cluster_is_resumed_there(in_own_folder):
+    folder = new_folder("small")
+    folder.update_record(**{ADDRESS: "10.0.0.10:6379"})
+    values = small_spec().model_dump(mode="json", exclude_unset=True)
+    Path("my sweep.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    spec, _ = load_spec("my sweep.yaml")
+    said = resume_command(spec, folder)
+    assert said.endswith("'my sweep.yaml' --resume --name small --address 10.0.0.10:6379")
+    folder.update_record(**{ADDRESS: None})
+    assert "--address" not in resume_command(spec, folder)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 from conftest import small_spec
 
+from fsdet.files import write_text_atomic
 from sweeps.errors import SweepError
 from sweeps.storage.folder import SweepFolder
 from sweeps.storage.lookup import find_folder, latest_folder, new_folder, sweeps_root
@@ -136,3 +138,26 @@ def test_a_lock_that_cannot_be_opened_is_told_and_other_errors_pass():
     told = r"\.lock: cannot be used \(Too many levels of symbolic links\); remove it"
     with pytest.raises(SweepError, match=told), folder.locked():
         pass
+
+
+def test_a_reader_leaves_the_files_of_a_running_driver_alone(url):
+    folder = new_folder("a", storage=url)
+    folder.save_record({"uri": "old"})
+    if folder.url is None:
+        return
+    write_text_atomic(folder.record_file, json.dumps({"uri": "not there yet"}))
+    with folder.locked():
+        folder.download()
+        assert folder.load_record() == {"uri": "not there yet"}
+    folder.download()
+    assert folder.load_record() == {"uri": "old"}
+
+
+def test_a_removed_file_does_not_come_back(url):
+    folder = new_folder("a", storage=url)
+    path = folder.path / "confirm.json"
+    path.write_text("{}")
+    folder.upload(path)
+    folder.remove(path.name)
+    folder.download()
+    assert not path.exists()
