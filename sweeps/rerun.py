@@ -4,8 +4,9 @@ NAME is a sweep, or the MLflow id of a trial's run or of a run of its confirmati
 runs the same settings in this process; on a CPU its metrics equal the earlier ones to the last
 digit.
 
-Exit codes: 0 equal, or there was nothing to compare; 1 the metrics differ; 2 a mistake in the input; 3 the re-run
-exploded, as `python -m fsdet.train` ends, whether the trial did so too or not; 130 Ctrl-C.
+Exit codes: 0 equal, or there was nothing to compare; 1 the metrics differ on a CPU (a GPU does not repeat to the last
+digit); 2 a mistake in the input; 3 the re-run exploded, as `python -m fsdet.train` ends, whether the trial did so too
+or not; 130 Ctrl-C.
 """
 
 from __future__ import annotations

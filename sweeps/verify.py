@@ -4,7 +4,8 @@ First the recorded first step of every trial is compared with the settings that 
 those of the other trials. Then some trials, drawn at random, are trained again in this process, as far as they
 came, and every value of every step and evaluation is compared with the recorded one, to the last digit.
 
-Exit codes: 0 all equal; 1 a value differs, or there is nothing to compare; 2 a mistake in the input; 130 Ctrl-C.
+Exit codes: 0 all equal; 1 a value differs on a CPU (a GPU does not repeat to the last digit), or there is
+nothing to compare; 2 a mistake in the input; 130 Ctrl-C.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -34,18 +35,21 @@ class NormCurve:
     def __init__(self) -> None:
         self._size = 1
         self._parts: dict[int, float] = {}
+        self._adding = threading.Lock()
+        """The display reads steps from files while the driver gets reports."""
         self.step = 0
         """The latest step."""
 
     def add(self, step: int, norm: float) -> None:
         """Add the norm of one step, counted from 1; inf and NaN count as infinite."""
-        self.step = max(self.step, step)
-        while (self.step - 1) // self._size >= WIDTH:
-            self._size *= 2
-            halves, self._parts = self._parts, {}
-            for part, largest in halves.items():
-                self._raise(part // 2, largest)
-        self._raise((step - 1) // self._size, norm if math.isfinite(norm) else math.inf)
+        with self._adding:
+            self.step = max(self.step, step)
+            while (self.step - 1) // self._size >= WIDTH:
+                self._size *= 2
+                halves, self._parts = self._parts, {}
+                for part, largest in halves.items():
+                    self._raise(part // 2, largest)
+            self._raise((step - 1) // self._size, norm if math.isfinite(norm) else math.inf)
 
     def _raise(self, part: int, norm: float) -> None:
         self._parts[part] = max(norm, self._parts.get(part, norm))

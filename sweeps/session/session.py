@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from sweeps.study.store import StudyStore
 from sweeps.tracking import StoredRun, Tracker
 from sweeps.trial.messages import TrialCallback
 from sweeps.trial.trial import Train, TrialContext
+
+log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 4
 """Time to flush the tracking store when Ray has died."""
@@ -175,6 +178,7 @@ def tune(run: StudyRun, session: Session, trials: SessionTrials, display: Displa
         # Tune cannot write its own files, or hit the error that has already stopped the sweep
         if stopping.reason is None and "No space left" not in str(error):
             raise
+        log.info("while the sweep was stopping", exc_info=error)
         stopping.request(full_disk(folder.path))
 
 

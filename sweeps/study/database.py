@@ -28,6 +28,12 @@ WAIT_SECONDS = 30.0
 """Seconds to wait for an unreachable database."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 4.0
 """Seconds between two attempts; each pause is twice the one before."""
+HELD = sqlalchemy.text(
+    "select exists(select from pg_locks join pg_database d on d.oid = database where d.datname = current_database()"
+    " and locktype = 'advisory' and granted and objsubid = 1"
+    " and (classid::bigint << 32) | objid::bigint = :key)"
+)
+"""Whether any session holds an advisory lock of 64 bits in this database; it takes none."""
 CONNECT_SECONDS = 10
 """Seconds to wait for a server to answer."""
 
@@ -157,8 +163,15 @@ class DatabaseStore:
         """Whether a running driver uses it; one on another machine is detected with PostgreSQL only."""
         if is_locked(self._folder):
             return True
-        with self._lock() as free:
-            return not free
+        if self._engine.dialect.name != "postgresql":
+            return False
+        with self._engine.connect() as connection:
+            return bool(connection.execute(HELD, {"key": self._key}).scalar())
+
+    @property
+    def _key(self) -> int:
+        """Of the advisory lock: 64 bits."""
+        return int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], signed=True)
 
     @contextmanager
     def _lock(self) -> Iterator[bool]:
@@ -166,10 +179,11 @@ class DatabaseStore:
         if self._engine.dialect.name != "postgresql":
             yield True
             return
-        key = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], signed=True)
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
-            found = connection.execute(sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(key)))
+            found = connection.execute(
+                sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(self._key))
+            )
             yield bool(found.scalar())
         finally:
             connection.invalidate()  # not only returned to the pool: closing it releases the lock

@@ -159,6 +159,27 @@ def test_study_is_held_by_one_driver_at_a_time(running):
     assert not other.is_locked()
 
 
+def test_a_reader_never_stands_in_the_way_of_a_driver(running):
+    store, readers = DatabaseStore(running.url, "read", Path("here")), []
+    done = threading.Event()
+
+    def read() -> None:
+        reader = DatabaseStore(running.url, "read", Path("there"))
+        while not done.is_set():
+            readers.append(reader.is_locked())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for _ in range(30):
+            with store.locked():  # raises if a reader holds it
+                pass
+    finally:
+        done.set()
+        thread.join()
+    assert readers
+
+
 def test_warm_start_takes_over_from_a_database(running):
     driver = Driver(running.url, new_folder("earlier"))
     driver.trials.next_request()
