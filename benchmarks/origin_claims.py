@@ -69,9 +69,12 @@ class Finding:
     @property
     def verdict(self) -> str:
         """Supported, refuted with the way in which it is, or undecided."""
-        if self.p < ALPHA:
-            return "supported" if self.gain.mean > 0 else "refuted (worse)"
-        return f"refuted (gain < {LEAST_GAIN})" if self.p_gain < ALPHA else "undecided"
+        differs = self.p < ALPHA
+        if differs and self.gain.mean < 0:
+            return "refuted (worse)"
+        if self.p_gain < ALPHA:
+            return f"refuted (gain < {LEAST_GAIN})"
+        return "supported" if differs else "undecided"
 
 
 def findings(claims: Sequence[Claim], experiment: Experiment) -> list[Finding]:
@@ -170,7 +173,7 @@ def reasons(claims: Sequence[Claim], point: Point, experiment: Experiment) -> li
     """Why, for each claim, with the figures of an operating point."""
     figures = Figures(experiment)
     found = [
-        (one.claim.said, one.claim.why_low if point.low else one.claim.why)
+        (one.claim.said, (point.low and one.claim.why_low) or one.claim.why)
         for one in findings(claims, experiment)
     ]
     return [*(f"- *{said}*: {why.format_map(figures)}" for said, why in found if why), ""]
