@@ -103,6 +103,18 @@ def claim_rows(claims: Sequence[Claim], experiment: Experiment) -> Iterator[str]
         )
 
 
+def overview(experiments: Sequence[tuple[Point, Experiment]]) -> list[str]:
+    """The verdict on each conclusion of the team at each operating point, side by side."""
+    by_point = [{f.claim.said: f for f in findings(TEAM, one)} for _, one in experiments]
+    rows = (
+        row(said, *(f"{found[said].verdict}, {found[said].gain.mean:+.3f}" for found in by_point))
+        for said in (claim.said for claim in TEAM)
+        if all(said in found for found in by_point)
+    )
+    head = ("claim", *(f"{point.short}: verdict, gain in AP50" for point, _ in experiments))
+    return ["## In short", "", *table(head, rows)]
+
+
 def chart(experiment: Experiment) -> Figure:
     """The gain of every claim with its interval; the band is where a gain would not matter."""
     found = [one for claims in (TEAM, MODES) for one in findings(claims, experiment)][::-1]
@@ -215,7 +227,8 @@ def main() -> int:
     parser.add_argument("--storage", help="folder or URL of the sweeps")
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
-    parts, found = [INTRO], []
+    parts: list[str] = []
+    found: list[tuple[Point, Experiment]] = []
     for point in POINTS:
         try:
             experiment = load(point.name, options.storage)
@@ -223,14 +236,16 @@ def main() -> int:
             print(f"left out: {error}", file=sys.stderr)
             parts.append(f"## {point.title}\n\n    {point.command}\n\nNot run yet.\n")
             continue
-        found.append(experiment)
+        found.append((point, experiment))
         parts.append("\n".join(section(experiment, point)))
     if not found:
         print("error: none of the sweeps is there; run the commands above first", file=sys.stderr)
         return 2
-    bands = table(BAND_COLUMNS, (row(*cells) for cells in band_cells(found)))
-    parts += [scales_text(found), "\n".join([BANDS_TEXT, *bands])]
-    draw(found, options.out.parent / "pictures")
+    experiments = [experiment for _, experiment in found]
+    bands = table(BAND_COLUMNS, (row(*cells) for cells in band_cells(experiments)))
+    parts = [INTRO, "\n".join(overview(found)), *parts]
+    parts += [scales_text(experiments), "\n".join([BANDS_TEXT, *bands])]
+    draw(experiments, options.out.parent / "pictures")
     options.out.write_text("\n".join(parts), encoding="utf-8")
     print(f"written: {options.out}")
     return 0

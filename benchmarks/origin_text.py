@@ -63,6 +63,8 @@ class Point:
     name: str
     """Of the sweep."""
     title: str
+    short: str
+    """Its name in a table."""
     command: str
     low: bool
     """Whether this is the low rate."""
@@ -72,12 +74,14 @@ POINTS = (
     Point(
         "origin_claims",
         "At a rate that suits 128 steps (lr 3e-3)",
+        "lr 3e-3, 128 steps",
         "python -m sweeps.run origin_claims.yaml",
         low=False,
     ),
     Point(
         "origin_claims_low",
         "At the team's own rate (lr 1e-4), 1024 steps",
+        "lr 1e-4, 1024 steps",
         "python -m sweeps.run origin_claims.yaml --name origin_claims_low "
         "--set fixed.lr=1e-4 --set fixed.n_episodes=64",
         low=True,
@@ -135,7 +139,7 @@ TEAM = (
         why="Under AdamW only the rate acts on the weights, since the scale is divided out again: the scaled "
         "backbone moves at its full rate.",
         why_low="Here too the scaled backbone moves at its full rate, which is the better one at this rate: a "
-        "tenth of it costs {adamw_slowed-adamw_full}.",
+        "tenth of it gives {adamw_slowed-adamw_full}.",
     ),
     Claim(
         "scaling the backbone's gradient by 0.1 helps (AdamW)",
@@ -184,7 +188,7 @@ MODES = (
         "AdaGC, rather than no clipping",
         "adagc",
         "no_clip",
-        why="Like AGC it reaches what the norm clip reaches: a factor that lasts is divided out by AdamW, one "
+        why="It reaches what the norm clip reaches: a factor that lasts is divided out by AdamW, one "
         "that differs between steps is not.",
     ),
     Claim(

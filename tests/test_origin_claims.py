@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from origin_bands import band_cells, difference, ends_of, rank_correlation
-from origin_claims import claim_rows, configuration_rows, findings, reasons, scales_text, section
+from origin_claims import (
+    claim_rows,
+    configuration_rows,
+    findings,
+    overview,
+    reasons,
+    scales_text,
+    section,
+)
 from origin_runs import Experiment, Figures, Run, measured
 from origin_text import BANDS, MODES, POINTS, TEAM
 from scipy.stats import ttest_rel
@@ -115,6 +123,15 @@ def test_all_figures_that_the_reasons_name_are_there(tmp_path, point):
     assert "{" not in "".join(lines)
     assert "\n".join(section(experiment, point)).count("| `by_hand` |") == 1
     assert "2.50 times" in scales_text([experiment])
+
+
+def test_the_overview_has_a_verdict_of_each_point(tmp_path):
+    first = made_up(tmp_path / "a", {"dfl_1.5": -0.05})
+    second = made_up(tmp_path / "b", {"dfl_1.5": 0.05})
+    lines = overview(list(zip(POINTS, (first, second), strict=True)))
+    assert len([line for line in lines if line.startswith("| ")]) == 2 + len(TEAM)
+    verdicts = cells(lines, "weigh DFL")[1:]
+    assert [said.partition(",")[0] for said in verdicts] == ["supported", "refuted (worse)"]
 
 
 def test_a_band_that_follows_the_value_predicts_it(tmp_path):
