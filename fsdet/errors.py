@@ -55,3 +55,9 @@ def nearest(key: str, candidates: Iterable[str]) -> str:
         return ""
     close = get_close_matches(key, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of its message, or its name if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -62,3 +62,9 @@ def write_text_atomic(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, atomically."""
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def stays_below(name: str) -> bool:
+    """Whether the path `name`, which a file gave, stays in the folder that it is relative to."""
+    path = Path(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name

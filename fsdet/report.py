@@ -10,6 +10,8 @@ import numpy as np
 
 STEPS_FILE, EVALUATIONS_FILE = "steps.jsonl", "evaluations.jsonl"
 """Values of every step and of every evaluation, in the folder of a run."""
+MAX_CHECKPOINTS = 2
+"""Checkpoints of a run that are kept there; older ones are deleted."""
 BEST_FILE = "best.pt"
 """Weights of the best epoch, in the folder of a run."""
 FIRST_STEP_FILE = "first_step.json"

@@ -6,6 +6,7 @@ Where the sweep was confirmed, its best is the confirmed winner.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -78,8 +79,13 @@ def show_best(
             else write_winner(spec, folder, confirmation)
         )
         code = ExitCode.NOTHING_FOUND if path is None else ExitCode.OK
-    except OSError as error:  # it can be shown all the same
-        sys.stderr.write(f"{error.filename}: cannot be written ({error.strerror})\n")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        sys.stderr.write(  # it can be shown all the same
+            f"{error.filename}: cannot be written ({error.strerror}); give yourself the right to write there to get "
+            "best.yaml\n"
+        )
     if as_json:
         findings = load_findings(folder.path / CONFIRM_FILE)
         print_json({**sweep_data(spec, folder, trials), "confirmation": findings})

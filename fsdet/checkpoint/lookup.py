@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fsdet.errors import CheckpointError, nearest, shown
+from fsdet.files import stays_below
 from fsdet.reading import read_json
 from fsdet.report import BEST_FILE, BEST_TRIAL_FILE, SWEEPS_DIR
 
@@ -79,7 +80,7 @@ def _best_run(sweep: Path, setting: str) -> Path:
             f"{sweep}: {setting}: {BEST_TRIAL_FILE} of this sweep names no best trial; "
             f"`python -m sweeps.best {sweep.name}` writes it when a trial has completed"
         ) from None
-    if not isinstance(found, str) or Path(found).is_absolute() or ".." in Path(found).parts:
+    if not isinstance(found, str) or not stays_below(found):
         raise CheckpointError(
             f"{sweep}: {setting}: {BEST_TRIAL_FILE} names {shown(found)}, which is no folder of this sweep; "
             f"`python -m sweeps.best {sweep.name}` writes it again"

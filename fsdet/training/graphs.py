@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fsdet.errors import ConfigError
+from fsdet.errors import ConfigError, first_line
 from fsdet.training.inputs import StepInputs
 from fsdet.training.state import TrainState
 from fsdet.training.step import run_step
@@ -148,8 +148,10 @@ class StepGraphs:
             if self._required:
                 raise
             self._most = 0
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("a step cannot be recorded as a CUDA graph, and runs as it is: %s", reason)
+            log.warning(
+                "a step cannot be recorded as a CUDA graph, and runs as it is: %s",
+                first_line(error),
+            )
 
     def _record(self, inputs: StepInputs) -> Recorded:
         own = inputs.map(torch.clone)

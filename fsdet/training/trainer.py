@@ -14,7 +14,7 @@ from fsdet.data.image_set import ImageSet
 from fsdet.device import kind_of
 from fsdet.health.checklist import write_health
 from fsdet.progress import TrainingProgress
-from fsdet.report import Explosion, Phase, Report, Result
+from fsdet.report import MAX_CHECKPOINTS, Explosion, Phase, Report, Result
 from fsdet.run_files import (
     CONFIG_FILE,
     EvaluationLog,
@@ -40,8 +40,6 @@ from fsdet.training.values import StepValues, copy_values
 
 log = logging.getLogger("fsdet.run")
 
-MAX_CHECKPOINTS = 2
-"""Number of checkpoints of a run on the disk; older ones are deleted."""
 STEPS_BEHIND = {"cpu": 0, "cuda": 1}
 """Number of steps that are under way on a device while the host reads the values of an earlier one."""
 

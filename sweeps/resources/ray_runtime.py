@@ -12,9 +12,10 @@ from typing import TypeAlias
 
 import ray
 
+from fsdet.errors import first_line
 from sweeps.config import Resources
 from sweeps.config.paths import ROOT
-from sweeps.errors import SweepError, first_line
+from sweeps.errors import SweepError
 from sweeps.resources.internals import loopback_only
 from sweeps.resources.machine import Cluster, Machine
 from sweeps.resources.mps import mps_server

@@ -20,7 +20,7 @@ from typing import Any
 import fsdet
 from fsdet.config import TrainConfig
 from fsdet.errors import cut
-from fsdet.files import atomic_path
+from fsdet.files import atomic_path, stays_below
 from sweeps.config import SweepSpec
 from sweeps.config.paths import INPUT_PATHS, map_settings
 from sweeps.errors import SweepError
@@ -29,7 +29,7 @@ from sweeps.storage.remote import RemoteFolder, StorageError
 PACKAGES = (Path(fsdet.__file__).resolve().parent, Path(__file__).resolve().parents[1])
 """The code, which is sent to every node."""
 PACKAGE, STORAGE = "package:", "storage:"
-RENAME = (
+CURE = (
     "the file that names it is damaged or forged; restore it, or start a new sweep with --name NAME"
 )
 FILES = "files"
@@ -63,7 +63,7 @@ def local_path(name: str, folder: Path, url: str | None) -> Path:
         for root in PACKAGES:
             if root.name == package:
                 return within(root, rest)
-        raise SweepError(f"{cut(name)}: there is no such package; {RENAME}")
+        raise SweepError(f"{cut(name)}: there is no such package; {CURE}")
     if not name.startswith(STORAGE):
         return Path(name)
     name = name.removeprefix(STORAGE)
@@ -79,8 +79,8 @@ def within(root: Path, name: str) -> Path:
     Raises:
         SweepError: it leads out of it.
     """
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-        raise SweepError(f"{cut(name)}: leads out of {root}; {RENAME}")
+    if not stays_below(name):
+        raise SweepError(f"{cut(name)}: leads out of {root}; {CURE}")
     return root / name
 
 

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import fsspec
 
+from fsdet.errors import first_line
 from fsdet.files import atomic_path
-from sweeps.errors import SweepError, first_line
+from sweeps.errors import SweepError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

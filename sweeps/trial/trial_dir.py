@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
+from fsdet.report import MAX_CHECKPOINTS
 from sweeps.storage.portable_files import scratch, stamp
 from sweeps.storage.remote import RemoteFolder
 from sweeps.trial.identity import CHECKPOINT
 from sweeps.trial.watchdog import STALL
 
-KEPT = 2
-"""Checkpoints of a run that the trainer keeps."""
 WEIGHTS = ".pt"
 """Suffix of files with weights: checkpoints, and the weights of the best epoch."""
 
@@ -74,7 +73,7 @@ class RemoteTrialDir(TrialDir):
                 path.unlink()
         self._there = {name for name in self._remote.list_files() if "/" not in name}
         checkpoints = sorted(name for name in self._there if fnmatch(name, CHECKPOINT))
-        for name in self._there - set(checkpoints[:-KEPT]) - {STALL}:
+        for name in self._there - set(checkpoints[:-MAX_CHECKPOINTS]) - {STALL}:
             self._remote.download(name, self.run_dir / name)
         self._synced = {name: stamp(path) for name, path in self._files().items()}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import time
 
 import pytest
@@ -112,3 +114,25 @@ def test_best_of_a_sweep_without_a_completed_trial_is_1_as_json_too(capsys):
     assert "every trial exploded" in capsys.readouterr().out
     assert best.main(["third", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["best"] is None
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (errno.EROFS, 0, "trials.csv: cannot be written (Read-only file system); give yourself"),
+        (errno.ENOSPC, 1, "error: trials.csv: the disk is full; make room"),
+    ],
+)
+def test_best_is_shown_of_a_folder_that_cannot_be_written(
+    two, monkeypatch, capsys, number, code, said
+):
+    """The system's answer is given here: nobody denies anything to the user root."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "trials.csv")
+
+    monkeypatch.setattr(best, "write_trials", refuse)
+    assert best.main(["first"]) == code
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert ("0.2500" in printed.out) == (code == 0)
