@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from fsdet.evaluation.intervals import half_width
-from sweeps.confirmation.statistics import ALPHA, Difference, adjust, paired
+from sweeps.confirmation.statistics import ALPHA, Difference, holm, paired
 from sweeps.report.section import Figure, Rows, Section
 from sweeps.report.style import AMBER, BLUE, GREEN, GREY, PURPLE, RED, figure, plain
 from sweeps.report.sweep_data import SweepData
@@ -181,7 +181,7 @@ def _beyond_noise(found: Sequence[StableRange]) -> str:
     differences = [one for one in compared if one is not None]
     if not differences:
         return ""
-    count = sum(p < ALPHA for p in adjust([d.p for d in differences]))
+    count = sum(p < ALPHA for p in holm([d.p for d in differences]))
     return (
         f"At the same seeds {count or 'none'} of {len(differences)} differ from '{found[0].label}' "
         "beyond noise."
